@@ -1,0 +1,199 @@
+"""Executing one chapter: in a process of its own, reused when nothing changed, whole or not at all.
+
+An executed chapter is one file, ``<id>-<key>.ipynb``. It is written beside its place and renamed
+only when every code cell has run, so a file of that name is always a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mpkit.chapters import Chapter, ChapterError, Value
+from mpkit.results import device_name, digest, provenance, versions, write_text
+
+EVENT = "mpkit-event "  # begins each line that a worker writes to its parent
+WORKERS: set[subprocess.Popen[str]] = set()  # those alive now, so that an interrupt can end them
+Report = Callable[[int, int], None]  # cells done since the last call, cells in all
+
+
+def run_key(chapter: Chapter, parameters: Mapping[str, Value]) -> str:
+    """What decides the outputs of a run: the notebook's cells, the parameters, mpkit's source, the
+    versions, the device and, for one's own images, the files in their folder.
+
+    Returns: 16 hexadecimal digits; equal keys mean that an earlier run can be reused.
+    """
+    notebook = json.loads(chapter.path.read_text(encoding="utf-8"))
+    cells = [(cell["cell_type"], cell["source"], cell["metadata"]) for cell in notebook["cells"]]
+    package = Path(__file__).parent
+    sources = sorted((str(p.relative_to(package)), p.read_text()) for p in package.rglob("*.py"))
+    values = effective(chapter, parameters)
+    machine = device_name(str(values.get("device", "cpu")))
+    files = _folder_state(str(values.get("dataset", "")))
+    return digest(chapter.id, cells, sources, values, versions(), machine, files)[:16]
+
+
+def effective(chapter: Chapter, parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """All parameters of a run: the defaults, with the given ones over them."""
+    return {p.name: p.default for p in chapter.parameters} | dict(parameters)
+
+
+def stored(chapter: Chapter, parameters: Mapping[str, Value], store: Path) -> Path:
+    """Where the executed notebook of such a run stands: the file exists if the run finished."""
+    return store / f"{chapter.id}-{run_key(chapter, parameters)}.ipynb"
+
+
+def execute(
+    chapter: Chapter,
+    parameters: Mapping[str, Value],
+    store: Path,
+    *,
+    profile: str = "quick",
+    timeout: float = 3600.0,
+    report: Report = lambda done, total: None,
+) -> Path:
+    """Execute a chapter and put it in the store, in place of an equal earlier run.
+
+    Args:
+        chapter: what to run.
+        parameters: checked values (see Chapter.check) that differ from the defaults.
+        store: the folder of executed notebooks.
+        profile: the name that the page's record gives to this set of parameters.
+        timeout: seconds that the whole chapter may take.
+        report: called after each cell.
+    Returns: the path of the executed notebook.
+    Raises:
+        ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
+    """
+    target = stored(chapter, parameters, store)
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=f".{chapter.id}-") as scratch:
+        output = Path(scratch) / "done.ipynb"
+        job = {
+            "notebook": str(chapter.path),
+            "parameters": dict(parameters),
+            "folder": str(chapter.path.parent),
+            "output": str(output),
+        }
+        events = _work(job, timeout, report)
+        end = events[-1] if events else {}
+        if end.get("event") != "done":
+            raise _failure(chapter, end, store, timeout)
+        notebook = json.loads(output.read_text(encoding="utf-8"))
+        root = chapter.path.parents[1]
+        notebook["metadata"]["mpkit"] = provenance(
+            effective(chapter, parameters), root, end["seconds"], profile
+        )
+        write_text(target, to_text(notebook))
+    return target
+
+
+def to_text(notebook: Mapping[str, Any]) -> str:
+    """A notebook as text, in the one form that is committed."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _work(job: Mapping[str, Any], timeout: float, report: Report) -> list[dict[str, Any]]:
+    """Run the job in a worker process; return its events, the last of which says how it ended."""
+    events: list[dict[str, Any]] = []
+    expired = threading.Event()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "mpkit.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    WORKERS.add(worker)
+    assert worker.stdin and worker.stdout
+
+    def expire() -> None:
+        expired.set()
+        _end(worker)
+
+    timer = threading.Timer(timeout, expire)
+    timer.start()
+    try:
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+        cells = 0
+        for line in worker.stdout:
+            if not line.startswith(EVENT):
+                continue
+            event = json.loads(line.removeprefix(EVENT))
+            if event["event"] == "start":
+                cells = event["cells"]
+                report(0, cells)
+            elif event["event"] == "cell":
+                report(1, cells)
+            else:
+                events.append(event)
+        code = worker.wait()
+        if expired.is_set():
+            events.append({"event": "timeout"})
+        elif not events:
+            events.append({"event": "dead", "what": f"the process ended with code {code}"})
+        return events
+    finally:
+        timer.cancel()
+        _end(worker)
+        WORKERS.discard(worker)
+
+
+def end_all() -> None:
+    """End every worker of this process, whichever thread waits for it."""
+    for worker in list(WORKERS):
+        _end(worker)
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """End a worker and, through it, its kernel: gently first, then for certain."""
+    if worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+
+def _failure(chapter: Chapter, end: Mapping[str, Any], store: Path, timeout: float) -> ChapterError:
+    if end.get("event") == "timeout":
+        return ChapterError(
+            f"chapter {chapter.id!r} was stopped after {timeout:g} s, nothing was kept\n"
+            "  remedy: allow more with --timeout SECONDS, or ask for less work (-p steps 10)"
+        )
+    lines = [f"chapter {chapter.id!r}: {end.get('what', 'it did not finish')}"]
+    where = str(end.get("where") or "").strip().splitlines()
+    if where:
+        lines.append(f"  where: the cell that begins with  {where[0]}")
+    if end.get("log"):
+        log = store / f"{chapter.id}.log"
+        write_text(log, str(end["log"]) + "\n")
+        lines.append(f"  the whole traceback: {log}")
+    if end.get("event") == "dead":
+        lines.append(
+            "  remedy: most often memory ran out; ask for fewer examples or a smaller batch"
+        )
+    else:
+        lines.append("  remedy: mend the cell, or the value that it names, and run again")
+    return ChapterError("\n".join(lines))
+
+
+def _folder_state(dataset: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of a ``folder:PATH`` data set; nothing for the others."""
+    kind, _, path = dataset.partition(":")
+    if kind != "folder" or not Path(path).is_dir():
+        return []
+    files = sorted(p for p in Path(path).rglob("*") if p.is_file())
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
