@@ -1,0 +1,52 @@
+"""Telling how far a training run is: not at all, or with a bar."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+
+@dataclass
+class Quiet:
+    """Says nothing; also the interface of everything that tells progress."""
+
+    def start(self, total: int, done: int) -> None:
+        """A run of ``total`` steps begins, with ``done`` of them behind it."""
+
+    def advance(self, steps: int, note: str) -> None:
+        """So many steps more are done; ``note`` is a short word on how it goes."""
+
+    def close(self) -> None:
+        """The run is over, well or badly."""
+
+
+@dataclass
+class Bar(Quiet):
+    """A bar with the time left, by tqdm.
+
+    Args:
+        label: what stands before the bar.
+        file: where the bar is drawn.
+    """
+
+    label: str = "training"
+    file: TextIO = sys.stderr
+    _bar: Any = field(default=None, init=False, repr=False)
+
+    def start(self, total: int, done: int) -> None:
+        """Draw the bar."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total, initial=done, desc=self.label, file=self.file, unit="step", leave=False
+        )
+
+    def advance(self, steps: int, note: str) -> None:
+        """Move the bar on."""
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(steps)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()

@@ -1,0 +1,207 @@
+"""Recipes: everything that decides a training run besides data, network and scheme."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Args:
+        betas: decay of the running means of gradient and squared gradient.
+        weight_decay: share of a weight that is taken away per step, in units of the rate.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def build(self, weights: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
+        """The optimizer of torch for these weights."""
+        return torch.optim.AdamW(weights, lr, self.betas, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        momentum: 0 for none.
+        weight_decay: the factor of the squared-norm penalty's gradient.
+        nesterov: whether the gradient is taken one step ahead.
+    """
+
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+
+    def build(self, weights: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
+        """The optimizer of torch for these weights."""
+        return torch.optim.SGD(
+            weights,
+            lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov and self.momentum > 0,
+        )
+
+
+class Schedule(ABC):
+    """The learning rate over a run, as a factor of the recipe's rate."""
+
+    @abstractmethod
+    def factor(self, t: float) -> float:
+        """The factor at the share t of the run that is done, 0 <= t < 1."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same rate throughout."""
+
+    def factor(self, t: float) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Steps(Schedule):
+    """The rate is multiplied by ``by`` at each of the given moments.
+
+    Args:
+        at: shares of the run, increasing; the paper's MNIST training has (0.5,).
+        by: the factor.
+    """
+
+    at: tuple[float, ...] = (0.5,)
+    by: float = 0.1
+
+    def factor(self, t: float) -> float:
+        """``by`` to the number of moments passed."""
+        return self.by ** sum(t >= moment for moment in self.at)
+
+
+@dataclass(frozen=True)
+class Triangle(Schedule):
+    """Linear from 0 up to the full rate and down to 0 again.
+
+    Args:
+        peak: the share of the run at which the rate is full, in [0, 1).
+    """
+
+    peak: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.peak < 1:
+            raise ValueError(f"Triangle: peak must lie in [0, 1), got {self.peak}")
+
+    def factor(self, t: float) -> float:
+        """Piecewise linear in t."""
+        return t / self.peak if t < self.peak else (1 - t) / (1 - self.peak)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from the full rate down to 0 (Loshchilov and Hutter 2017)."""
+
+    def factor(self, t: float) -> float:
+        """(1 + cos(pi t)) / 2."""
+        return (1 + math.cos(math.pi * t)) / 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained, apart from data, scheme and seed.
+
+    Args:
+        epochs: passes over the data.
+        batch: images per step; what is left over at the end of an epoch waits for the next
+            epoch's order.
+        lr: learning rate where the schedule's factor is 1.
+        optimizer: which one, with its own constants.
+        schedule: the rate over the run.
+        clip: largest norm of the gradient of all weights together; None for no limit.
+        averaging: the network that comes out is a running mean of the weights with this decay
+            per step, in [0, 1); None for the last weights.
+        shards: a batch is searched and differentiated in this many equal parts, each with
+            random numbers of its own; the processes of a parallel run share them out.
+        compute: torch.bfloat16 for mixed precision inside the network; None for the type of
+            the weights.
+        layout: torch.channels_last where convolutions run faster with it.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    lr: float = 3e-3
+    optimizer: Adam | SGD = Adam()
+    schedule: Schedule = Triangle()
+    clip: float | None = None
+    averaging: float | None = None
+    shards: int = 1
+    compute: torch.dtype | None = None
+    layout: torch.memory_format = torch.contiguous_format
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "lr": (0 < self.lr < math.inf, "positive and finite, such as 0.001"),
+            "clip": (self.clip is None or 0 < self.clip < math.inf, "positive, or None"),
+            "averaging": (
+                self.averaging is None or 0 <= self.averaging < 1,
+                "in [0, 1) such as 0.999, or None",
+            ),
+            "shards": (
+                self.shards >= 1 and self.batch % self.shards == 0,
+                f"a divisor of the batch, {self.batch}",
+            ),
+        }
+        for name, (fine, rule) in rules.items():
+            if not fine:
+                raise ValueError(f"Recipe: {name} must be {rule}, got {getattr(self, name)}")
+
+
+def canonical(value: Any) -> Any:
+    """Plain data (for JSON) that is equal exactly where the values mean the same.
+
+    Dataclasses become their class and all their fields, tensors their type, shape and hash.
+
+    Raises:
+        TypeError: a value of a kind that has no canonical form.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: canonical(getattr(value, field.name)) for field in fields(value)}
+        return {"class": type(value).__qualname__, **parts}
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        content = hashlib.sha256(array.flatten().view(torch.uint8).numpy().data).hexdigest()
+        return {"tensor": str(value.dtype), "shape": list(value.shape), "sha256": content}
+    if isinstance(value, Mapping):
+        return {"items": sorted([str(key), canonical(item)] for key, item in value.items())}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if isinstance(value, torch.dtype | torch.memory_format | torch.device):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"canonical: no form for {type(value).__qualname__}; use a frozen dataclass")
+
+
+def fingerprint(*values: Any) -> str:
+    """The sha256, in hexadecimal, of the canonical form: the name of a recipe or a whole run."""
+    text = json.dumps(canonical(values), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

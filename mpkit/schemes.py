@@ -1,0 +1,166 @@
+"""Training schemes: how attacks become one loss per example."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+class Attack(Protocol):
+    """What a scheme needs of an attack: that its result has an ``image``."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, /) -> Any:
+        """Search around x for images that hurt the model."""
+
+
+@dataclass(frozen=True)
+class Scheme(ABC):
+    """Turns a batch into one differentiable loss per example; never averages, never steps."""
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The loss of every example.
+
+        Args:
+            model: the network in its training mode; attacks run it in eval mode.
+            x: (B, C, H, W) in [0, 1].
+            y: (B,) int64.
+            rng: drives the attacks.
+
+        Returns: (B,) losses with gradients to the parameters.
+        """
+
+
+@dataclass(frozen=True)
+class Natural(Scheme):
+    """Training on the images as they are: the cross-entropy of every clean example."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The cross-entropy at x."""
+        return cross_entropy(model(x), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Single(Scheme):
+    """Adversarial training against one attack (Madry et al. 2018, equation 2.1).
+
+    With ``Worst(...)``, a union's or an affine attack this is also the paper's max scheme, MSD
+    or affine training: those are attacks.
+
+    Args:
+        attack: the inner search.
+    """
+
+    attack: Attack
+
+    def __post_init__(self) -> None:
+        if not callable(self.attack):
+            raise ValueError(
+                f"Single: attack must be callable as attack(model, x, y, rng), got {self.attack!r}"
+                "; for training without an attack take Natural()"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The cross-entropy at the image that the attack found."""
+        return cross_entropy(model(self.attack(model, x, y, rng).image), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Average(Scheme):
+    """Every attack's examples, each with the same weight (Tramèr and Boneh 2019, the avg strategy).
+
+    Args:
+        attacks: at least one.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        _check_attacks("Average", self.attacks)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The mean over the attacks of the cross-entropy at the images found."""
+        images = [attack(model, x, y, rng).image for attack in self.attacks]
+        losses = [cross_entropy(model(image), y, reduction="none") for image in images]
+        return torch.stack(losses).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Max(Scheme):
+    """For every example the attack that hurts most (Tramèr and Boneh 2019, the max strategy).
+
+    The attacks are compared by cross-entropy, whatever loss each of them climbs, so their scores
+    need not be comparable; the comparison runs in eval mode and without gradients.
+
+    Args:
+        attacks: at least one.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        _check_attacks("Max", self.attacks)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The cross-entropy at the worst of the images found for each example."""
+        images = torch.stack([attack(model, x, y, rng).image for attack in self.attacks])
+        worst = _losses_in_eval_mode(model, images, y).argmax(dim=0)
+        chosen = images[worst, torch.arange(len(x), device=x.device)]
+        return cross_entropy(model(chosen), y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Random(Scheme):
+    """One attack per batch, drawn at random ("SAT": Madaan, Shin and Hwang 2021).
+
+    Args:
+        attacks: at least one.
+        weights: how often each is drawn, in proportion; empty for equally often.
+    """
+
+    attacks: tuple[Attack, ...]
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_attacks("Random", self.attacks)
+        if self.weights and len(self.weights) != len(self.attacks):
+            raise ValueError(
+                f"Random: weights must be empty or one per attack, got {len(self.weights)} for "
+                f"{len(self.attacks)} attacks"
+            )
+        if self.weights and not (min(self.weights) >= 0 < sum(self.weights) < float("inf")):
+            raise ValueError(
+                f"Random: weights must be finite, not negative and not all zero, got {self.weights}"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The cross-entropy at the images of the attack that was drawn."""
+        weights = torch.tensor(
+            self.weights or (1.0,) * len(self.attacks), dtype=torch.float64, device=rng.device
+        )
+        drawn = int(torch.multinomial(weights, 1, generator=rng))
+        return Single(self.attacks[drawn])(model, x, y, rng)
+
+
+@torch.no_grad()
+def _losses_in_eval_mode(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
+    """(K, B) cross-entropies of (K, B, C, H, W) images; the model's mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        return torch.stack([cross_entropy(model(image), y, reduction="none") for image in images])
+    finally:
+        model.train(training)
+
+
+def _check_attacks(who: str, attacks: tuple[Attack, ...]) -> None:
+    if not isinstance(attacks, tuple) or not attacks or not all(map(callable, attacks)):
+        raise ValueError(
+            f"{who}: needs a tuple of at least one attack, got {attacks!r}; for training without "
+            "an attack take Natural()"
+        )
