@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -114,24 +115,24 @@ def read_pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = N
         expect: the (C, H, W) that every one must have, if known.
 
     Raises:
-        DataError: a file is not a picture, is cut short, or differs in size from the first.
+        DataError: a file is not a picture, is cut short, or differs in size from the others.
     """
     arrays = [_decode(file) for file in files]
-    first = arrays[0].shape[1:]
+    usual = Counter(array.shape[1:] for array in arrays).most_common(1)[0][0]
     for file, array in zip(files, arrays, strict=True):
-        if array.shape[1:] != first:
-            size, usual = ("x".join(map(str, s[::-1])) for s in (array.shape[1:], first))
+        if array.shape[1:] != usual:
+            size, others = ("x".join(map(str, s[::-1])) for s in (array.shape[1:], usual))
             raise DataError(
-                f"{file}: is {size} pixels, but {files[0].name} is {usual}; resize the pictures "
-                f"to one size, for example: mogrify -resize {usual}! {file.parent}/*"
+                f"{file}: is {size} pixels, but most pictures are {others}; resize them all "
+                f"to one size, for example: mogrify -resize {others}! {file.parent}/*"
             )
     channels = max(array.shape[0] for array in arrays)
-    if expect is not None and (channels, *first) != expect:
+    if expect is not None and (channels, *usual) != expect:
         raise DataError(
             f"{files[0].parent}: expected pictures of shape {expect} (channels, height, width), "
-            f"found {(channels, *first)}; these are not the files of this data set"
+            f"found {(channels, *usual)}; these are not the files of this data set"
         )
-    stack = np.empty((len(arrays), channels, *first), dtype=np.float32)
+    stack = np.empty((len(arrays), channels, *usual), dtype=np.float32)
     for row, array in zip(stack, arrays, strict=True):
         np.divide(array, np.iinfo(array.dtype).max, out=row, dtype=np.float32)
     return torch.from_numpy(stack)
