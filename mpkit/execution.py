@@ -106,7 +106,7 @@ def _work(job: Mapping[str, Any], timeout: float, report: Report) -> list[dict[s
     events: list[dict[str, Any]] = []
     expired = threading.Event()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "mpkit.worker"],
+        [sys.executable, "-P", "-m", "mpkit.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

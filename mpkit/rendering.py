@@ -79,7 +79,7 @@ def render(
             shutil.copy(root / name, stage / name)
         for chapter, notebook in executed.items():
             shutil.copy(notebook, stage / "book" / f"{chapter}.ipynb")
-        command = [sys.executable, "-c", BUILD, "build", "--all", *options, str(stage)]
+        command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=stage, stdin=subprocess.DEVNULL
         )

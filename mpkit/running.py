@@ -98,11 +98,7 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
     if profile is not None:
         given = book.profile(root, profile)
         work = [(chapter, given[chapter.id]) for chapter in book.chapters(root)]
-        store = root / "_build" / "executed"
-        _execute_all(
-            [job for job in work if not stored(*job, store).is_file()], store, profile, jobs
-        )
-        executed = {chapter.id: stored(chapter, values, store) for chapter, values in work}
+        executed = _execute_all(work, root / "_build" / "executed", profile, jobs)
     if is_current(site, site_key(root, executed)):
         return site / "index.html"
     return render(root, executed, site, STRICT)
@@ -136,10 +132,16 @@ def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, s
                 yield chapter.path, "refreshed"
 
 
-def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> None:
-    """Execute chapters side by side; raise for the first that failed when all have ended."""
+def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> dict[str, Path]:
+    """Execute side by side the chapters that changed; return every chapter's executed notebook.
+
+    Raises:
+        ChapterError: some failed; raised when all have ended, with the words of each.
+    """
+    found = {chapter.id: stored(chapter, values, store) for chapter, values in work}
+    work = [job for job in work if not found[job[0].id].is_file()]
     if not work:
-        return
+        return found
     threads = str(max(1, (os.cpu_count() or 1) // min(jobs, len(work))))
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     with (
@@ -159,6 +161,8 @@ def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> N
     problems = [str(error) for error in (future.exception() for future in futures) if error]
     if problems:
         raise ChapterError("\n".join(problems))
+    new = {chapter.id: future.result() for (chapter, _), future in zip(work, futures, strict=True)}
+    return found | new
 
 
 def _stable(notebook: Mapping[str, Any]) -> dict[str, Any]:
