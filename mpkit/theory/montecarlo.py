@@ -1,0 +1,140 @@
+"""Risks of any classifier by simulation, with intervals, and a test that two laws are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mpkit.theory.adversaries import Adversary
+from mpkit.theory.linear import Classifier
+
+
+class Source(Protocol):
+    """Anything that labelled points can be drawn from."""
+
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points (n, k) and labels (n,), -1.0 or +1.0."""
+
+
+class Estimate(NamedTuple):
+    """A simulated number and the interval that holds the true one at the stated level."""
+
+    value: float
+    low: float
+    high: float
+
+    def holds(self, truth: float) -> bool:
+        """Whether the interval contains a value."""
+        return self.low <= truth <= self.high
+
+
+def proportion(wrong: Tensor, level: float = 0.95) -> Estimate:
+    """The rate of True with its Clopper-Pearson interval, which is never too short.
+
+    Args:
+        wrong: (N,) bool.
+        level: coverage in (0, 1).
+
+    Returns: the estimate, in [0, 1].
+    """
+    from scipy.stats import binomtest
+
+    n, k = len(wrong), int(wrong.sum())
+    interval = binomtest(k, n).proportion_ci(level, method="exact")
+    return Estimate(k / n, float(interval.low), float(interval.high))
+
+
+def mean_of(values: Tensor, level: float = 0.95) -> Estimate:
+    """The mean with a normal interval.
+
+    Args:
+        values: (N,), independent, N large enough for the central limit theorem.
+        level: coverage in (0, 1).
+
+    Returns: the estimate.
+    """
+    z = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+    mean, half = float(values.mean()), z * float(values.std()) / len(values) ** 0.5
+    return Estimate(mean, mean - half, mean + half)
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Which points each adversary turned into errors; every risk derives from it.
+
+    Args:
+        wrong: name of the adversary to (N,) bool; the rows are about the same N points.
+    """
+
+    wrong: Mapping[str, Tensor]
+
+    def risk(self, name: str, level: float = 0.95) -> Estimate:
+        """R_adv against one adversary."""
+        return proportion(self.wrong[name], level)
+
+    def worst(self, level: float = 0.95) -> Estimate:
+        """R_max: a point counts as soon as one of the adversaries turned it into an error."""
+        return proportion(torch.stack(list(self.wrong.values())).any(dim=0), level)
+
+    def average(self, level: float = 0.95) -> Estimate:
+        """R_avg: the mean of the adversaries' risks."""
+        rates = torch.stack(list(self.wrong.values())).double().mean(dim=0)
+        return mean_of(rates, level)
+
+
+def measure(
+    f: Classifier,
+    model: Source,
+    adversaries: Mapping[str, Adversary],
+    n: int,
+    rng: torch.Generator,
+) -> Tally:
+    """Attack n fresh points with every adversary and note the errors.
+
+    Args:
+        f: any classifier, points (N, d + 1) to scores (N,).
+        model: where the points come from.
+        adversaries: name to adversary.
+        n: how many points; each adversary sees the same ones.
+        rng: source of all randomness.
+
+    Returns: the tally of all of them.
+    """
+    parts: dict[str, list[Tensor]] = {name: [] for name in adversaries}
+    for start in range(0, n, 4096):
+        x, y = model.sample(min(4096, n - start), rng)
+        for name, adversary in adversaries.items():
+            attacked = adversary(f, x, y, rng)
+            with torch.no_grad():
+                parts[name].append(y * f(attacked) <= 0)
+    return Tally({name: torch.cat(part) for name, part in parts.items()})
+
+
+def two_sample(a: Tensor, b: Tensor, rng: torch.Generator, permutations: int = 999) -> float:
+    """Test whether two samples come from one law: energy distance, permutation p-value.
+
+    The p-value is exact: under one law Pr[p ≤ t] ≤ t, for any sample size.
+
+    Args:
+        a: (n, k), one sample.
+        b: (m, k), the other.
+        rng: source of the permutations.
+        permutations: how many; the p-value is a multiple of 1 / (permutations + 1).
+
+    Returns: the p-value in (0, 1].
+
+    Source: Székely and Rizzo 2004.
+    """
+    pooled = torch.cat([a, b]).double()
+    distance = torch.cdist(pooled, pooled)
+    share = pooled.new_full((len(pooled),), -1 / len(b))
+    share[: len(a)] = 1 / len(a)
+    shuffles = [torch.randperm(len(pooled), generator=rng) for _ in range(permutations)]
+    signed = torch.stack([share, *(share[order] for order in shuffles)])
+    energy = -((signed @ distance) * signed).sum(dim=1)
+    as_large = int((energy[1:] >= energy[0] - 1e-12).sum())
+    return (1 + as_large) / (permutations + 1)
