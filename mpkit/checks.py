@@ -1,0 +1,154 @@
+"""Refusals of bad numbers that several rooms share: each says what, where and what to do."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+Radius = float | Tensor
+
+
+def require_radius(name: str, eps: Radius, rows: int | None = None, argument: str = "eps") -> None:
+    """Refuse a radius that is not positive and finite, or not one per row.
+
+    Args:
+        name: what to call the owner of the radius in the message.
+        eps: a number > 0, or a tensor (B,) of values ≥ 0.
+        rows: B, where known.
+        argument: what the radius is called there.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if isinstance(eps, Tensor):
+        fine = bool((torch.isfinite(eps) & (eps >= 0)).all())
+        if eps.dim() > 1 or (eps.dim() == 1 and rows is not None and len(eps) != rows):
+            raise ValueError(
+                f"{name}: {argument} must be a number or one radius per image ({rows}), got shape "
+                f"{tuple(eps.shape)}; reshape it to ({rows},)"
+            )
+    else:
+        fine = math.isfinite(eps) and eps > 0
+    if not fine:
+        raise ValueError(
+            f"{name}: {argument} must be positive and finite, got {eps}; "
+            "give a radius in pixel units such as 0.3"
+        )
+
+
+def require_finite(name: str, **tensors: Tensor) -> None:
+    """Refuse a tensor that holds NaN or an infinity.
+
+    Raises:
+        ValueError: naming the argument and the first bad row.
+    """
+    for argument, tensor in tensors.items():
+        good = torch.isfinite(tensor)
+        if not bool(good.all()):
+            row = int((~good.flatten(1).all(1)).nonzero()[0])
+            raise ValueError(
+                f"{name}: {argument} holds NaN or infinity in row {row}; "
+                "look for a diverged model or an overflow before this call"
+            )
+
+
+def require_sound(name: str, d: Tensor, eps: Radius) -> None:
+    """Refuse a bad radius or non-finite entries of d before a projection.
+
+    On a GPU only a radius given as a number is looked at: reading a tensor there would stop the
+    stream at every step of an attack, which checks its result once at its end instead.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not isinstance(eps, Tensor) or not eps.is_cuda:
+        require_radius(name, eps, len(d))
+    if not d.is_cuda and not math.isfinite(float(d.detach().sum())):
+        require_finite(name, d=d)
+
+
+def require_positive(name: str, **numbers: float | None) -> None:
+    """Refuse a number that is not positive and finite; None stands for a default and passes.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for argument, number in numbers.items():
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(
+                f"{name}: {argument} must be positive and finite, got {number}; "
+                "give a number above 0"
+            )
+
+
+def require_images(x: Tensor) -> None:
+    """Refuse anything but images (B, C, H, W), float32 or float64, with values in [0, 1].
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.numel() == 0:
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"x: must be a batch of images (B, C, H, W) with at least one, got {got}; "
+            "add the missing dimension with x[None], and skip empty batches"
+        )
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"x: images must be float32 or float64, got {x.dtype}; use x.float(), and for a model "
+            "that works in less precision wrap the model, not the images"
+        )
+    low, high = (float(v) for v in torch.aminmax(x.detach()))
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"x: pixels must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255 or "
+            "undo the normalization (it belongs in the model's first layer)"
+        )
+
+
+def require_labels(y: Tensor, x: Tensor) -> None:
+    """Refuse labels that are not one int64 ≥ 0 for each image of x, on the same device.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
+        got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"y: must hold one int64 label for each of the {len(x)} images, got {got}; use y.long()"
+        )
+    require_device("y", y.device, x.device)
+    if int(y.min()) < 0:
+        raise ValueError(f"y: labels must be ≥ 0, got {int(y.min())}; number classes from 0")
+
+
+def require_device(name: str, device: torch.device, wanted: torch.device) -> None:
+    """Refuse something that lies on another kind of device than the images.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if device.type != wanted.type:
+        raise ValueError(
+            f"{name}: is on {device}, the images are on {wanted}; move one of them, or for a "
+            f"generator make torch.Generator({wanted.type!r})"
+        )
+
+
+def require_fitting(model: object, x: Tensor) -> None:
+    """Refuse a model on another device than x, or in the other of float32 and float64.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    weight = next(model.parameters(), None)
+    if weight is None:
+        return
+    require_device("model", weight.device, x.device)
+    if weight.dtype in (torch.float32, torch.float64) and weight.dtype != x.dtype:
+        raise ValueError(
+            f"model: works in {weight.dtype}, the images are {x.dtype}; "
+            "convert one of them with .to(dtype)"
+        )

@@ -1,0 +1,201 @@
+"""What all attacks share: the problem, the result, the best point so far, and the loop."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mpkit import trees
+from mpkit.checks import (
+    require_device,
+    require_finite,
+    require_fitting,
+    require_images,
+    require_labels,
+    require_positive,
+)
+from mpkit.gradients import Model, evaluating, guard, look
+from mpkit.losses import Loss
+from mpkit.sets import PerturbationSet
+
+
+class Found(NamedTuple):
+    """What an attack returns: the worst allowed image it saw, for each example.
+
+    Attributes:
+        image: (B, C, H, W) in [0, 1].
+        z: the perturbation in the set's own coordinate; ``image`` is ``set.apply(x, z)``.
+        score: (B,), the attack's loss at that image; larger is worse for the model.
+    """
+
+    image: Tensor
+    z: Any
+    score: Tensor
+
+
+class Stop(ABC):
+    """When an example may leave the search."""
+
+    @abstractmethod
+    def staying(self, k: int, reached: Tensor) -> Tensor | None:
+        """Indices of the rows that go on after step k, or None where all do."""
+
+
+@dataclass(frozen=True)
+class Never(Stop):
+    """Every example is attacked to the end: what a greatest loss needs."""
+
+    def staying(self, k: int, reached: Tensor) -> None:
+        """Keep all rows."""
+
+
+@dataclass(frozen=True)
+class OnceReached(Stop):
+    """Examples leave as soon as the goal is reached, looked at every few steps.
+
+    Args:
+        every: steps between two looks; each look waits for the device once.
+    """
+
+    every: int = 5
+
+    def __post_init__(self) -> None:
+        require_positive("OnceReached", every=self.every)
+
+    def staying(self, k: int, reached: Tensor) -> Tensor | None:
+        """Rows whose goal is not reached, where any other row can leave."""
+        if (k + 1) % self.every or not bool(reached.any()):
+            return None
+        return (~reached).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch to attack: a guarded model in eval mode, images, labels and randomness.
+
+    Attributes:
+        model: images to checked logits.
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) int64.
+        rng: the only source of randomness.
+        stop: when an example may leave.
+    """
+
+    model: Model
+    x: Tensor
+    y: Tensor
+    rng: torch.Generator
+    stop: Stop = field(default_factory=Never)
+
+    def take(self, rows: Tensor | slice) -> "Problem":
+        """The same problem for some of its examples."""
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
+
+class Attack(ABC):
+    """A way to search in a perturbation set for images that hurt a model."""
+
+    set: PerturbationSet
+    loss: Loss
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
+        """Search around each image; the model runs in eval mode and is left as it was.
+
+        Args:
+            model: images (B, C, H, W) to logits (B, K).
+            x: (B, C, H, W), float32 or float64, in [0, 1].
+            y: (B,) int64 labels.
+            rng: a generator on the device of x.
+
+        Returns:
+            the worst allowed image seen for each example.
+
+        Raises:
+            ValueError: if an argument is unfit, or the model gives non-finite scores.
+        """
+        require_images(x)
+        require_labels(y, x)
+        require_device("rng", rng.device, x.device)
+        require_fitting(model, x)
+        self.set.check(x)
+        with evaluating(model), torch.no_grad():
+            found = self.find(Problem(guard(model, self.loss, y), x.detach(), y, rng))
+        require_finite(type(self).__name__, score=found.score)
+        return found
+
+    @abstractmethod
+    def find(self, problem: Problem) -> Found:
+        """The search itself, on a problem already checked."""
+
+
+class Best(NamedTuple):
+    """The best point so far: z, its score (B,), and whether the goal is reached there (B,)."""
+
+    z: Any
+    score: Tensor
+    reached: Tensor
+
+    @classmethod
+    def none_yet(cls, x: Tensor, z: Any) -> "Best":
+        """Before anything was seen: any point beats it."""
+        return cls(z, x.new_full((len(x),), -torch.inf), x.new_zeros(len(x), dtype=torch.bool))
+
+    def or_better(self, z: Any, score: Tensor, reached: Tensor) -> "Best":
+        """Row by row the better of two points: a goal reached first, then the greater score."""
+        gain = (reached & ~self.reached) | ((reached == self.reached) & ~(score <= self.score))
+        return Best(*trees.where(gain, (z, score, reached), tuple(self)))
+
+
+class State(Protocol):
+    """What an iterative attack carries from step to step: a tree of rows with the best so far."""
+
+    @property
+    def best(self) -> Best:
+        """The best point so far."""
+
+
+class Iterative(Attack):
+    """An attack of a fixed number of alike steps; its state is a tree of rows.
+
+    Examples that leave early are taken out of the state, the set and the loss together.
+    """
+
+    steps: int
+
+    @abstractmethod
+    def begin(self, problem: Problem) -> Any:
+        """The state before the first step."""
+
+    @abstractmethod
+    def advance(self, problem: Problem, state: Any, k: int) -> Any:
+        """The state after step k."""
+
+    def finish(self, problem: Problem, state: Any) -> Best:
+        """The best point once the steps are done; here the last iterate is looked at too."""
+        logits, score = look(
+            problem.model, self.loss, self.set.apply(problem.x, state.z), problem.y
+        )
+        best: Best = state.best
+        return best.or_better(state.z, score, self.loss.reached(logits, problem.y))
+
+    def find(self, problem: Problem) -> Found:
+        """Run the steps; rows that the problem lets go are put aside and the others go on."""
+        attack, part, state = self, problem, self.begin(problem)
+        aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
+        for k in range(self.steps):
+            state = attack.advance(part, state, k)
+            stay = problem.stop.staying(k, state.best.reached)
+            if stay is None:
+                continue
+            aside, rows = trees.put(aside, rows, state.best), rows[stay]
+            if not len(rows):
+                return self.found(problem, aside)
+            attack, part, state = trees.take(attack, stay), part.take(stay), trees.take(state, stay)
+        best = attack.finish(part, state)
+        return self.found(problem, best if part is problem else trees.put(aside, rows, best))
+
+    def found(self, problem: Problem, best: Best) -> Found:
+        """The best points with their images."""
+        return Found(self.set.apply(problem.x, best.z), best.z, best.score)

@@ -1,0 +1,165 @@
+"""Scores of a prediction, one per example: the larger, the worse for the model.
+
+A loss is called with logits (B, K) and labels (B,) and returns (B,). ``reached`` tells which
+examples are already where the adversary wants them, and ``toward`` turns a loss into its targeted
+version. A target is one class for all examples or a tensor (B,) of classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Target = int | Tensor
+
+
+class Loss(ABC):
+    """What an adversary maximizes, one number per example."""
+
+    classes: ClassVar[int] = 2
+    """Fewest classes the loss is defined for."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,), larger is worse for the model."""
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Which examples are where the adversary wants them, here misclassified: (B,) bool."""
+        return logits.argmax(1) != y
+
+    @abstractmethod
+    def toward(self, target: Target) -> "Loss":
+        """The version of this loss that pulls examples into a target class."""
+
+
+class Targeted(Loss):
+    """A loss that is large when the model says ``target``."""
+
+    target: Target
+
+    def reached(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Which examples are classified as the target: (B,)."""
+        return logits.argmax(1) == self.target
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """Minus the log-probability of the true class, in nats."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,) ≥ 0."""
+        return functional.cross_entropy(logits, y, reduction="none")
+
+    def toward(self, target: Target) -> "TargetedCrossEntropy":
+        """The log-probability of the target class."""
+        return TargetedCrossEntropy(target)
+
+
+@dataclass(frozen=True)
+class Margin(Loss):
+    """Greatest wrong logit minus the true logit: positive exactly when misclassified.
+
+    Source: Carlini and Wagner 2017, the function f_6 without its floor.
+    """
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,)."""
+        return _lead(logits, y)
+
+    def toward(self, target: Target) -> "TargetedMargin":
+        """The target logit minus the greatest other logit."""
+        return TargetedMargin(target)
+
+
+@dataclass(frozen=True)
+class DLR(Loss):
+    """Difference of logits ratio: the margin over the gap of the first to the third logit.
+
+    Shifting or scaling the logits does not change it. Needs at least three classes.
+
+    Source: Croce and Hein 2020 (AutoAttack), equation 6.
+    """
+
+    classes: ClassVar[int] = 3
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,), in [-1, 1]."""
+        ordered = logits.topk(3, dim=1).values
+        return _lead(logits, y) / _gap(ordered[:, 0] - ordered[:, 2])
+
+    def toward(self, target: Target) -> "TargetedDLR":
+        """The targeted difference of logits ratio."""
+        return TargetedDLR(target)
+
+
+@dataclass(frozen=True)
+class TargetedCrossEntropy(Targeted):
+    """The log-probability of the target class, in nats: (B,) ≤ 0."""
+
+    target: Target
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K): (B,); the labels only give the number of examples."""
+        return -functional.cross_entropy(logits, _each(self.target, y), reduction="none")
+
+    def toward(self, target: Target) -> "TargetedCrossEntropy":
+        """The same loss with another target."""
+        return TargetedCrossEntropy(target)
+
+
+@dataclass(frozen=True)
+class TargetedMargin(Targeted):
+    """The target logit minus the greatest other logit: positive exactly at the target."""
+
+    target: Target
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K): (B,); the labels only give the number of examples."""
+        return -_lead(logits, _each(self.target, y))
+
+    def toward(self, target: Target) -> "TargetedMargin":
+        """The same loss with another target."""
+        return TargetedMargin(target)
+
+
+@dataclass(frozen=True)
+class TargetedDLR(Targeted):
+    """Target logit minus true logit over the gap of the first to the mean of third and fourth.
+
+    Needs at least four classes. Positive when the target beats the true class.
+
+    Source: Croce and Hein 2020 (AutoAttack), equation 7.
+    """
+
+    target: Target
+    classes: ClassVar[int] = 4
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,)."""
+        ordered = logits.topk(4, dim=1).values
+        target = _each(self.target, y).unsqueeze(1)
+        lead = (logits.gather(1, target) - logits.gather(1, y.unsqueeze(1))).squeeze(1)
+        return lead / _gap(ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2)
+
+    def toward(self, target: Target) -> "TargetedDLR":
+        """The same loss with another target."""
+        return TargetedDLR(target)
+
+
+def _lead(logits: Tensor, y: Tensor) -> Tensor:
+    """Greatest logit of another class minus the logit of class y."""
+    own = y.unsqueeze(1)
+    others = logits.scatter(1, own, float("-inf")).amax(1)
+    return others - logits.gather(1, own).squeeze(1)
+
+
+def _each(target: Target, y: Tensor) -> Tensor:
+    return target.to(y) if isinstance(target, Tensor) else torch.full_like(y, target)
+
+
+def _gap(difference: Tensor) -> Tensor:
+    """The divisor of a logits ratio, kept away from zero where all logits agree."""
+    return difference.clamp(min=torch.finfo(difference.dtype).tiny ** 0.5)

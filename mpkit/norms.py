@@ -1,0 +1,77 @@
+"""Norms, their duals and the directions of steepest ascent, row by row.
+
+Every function treats a batch ``(B, ...)`` as B independent vectors: all entries of a row, over
+channels and pixels, count together. A radius is a number or a tensor ``(B,)``.
+"""
+
+import torch
+from torch import Tensor
+
+from mpkit.checks import Radius
+
+
+def slack(dtype: torch.dtype) -> float:
+    """Relative rounding allowance with which a norm is compared with a radius: 32 machine epsilons.
+
+    Args:
+        dtype: torch.float32 (3.8e-6) or torch.float64 (7.1e-15).
+    """
+    return 32 * torch.finfo(dtype).eps
+
+
+def per_row(radius: Radius, like: Tensor) -> Tensor:
+    """Return the radius as a tensor (B, 1, ..., 1), or of no dimension, that broadcasts over rows.
+
+    Args:
+        radius: a number, or (B,).
+        like: (B, ...), gives device, dtype and the number of dimensions.
+    """
+    if isinstance(radius, Tensor):
+        radius = radius.to(device=like.device, dtype=like.dtype)
+        return radius.reshape(-1, *[1] * (like.dim() - 1)) if radius.dim() else radius
+    return torch.full((), radius, device=like.device, dtype=like.dtype)
+
+
+def linf_norm(d: Tensor) -> Tensor:
+    """Largest absolute entry of each row, the dual of the l_1 norm: (B, ...) to (B,)."""
+    return d.flatten(1).abs().amax(1)
+
+
+def l1_norm(d: Tensor) -> Tensor:
+    """Sum of the absolute entries of each row, the dual of the l_inf norm: (B, ...) to (B,)."""
+    return d.flatten(1).abs().sum(1)
+
+
+def l2_norm(d: Tensor) -> Tensor:
+    """Euclidean norm of each row, its own dual, free of overflow: (B, ...) to (B,)."""
+    flat = d.flatten(1)
+    largest = positive(flat.abs().amax(1, keepdim=True))
+    return (flat / largest).square_().sum(1).sqrt_() * largest.squeeze(1)
+
+
+def sign_direction(g: Tensor) -> Tensor:
+    """The z with ‖z‖_inf ≤ 1 that maximizes ⟨g, z⟩: the sign of g, zero where g is zero."""
+    return g.sign()
+
+
+def unit_direction(g: Tensor) -> Tensor:
+    """The z with ‖z‖_2 ≤ 1 that maximizes ⟨g, z⟩: g over its norm, zero where the row is zero.
+
+    Rows are first divided by their largest entry, so a tiny gradient does not vanish.
+    """
+    flat = g.flatten(1)
+    flat = flat / positive(flat.abs().amax(1, keepdim=True))
+    return (flat / positive(flat.norm(dim=1, keepdim=True))).view_as(g)
+
+
+def coordinate_direction(g: Tensor) -> Tensor:
+    """The z with ‖z‖_1 ≤ 1 that maximizes ⟨g, z⟩: one entry ±1, at the first largest of abs(g)."""
+    flat = g.flatten(1)
+    where = flat.abs().argmax(1, keepdim=True)
+    direction = torch.zeros_like(flat).scatter_(1, where, flat.gather(1, where).sign())
+    return direction.view_as(g)
+
+
+def positive(norm: Tensor) -> Tensor:
+    """A norm that can be divided by: at least the smallest normal number."""
+    return norm.clamp(min=torch.finfo(norm.dtype).tiny)

@@ -1,0 +1,222 @@
+"""Nearest points of the l_inf, l_2 and l_1 balls, alone and cut by the pixel box, row by row.
+
+Rows that are already inside come back untouched, bit for bit, and projecting twice changes
+nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64.
+"""
+
+import torch
+from torch import Tensor
+
+from mpkit.checks import Radius, require_sound
+from mpkit.norms import l2_norm, per_row, positive, slack
+
+
+@torch.no_grad()
+def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_inf ≤ eps, row by row.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    """
+    require_sound("nearest_in_linf_ball", d, eps)
+    radius = per_row(eps, d)
+    return torch.minimum(torch.maximum(d, -radius), radius)
+
+
+@torch.no_grad()
+def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_2 ≤ eps, row by row.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+
+    Returns:
+        (B, ...); rows already inside come back unchanged.
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    """
+    require_sound("nearest_in_l2_ball", d, eps)
+    radius = per_row(eps, d)
+    norm = per_row(l2_norm(d), d)
+    return torch.where(norm <= radius * (1 + slack(d.dtype)), d, d * (radius / positive(norm)))
+
+
+@torch.no_grad()
+def nearest_in_l1_ball(d: Tensor, eps: Radius) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_1 ≤ eps, row by row.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+
+    Returns:
+        (B, ...); rows already inside come back unchanged.
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+
+    Source: the minimizer and its threshold, Duchi et al. 2008, figure 1; here the threshold is
+    found by Newton steps inside a shrinking bracket instead of by sorting.
+    """
+    require_sound("nearest_in_l1_ball", d, eps)
+    return _shrunk_to_l1(d.flatten(1), d.flatten(1), None, eps).view_as(d)
+
+
+def clip_to_box(d: Tensor, x: Tensor) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to x + q in [0, 1].
+
+    Args:
+        d: (B, ...), pixel units.
+        x: images of the same shape in [0, 1].
+    """
+    return torch.minimum(torch.maximum(d, -x), 1 - x)
+
+
+@torch.no_grad()
+def nearest_in_linf_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_inf ≤ eps and x + q in [0, 1], row by row.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+        x: images of the same shape in [0, 1].
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    """
+    require_sound("nearest_in_linf_ball_and_box", d, eps)
+    return clip_to_box(nearest_in_linf_ball(d, eps), x)
+
+
+@torch.no_grad()
+def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_2 ≤ eps and x + q in [0, 1], row by row.
+
+    The minimizer is clip(s d) for one s in (0, 1]; s grows to its value through the (finitely
+    many) sets of entries that reach the box.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+        x: images of the same shape in [0, 1].
+
+    Returns:
+        (B, ...); rows already inside come back unchanged.
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    """
+    require_sound("nearest_in_l2_ball_and_box", d, eps)
+    clipped = clip_to_box(d, x)
+    radius = per_row(eps, d.flatten(1))
+    norm = per_row(l2_norm(clipped), radius.new_empty(1, 1))
+    inside = norm <= radius * (1 + slack(d.dtype))
+    if not d.is_cuda and bool(inside.all()):
+        return clipped
+    size, room = _size_and_room(d, x)
+    size = size / positive(size.amax(1, keepdim=True))
+    scale = radius / positive(size.norm(dim=1, keepdim=True))
+    for _ in range(40):
+        held = size * scale >= room
+        spent = torch.where(held, room, 0).square_().sum(1, keepdim=True)
+        free = torch.where(held, 0, size).square_().sum(1, keepdim=True)
+        following = ((radius.square() - spent).clamp_(min=0) / positive(free)).sqrt_()
+        following = torch.where(inside | (following <= scale), scale, following)
+        settled = following == scale
+        scale = following
+        if not d.is_cuda and bool(settled.all()):
+            break
+    short = torch.minimum(size * scale, room)
+    short = _within(short, short.norm(dim=1, keepdim=True), radius)
+    q = torch.where(inside, clipped.flatten(1), short.copysign_(d.flatten(1)))
+    return q.view_as(d)
+
+
+@torch.no_grad()
+def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
+    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_1 ≤ eps and x + q in [0, 1], row by row.
+
+    The minimizer shrinks every entry by one threshold and then clips it to the box; clipping the
+    nearest point of the ball alone is feasible but not nearest.
+
+    Args:
+        d: (B, ...), pixel units.
+        eps: radius ≥ 0, a number or (B,).
+        x: images of the same shape in [0, 1].
+
+    Returns:
+        (B, ...); rows already inside come back unchanged.
+
+    Raises:
+        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+
+    Source: Croce and Hein 2021, proposition 2.1.
+    """
+    require_sound("nearest_in_l1_ball_and_box", d, eps)
+    clipped = clip_to_box(d, x)
+    return _shrunk_to_l1(d.flatten(1), clipped.flatten(1), x, eps).view_as(d)
+
+
+def _shrunk_to_l1(d: Tensor, clipped: Tensor, x: Tensor | None, eps: Radius) -> Tensor:
+    """Rows of ``clipped`` whose l_1 norm is within eps, else d shrunk by its threshold."""
+    radius = per_row(eps, d)
+    inside = clipped.abs().sum(1, keepdim=True) <= radius * (1 + slack(d.dtype))
+    if not d.is_cuda and bool(inside.all()):
+        return clipped.clone()
+    size, room = (d.abs(), None) if x is None else _size_and_room(d, x)
+    short = _soft(size, _threshold(size, room, radius, inside), room, torch.empty_like(size))
+    short = _within(short, short.sum(1, keepdim=True), radius)
+    return torch.where(inside, clipped, short.copysign_(d))
+
+
+def _soft(size: Tensor, threshold: Tensor, room: Tensor | None, out: Tensor) -> Tensor:
+    """min(max(size - threshold, 0), room), written into out."""
+    torch.sub(size, threshold, out=out).clamp_(min=0)
+    return out if room is None else torch.minimum(out, room, out=out)
+
+
+def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor) -> Tensor:
+    """The t ≥ 0 at which sum(min(max(size - t, 0), room)) falls to the radius, (B, 1).
+
+    A few bisections, then Newton steps kept inside the bracket, until no row moves any more.
+    On a CPU the loop ends there; on a GPU it runs its fixed length, so nothing is synchronized.
+    """
+    low = torch.zeros_like(size[:, :1])
+    high = size.amax(1, keepdim=True)
+    shrunk, moved = torch.empty_like(size), torch.empty_like(size)
+    for _ in range(6):
+        middle = (low + high) / 2
+        above = _soft(size, middle, room, shrunk).sum(1, keepdim=True) > radius
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    threshold = low
+    for _ in range(40):
+        _soft(size, threshold, room, shrunk)
+        excess = shrunk.sum(1, keepdim=True) - radius
+        free = torch.eq(shrunk, torch.sub(size, threshold, out=moved), out=moved)
+        above = excess > 0
+        low, high = torch.where(above, threshold, low), torch.where(above, high, threshold)
+        newton = threshold + excess / free.sum(1, keepdim=True).clamp_(min=1)
+        newton = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+        close = excess.abs() <= slack(size.dtype) / 4 * radius
+        settled = inside | close | (newton == threshold)
+        if not size.is_cuda and bool(settled.all()):
+            break
+        threshold = torch.where(settled, threshold, newton)
+    return threshold
+
+
+def _within(size: Tensor, norm: Tensor, radius: Tensor) -> Tensor:
+    """Undo what rounding left outside: scale down rows whose norm passes the radius."""
+    return torch.where(norm <= radius * (1 + slack(size.dtype) / 2), size, size * (radius / norm))
+
+
+def _size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """abs(d), and how far each entry may go in its own direction before it meets the box."""
+    d, x = d.flatten(1), x.flatten(1)
+    return d.abs(), torch.where(d > 0, 1 - x, x)

@@ -1,0 +1,68 @@
+"""Rows of nested values: a tensor (B, ...), or a tuple or frozen dataclass that holds some.
+
+Coordinates of a union, sets with one radius per image and the states of attacks are such trees.
+Tensors without dimensions, numbers and everything else belong to all rows and stay as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Tree = TypeVar("Tree")
+
+
+def mapped(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
+    """Apply a function to every tensor with rows, and to its counterparts in trees alike.
+
+    Args:
+        function: called with one tensor of each tree.
+        tree: the tree whose shape the result has.
+        others: trees of the same shape.
+    """
+    result: Any = tree
+    if isinstance(tree, Tensor):
+        result = function(tree, *others) if tree.dim() else tree
+    elif isinstance(tree, tuple):
+        parts = [mapped(function, *alike) for alike in zip(tree, *others, strict=True)]
+        result = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        result = _mapped_fields(function, tree, *others)
+    return cast(Tree, result)
+
+
+def _mapped_fields(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
+    new = {}
+    for name in (field.name for field in fields(tree)):
+        old = getattr(tree, name)
+        value = mapped(function, old, *(getattr(other, name) for other in others))
+        if value is not old:
+            new[name] = value
+    return replace(tree, **new) if new else tree
+
+
+def take(tree: Tree, rows: Tensor | slice) -> Tree:
+    """The given rows of a tree.
+
+    Args:
+        tree: a tree with B rows.
+        rows: indices (n,), or a slice.
+    """
+    return mapped(lambda t: t[rows], tree)
+
+
+def where(mask: Tensor, yes: Tree, no: Tree) -> Tree:
+    """Each row from ``yes`` where the mask (B,) is true, from ``no`` elsewhere."""
+    return mapped(lambda a, b: torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b), yes, no)
+
+
+def put(tree: Tree, rows: Tensor, part: Tree) -> Tree:
+    """The tree with the given rows (n,) replaced by those of ``part``."""
+    return mapped(lambda t, p: t.index_copy(0, rows, p), tree, part)
+
+
+def joined(parts: list[Tree]) -> Tree:
+    """One tree with the rows of all parts, in order."""
+    return mapped(lambda *tensors: torch.cat(tensors), parts[0], *parts[1:])
