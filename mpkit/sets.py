@@ -95,8 +95,8 @@ USUAL: dict[str, dict[str, PerturbationSet]] = {
     },
     "digits": {
         "linf": Linf(0.2),
-        "l2": L2(1),
-        "l1": L1(3),
+        "l2": L2(0.7),
+        "l1": L1(2),
         "rt": RotationTranslation(pixels=1, degrees=30),
     },
 }
