@@ -4,11 +4,15 @@ Everything here is about points (N, d + 1) in float64, not images, except `spati
 Statements marked "ours" go beyond Tramèr and Boneh 2019.
 """
 
+from mpkit.intervals import Estimate, mean_of, proportion
 from mpkit.theory.adversaries import (
     Adversary,
     FlipStrong,
     FrankWolfe,
+    Lie,
     Plant,
+    PlantLie,
+    ShiftIfTrue,
     ShiftWeak,
     WorstOf,
     WorstSwap,
@@ -50,7 +54,7 @@ from mpkit.theory.linear import (
     normal_cdf,
     spread,
 )
-from mpkit.theory.montecarlo import Estimate, Tally, mean_of, measure, proportion, two_sample
+from mpkit.theory.montecarlo import Tally, measure, two_sample
 from mpkit.theory.programs import grid_noise, least_risk
 from mpkit.theory.spatial import BrightPixel
 from mpkit.theory.zoo import Network, simple_classifiers, train
@@ -66,6 +70,7 @@ __all__ = [
     "FrankWolfe",
     "GaussianModel",
     "L1Ball",
+    "Lie",
     "Linear",
     "LinfBall",
     "Network",
@@ -73,8 +78,10 @@ __all__ = [
     "Nothing",
     "OnSome",
     "Plant",
+    "PlantLie",
     "Reach",
     "Risks",
+    "ShiftIfTrue",
     "ShiftWeak",
     "StrongBit",
     "StrongPixel",

@@ -49,6 +49,35 @@ class FlipStrong:
         return moved
 
 
+@dataclass(frozen=True)
+class ShiftIfTrue:
+    """Shift as ``ShiftWeak``, but only the points whose strong feature has the sign of the label.
+
+    Half of the proof (ours) that R_inf + (2p - 1) R_other ≥ p: the points that a lying strong
+    feature already spoils stay where they are, and stand where the others would be recognised.
+
+    Args:
+        amount: how far, in the units of the features.
+    """
+
+    amount: float
+
+    def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The points (N, d + 1) with amount · y taken from x_1..x_d where x_0 y > 0."""
+        return torch.where((x[:, 0] * y > 0)[:, None], ShiftWeak(self.amount)(f, x, y, rng), x)
+
+
+@dataclass(frozen=True)
+class Lie:
+    """Set x_0 to -y: the other half of that proof for theorem 1, at an l_1 cost of 2 or 0."""
+
+    def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The points (N, d + 1) with -y as their first feature."""
+        moved = x.clone()
+        moved[:, 0] = -y
+        return moved
+
+
 def swap(x: Tensor, j: Tensor) -> Tensor:
     """Exchange x_0 with x_j in every row.
 
@@ -116,6 +145,22 @@ class Plant:
         """The points (n, d + 1) after the swap."""
         chances = self.log_weights(x, y).softmax(dim=1)
         return swap(x, torch.multinomial(chances, 1, generator=rng)[:, 0] + 1)
+
+
+@dataclass(frozen=True)
+class PlantLie(Plant):
+    """As ``Plant``, but the new strong pixel always speaks for the other label (ours).
+
+    It plants the law of density proportional to the positive part of N(-y, s²) less N(y, s²): half
+    of the proof of R_inf + (2p - 1) R_RT ≥ p - (2p - 1) τ'. Where no candidate has the sign of -y,
+    it chooses as ``Plant`` does.
+    """
+
+    def log_weights(self, x: Tensor, y: Tensor) -> Tensor:
+        """Log density ratios (n, N) of that law to N(ηy, 1); -1000 in place of minus infinity."""
+        against = -y[:, None] * x[:, 1 : self.model.swaps + 1]
+        surplus = torch.log1p(-torch.exp(-2 * against.clamp(min=1e-300) / self.model.s**2))
+        return super().log_weights(x, y) + torch.where(against > 0, surplus, -1000.0)
 
 
 def log_ratio(v: Tensor, mean: Tensor | float, sd: float, base: Tensor | float) -> Tensor:

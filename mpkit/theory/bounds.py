@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mpkit.intervals import Estimate, mean_of
 from mpkit.theory.adversaries import log_ratio
 from mpkit.theory.gaussians import StrongPixel
 from mpkit.theory.linear import normal_cdf
-from mpkit.theory.montecarlo import Estimate, mean_of
 
 
 def overlap(a: float, b: float, sd: float, base: float) -> float:

@@ -14,14 +14,14 @@ from mpkit.theory.linear import Linear, OnSome, Reach
 class ThreeViews:
     """The points y · (1, 1, quiet): two loud views of the label, each open to one adversary.
 
-    One adversary may move the first feature by up to eps, the other the second. With eps = 3 and
-    any share t, the ensemble t x_0 + (1 - t) x_1 resists the first adversary only if t < 1/4 and
-    the second only if t > 3/4: never both, although each member alone resists one of them
-    perfectly and the quiet third feature resists both.
+    One adversary may move the first feature by up to eps, the other the second. The ensemble
+    t x_0 + (1 - t) x_1 has the margin 1 - eps t against the first adversary and 1 - eps (1 - t)
+    against the second. For eps ≥ 2 no share t makes both positive, although each member
+    alone resists one adversary perfectly and the quiet third feature resists both.
 
     Args:
         quiet: size of the third feature, positive.
-        eps: radius of both adversaries; above 1 the attacked view turns round.
+        eps: radius of both adversaries.
     """
 
     quiet: float = 0.1
