@@ -52,12 +52,14 @@ class Slider:
         """Give the book's form: an empty drawing, a range control, and the frames as JSON."""
         data = {"frames": self.frames, "labels": self.labels, "layout": self.layout}
         frozen = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-        first, title, alt = escape(self.labels[0]), escape(self.title), escape(self.alt)
+        texts = (self.labels[0], self.title, self.alt, self.name)
+        first, title, alt, name = map(escape, texts)
         return (
-            f'<div class="mp-slider" id="{escape(self.name)}">'
+            f'<div class="mp-slider" id="{name}">'
             f'<div class="mp-slider-plot" role="img" aria-label="{alt}"></div>'
-            f'<label>{title}<input type="range" min="0" max="{len(self.labels) - 1}" value="0"'
-            f' aria-valuetext="{first}"></label><output>{first}</output>'
+            f'<div class="mp-slider-control"><label for="{name}-at">{title}</label>'
+            f'<input id="{name}-at" type="range" min="0" max="{len(self.labels) - 1}" value="0"'
+            f' aria-valuetext="{first}"><output for="{name}-at">{first}</output></div>'
             f'<script type="application/json">{frozen}</script></div>'
         )
 
@@ -90,7 +92,13 @@ def _layout(panels: Sequence[str]) -> dict[str, Any]:
         "plot_bgcolor": clear,
         "font": {"color": "#757575", "size": 14},
     }
-    bare = {"showticklabels": False, "showgrid": False, "zeroline": False, "fixedrange": True}
+    bare = {
+        "ticks": "",
+        "showticklabels": False,
+        "showgrid": False,
+        "zeroline": False,
+        "fixedrange": True,
+    }
     for number, panel in enumerate(panels, start=1):
         axis = str(number) if number > 1 else ""
         layout[f"xaxis{axis}"] = {**bare, "title": {"text": panel}, "constrain": "domain"}
