@@ -38,9 +38,7 @@ class Bar(Quiet):
         """Draw the bar."""
         from tqdm import tqdm
 
-        self._bar = tqdm(
-            total=total, initial=done, desc=self.label, file=self.file, unit="step", leave=False
-        )
+        self._bar = tqdm(total=total, initial=done, desc=self.label, file=self.file, unit="step")
 
     def advance(self, steps: int, note: str) -> None:
         """Move the bar on."""
@@ -48,5 +46,5 @@ class Bar(Quiet):
         self._bar.update(steps)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Leave the bar as it stands."""
         self._bar.close()

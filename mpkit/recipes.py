@@ -194,9 +194,9 @@ def canonical(value: Any) -> Any:
         return [canonical(item) for item in value]
     if isinstance(value, torch.dtype | torch.memory_format | torch.device):
         return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else {"float": value.hex()}
+    if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"canonical: no form for {type(value).__qualname__}; use a frozen dataclass")
 

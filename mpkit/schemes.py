@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-
-class Attack(Protocol):
-    """What a scheme needs of an attack: that its result has an ``image``."""
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, /) -> Any:
-        """Search around x for images that hurt the model."""
+from mpkit.attacks import Attack
+from mpkit.gradients import evaluating
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,15 @@ class Scheme(ABC):
 
         Returns: (B,) losses with gradients to the parameters.
         """
+
+    def at(self, epoch: int, robust: Mapping[str, float]) -> Scheme:
+        """The scheme to use in an epoch; most are the same in all of them.
+
+        Args:
+            epoch: counted from 0.
+            robust: the accuracies that the last validation measured, by name; may be empty.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Average(Scheme):
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        _check_attacks("Average", self.attacks)
+        check_attacks("Average", self.attacks)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The mean over the attacks of the cross-entropy at the images found."""
@@ -104,12 +109,12 @@ class Max(Scheme):
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        _check_attacks("Max", self.attacks)
+        check_attacks("Max", self.attacks)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The cross-entropy at the worst of the images found for each example."""
         images = torch.stack([attack(model, x, y, rng).image for attack in self.attacks])
-        worst = _losses_in_eval_mode(model, images, y).argmax(dim=0)
+        worst = _eval_losses(model, images, y).argmax(dim=0)
         chosen = images[worst, torch.arange(len(x), device=x.device)]
         return cross_entropy(model(chosen), y, reduction="none")
 
@@ -127,7 +132,7 @@ class Random(Scheme):
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_attacks("Random", self.attacks)
+        check_attacks("Random", self.attacks)
         if self.weights and len(self.weights) != len(self.attacks):
             raise ValueError(
                 f"Random: weights must be empty or one per attack, got {len(self.weights)} for "
@@ -148,17 +153,18 @@ class Random(Scheme):
 
 
 @torch.no_grad()
-def _losses_in_eval_mode(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
-    """(K, B) cross-entropies of (K, B, C, H, W) images; the model's mode is restored."""
-    training = model.training
-    model.eval()
-    try:
+def _eval_losses(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
+    """(K, B) cross-entropies, in eval mode, of (K, B, C, H, W) images."""
+    with evaluating(model):
         return torch.stack([cross_entropy(model(image), y, reduction="none") for image in images])
-    finally:
-        model.train(training)
 
 
-def _check_attacks(who: str, attacks: tuple[Attack, ...]) -> None:
+def check_attacks(who: str, attacks: tuple[Attack, ...]) -> None:
+    """Refuse anything but a tuple of at least one attack.
+
+    Raises:
+        ValueError: naming the scheme and what to do.
+    """
     if not isinstance(attacks, tuple) or not attacks or not all(map(callable, attacks)):
         raise ValueError(
             f"{who}: needs a tuple of at least one attack, got {attacks!r}; for training without "

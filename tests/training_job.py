@@ -1,0 +1,54 @@
+"""One small training run as a program of its own, for the tests that kill it or start two."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mpkit import parallel
+from mpkit.attacks import PGD
+from mpkit.curricula import Ramp
+from mpkit.data import Images
+from mpkit.models import small_cnn
+from mpkit.progress import Quiet
+from mpkit.recipes import Recipe
+from mpkit.schemes import Average
+from mpkit.sets import L2, Linf
+from mpkit.train import Checkpoints, Validation, fit
+
+ATTACKS = {"linf": PGD(Linf(0.1), steps=2), "l2": PGD(L2(0.5), steps=2)}
+
+
+class Slow(Quiet):
+    """Leaves time to be killed in."""
+
+    def advance(self, steps, note):
+        time.sleep(0.05)
+
+
+def job(folder: Path | None, progress=None):
+    """Train; returns the network and the history."""
+    rng = torch.Generator().manual_seed(7)
+    x = torch.rand(400, 1, 8, 8, generator=rng, dtype=torch.float64)
+    images = Images(x, (x.mean(dim=(1, 2, 3)) * 4).long(), tuple("abcd"), "clouds")
+    model = small_cnn(images.shape, 4, rng).double()
+    scheme = Ramp(Average(tuple(ATTACKS.values())), (0.5,))
+    recipe = Recipe(epochs=4, batch=16, averaging=0.98, clip=1.0, shards=2)
+    validation = Validation(images.first(40), {"linf": ATTACKS["linf"]}, every=2)
+    keep = Checkpoints(folder, seconds=0.0) if folder else None
+    return model, fit(model, images, scheme, recipe, rng, progress, validation, keep)
+
+
+def main() -> None:
+    """Run the job with checkpoints in the first argument; the second names the result."""
+    torch.set_num_threads(1)
+    with parallel.joined(torch.device("cpu")):
+        model, history = job(Path(sys.argv[1]), Slow())
+        if parallel.rank() == 0:
+            facts = [parallel.world(), history[-1].robust]
+            torch.save([model.state_dict(), *facts], Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
