@@ -63,7 +63,7 @@ def train(
     steps: int,
     rng: torch.Generator,
     batch: int = 256,
-    lr: float = 0.01,
+    lr: float = 0.003,
 ) -> Network:
     """Adversarial training on fresh samples: the logistic loss, averaged over the adversaries.
 
