@@ -4,6 +4,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lint unit pages refresh serve lock clean
@@ -33,7 +34,7 @@ unit: $(READY) ## Run the tests of mpkit, of the pages' structure and of the ren
 	$(BIN)/pytest tests -n $(JOBS) --dist loadgroup
 
 pages: $(READY) ## Execute every page and compare with the outputs stored in it
-	$(BIN)/pytest --nbval --nbval-sanitize-with tests/nbval.cfg book -n $(JOBS) --dist loadfile
+	$(BIN)/pytest --nbval book -n $(JOBS) --dist loadfile
 
 refresh: $(READY) ## Execute the committed notebooks in place and scrub what differs between equal runs
 	$(BIN)/mpkit refresh
