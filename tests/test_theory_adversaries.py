@@ -126,10 +126,10 @@ def test_frank_wolfe_is_exact_on_linear_and_stays_in_the_ball(d, seed):
 def test_worst_swap_is_the_worst_of_all_swaps():
     model, rng = StrongPixel(7, 1.0, 0.5, swaps=5), generator(4)
     x, y = model.sample(50, rng)
-    network = Network(7, (8,), rng)
-    scores = torch.stack([y * network(swap(x, torch.full((50,), j))) for j in range(6)])
-    found = y * network(WorstSwap(5)(network, x, y, rng))
-    torch.testing.assert_close(found, scores.amin(dim=0))
+    for f in (Network(7, (8,), rng), Linear(torch.randn(8, generator=rng, dtype=torch.float64))):
+        scores = torch.stack([y * f(swap(x, torch.full((50,), j))) for j in range(6)])
+        found = y * f(WorstSwap(5)(f, x, y, rng))
+        torch.testing.assert_close(found, scores.amin(dim=0))
 
 
 def test_worst_of_takes_the_worst_per_point():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpkit.sets import L1, Affine, Linf
 from mpkit.theory import AffineInBox, L1Ball, LinfBall, shared_cost
 
 drawn = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -55,6 +56,20 @@ def test_the_parts_are_feasible_and_attain_the_loss(box, beta):
     assert (moved >= -1e-12).all()
     assert (moved <= 1 + 1e-12).all()
     assert float(box.weight @ (even + sparse)) == pytest.approx(box.loss(beta), abs=1e-12)
+
+
+@drawn
+@given(problems(), units)
+def test_the_parts_belong_to_the_affine_set_of_images(box, beta):
+    """The set of `mpkit.sets` allows them, and refuses a little more of either."""
+    affine = Affine(L1(box.eps_1), Linf(box.eps_inf))
+    even, sparse = (part.view(1, 1, 1, -1) for part in box.parts(beta))
+    x, share = box.x.view(1, 1, 1, -1), torch.tensor([beta], dtype=torch.float64)
+    assert affine.contains(x, (share, sparse, even)).all()
+    rise = box.weight @ (affine.apply(x, (share, sparse, even)) - x).flatten()
+    assert float(rise) == pytest.approx(box.loss(beta), abs=1e-12)
+    too_far = (1 - beta) * box.eps_inf + 0.01
+    assert not affine.contains(x, (share, sparse, torch.full_like(even, too_far))).any()
 
 
 @drawn

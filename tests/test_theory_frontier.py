@@ -181,6 +181,23 @@ def test_linear_classifiers_stay_above_the_floor_of_theorem_2(swaps):
     assert floor(model).lines[0][2] == pytest.approx(best, abs=1e-12)
 
 
+def test_the_floor_of_theorem_2_is_reached_as_n_grows():
+    """sign(x_0), a constant and the fair mean come to its corners (d = N)."""
+
+    def heights(n: int) -> list[float]:
+        model = StrongPixel(n, 2.0, 0.5, n)
+        linf, fair = LinfBall(2 * model.eta), model.fair_mean()
+        corners = (
+            pair(model.linear_risk(model.strong_only(), linf), model.strong_only_swap_risk()),
+            pair(0.5, 0.5),
+            pair(model.linear_risk(fair, linf), model.linear_risk(fair)),
+        )
+        return [float(floor(model).slack(corner)) for corner in corners]
+
+    assert all(-1e-12 < slack < 0.2 for slack in heights(10**3))
+    assert all(-1e-12 < slack < 0.003 for slack in heights(10**6))
+
+
 def test_lower_hull_keeps_the_corners_that_a_coin_cannot_beat():
     risks = Risks(*torch.tensor([[0.0, 0.5, 0.25, 0.9, 0.4], [1.0, 0.5, 0.9, 0.3, 0.95]]).double())
     hull = lower_hull(risks)

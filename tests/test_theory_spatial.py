@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mpkit.sets import Affine, Linf, RotationTranslation
 from mpkit.theory import BrightPixel
 
 WORLD = BrightPixel()
@@ -37,8 +38,6 @@ def test_the_union_never_fools_the_classifier():
 
 def test_no_shift_at_all_fools_it():
     """The score after any shift is an average of weights, none below b: random shifts agree."""
-    from mpkit.sets import RotationTranslation
-
     x, y = some(200)
     turns = RotationTranslation(pixels=WORLD.pixels, degrees=0.001)
     rng = torch.Generator().manual_seed(1)
@@ -51,6 +50,18 @@ def test_half_of_each_budget_fools_it_always():
     x, y = dimmest_and_brightest()
     assert WORLD.affine_margin(x, y, 0.5).max() < 0
     assert WORLD.affine_margin(x, y, 1 / 3).max() < 0
+
+
+def test_the_affine_set_of_images_holds_such_an_image():
+    """One pixel of shift and half of the ball, in the coordinates of `mpkit.sets`."""
+    x, y = some(20)
+    affine = Affine(RotationTranslation(pixels=3, degrees=30), Linf(WORLD.eps))
+    share = torch.full_like(y, 0.5)
+    pose = torch.tensor([1.0, 0.0, 0.0], dtype=x.dtype).expand(20, 3)
+    shifted = affine.a.apply(x, pose)
+    z = (share, pose, WORLD.ball(shifted, y, WORLD.eps / 2) - shifted)
+    assert affine.contains(x, z).all()
+    assert (y * WORLD.score(affine.apply(x, z)) < 0).all()
 
 
 def test_the_ends_of_the_affine_set_are_the_union():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mpkit.theory.gaussians import StrongPixel
-from mpkit.theory.linear import Classifier, Reach
+from mpkit.theory.linear import Classifier, Linear, Reach
 
 Adversary = Callable[[Classifier, Tensor, Tensor, torch.Generator], Tensor]
 
@@ -98,13 +98,17 @@ class WorstSwap:
     """The swap of x_0 with one of x_1..x_n, or none, that hurts the classifier most (exact).
 
     Args:
-        n: how many places x_0 can go to; n + 1 evaluations of the classifier.
+        n: how many places x_0 can go to; n + 1 evaluations of a classifier that is not Linear.
     """
 
     n: int
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The points (N, d + 1) of lowest y · f among the n + 1 candidates."""
+        if isinstance(f, Linear):
+            weight = f.weight.to(x)
+            change = (weight[0] - weight[: self.n + 1]) * (x[:, : self.n + 1] - x[:, :1])
+            return swap(x, (y[:, None] * change).argmin(dim=1))
         lowest, chosen = y * f(x), torch.zeros(len(x), dtype=torch.int64)
         for j in range(1, self.n + 1):
             score = y * f(swap(x, torch.full_like(chosen, j)))
