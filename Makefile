@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+PROFILE ?= quick
 BIN := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
@@ -21,7 +22,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 book: $(READY) ## Execute every chapter on the embedded digits and render the book into _build/html
-	$(BIN)/mpkit book --jobs $(JOBS)
+	$(BIN)/mpkit book --jobs $(JOBS) --profile $(PROFILE)
 
 test: lint unit pages ## Prove that it is right: lint, types, tests, every page re-executed, the site in a browser
 
