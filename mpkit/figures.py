@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpkit.intervals import Estimate
 from mpkit.looks import COLORS, INK, LABELS, LOOKS, WIDTH, Look, canvas, style
 from mpkit.sliders import Slider, slider_figure
 
@@ -166,6 +167,13 @@ def unit_balls(ax: Axes) -> None:
         ax.grid(visible=True, axis="both")
 
 
+def _ends(rates: Sequence[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Split rates into values (n,) and, where they are Estimates, interval ends (n, 2)."""
+    if rates and all(isinstance(rate, Estimate) for rate in rates):
+        return _numbers([r.value for r in rates]), _numbers([(r.low, r.high) for r in rates])
+    return _numbers(rates), None
+
+
 def _percent(ax: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
@@ -176,16 +184,15 @@ def _percent(ax: Axes) -> None:
 def accuracy_curves(
     ax: Axes,
     radii: ArrayLike,
-    accuracies: Mapping[str, ArrayLike],
-    intervals: Mapping[str, ArrayLike] | None = None,
+    accuracies: Mapping[str, Sequence[float | Estimate]],
 ) -> None:
     """Draw accuracy against radius, one curve for each perturbation.
 
     Args:
         ax: where to draw.
         radii: (n,) radii, in pixel units or as multiples of the usual radius.
-        accuracies: for each key of `LOOKS` (n,) fractions in [0, 1].
-        intervals: for each key (n, 2) lower and upper ends, shaded.
+        accuracies: for each key of `LOOKS` n fractions in [0, 1], or n Estimates, whose
+            intervals are shaded.
 
     Raises:
         ValueError: for a key that `LOOKS` does not have, or for unequal lengths.
@@ -193,7 +200,7 @@ def accuracy_curves(
     across = _numbers(radii)
     with style():
         for key, values in accuracies.items():
-            look, heights = _look(key), _numbers(values)
+            look, (heights, ends) = _look(key), _ends(list(values))
             if heights.shape != across.shape:
                 raise ValueError(
                     f"accuracy_curves: {heights.shape} accuracies of {key!r} for {across.shape} "
@@ -201,9 +208,8 @@ def accuracy_curves(
                 )
             line = {"color": look.color, "linestyle": look.linestyle, "marker": look.marker}
             ax.plot(across, heights, label=look.label, clip_on=False, **line)
-            if intervals and key in intervals:
-                low, high = _numbers(intervals[key]).T
-                ax.fill_between(across, low, high, color=look.color, alpha=0.2, linewidth=0)
+            if ends is not None:
+                ax.fill_between(across, *ends.T, color=look.color, alpha=0.2, linewidth=0)
         _percent(ax)
         ax.set_xlabel("radius")
         ax.legend()
@@ -211,15 +217,14 @@ def accuracy_curves(
 
 def bars_with_intervals(
     ax: Axes,
-    accuracies: Mapping[str, Mapping[str, float]],
-    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    accuracies: Mapping[str, Mapping[str, float | Estimate]],
 ) -> None:
     """Draw groups of bars, one bar for each perturbation, with its value and its interval.
 
     Args:
         ax: where to draw.
-        accuracies: for each group (a model, say) a fraction in [0, 1] for each key of `LOOKS`.
-        intervals: for each group and key the lower and the upper end.
+        accuracies: for each group (a model, say) a fraction in [0, 1] for each key of `LOOKS`, or
+            an Estimate, whose interval is drawn.
 
     Raises:
         ValueError: for a key that `LOOKS` does not have.
@@ -229,14 +234,17 @@ def bars_with_intervals(
     with style():
         for slot, key in enumerate(keys):
             look = _look(key)
-            for place, (name, group) in enumerate(accuracies.items()):
+            for place, group in enumerate(accuracies.values()):
                 if key not in group:
                     continue
-                at, value = place + (slot - (len(keys) - 1) / 2) * thick, group[key]
-                low, high = (intervals or {}).get(name, {}).get(key, (value, value))
+                at, ([value], ends) = (
+                    place + (slot - (len(keys) - 1) / 2) * thick,
+                    _ends([group[key]]),
+                )
+                low, high = (value, value) if ends is None else ends[0]
                 fill: dict[str, Any] = {"color": look.color, "hatch": look.hatch}
                 ax.bar(at, value, 0.9 * thick, label=look.label if place == 0 else None, **fill)
-                if intervals:
+                if ends is not None:
                     ax.errorbar(at, value, [[value - low], [high - value]], color=INK, capsize=3)
                 offset: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points"}
                 ax.annotate(f"{100 * value:.0f}", (at, high), ha="center", size=10, **offset)
@@ -244,4 +252,4 @@ def bars_with_intervals(
         ax.tick_params(axis="x", length=0)
         _percent(ax)
         if len(keys) > 1:
-            ax.figure.legend(loc="outside upper center", ncols=min(len(keys), 4))
+            ax.figure.legend(loc="outside upper center", ncols=len(keys) if len(keys) <= 4 else 3)
