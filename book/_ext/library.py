@@ -49,8 +49,10 @@ def write_sections(app: Sphinx, page: str, source: list[str]) -> None:
     asked = {name for p in pages for names in LINE.findall(p.read_text()) for name in names.split()}
 
     def sections(line: re.Match[str]) -> str:
-        rest = line[1].strip() == "the rest"
-        names = [n for n in modules() if n not in asked] if rest else line[1].split()
+        there = modules()
+        rest = [name for name in there if name not in asked]
+        named = [name for name in line[1].split() if name in there]
+        names = rest if line[1].strip() == "the rest" else named
         return "".join(SECTION.format(name=name) for name in names)
 
     source[0] = LINE.sub(sections, source[0])

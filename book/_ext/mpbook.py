@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
+CARD = {"image": "book/_static/card.png", "line_color": "#1760d0"}
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 
 
@@ -50,6 +51,7 @@ def turn_on_public_address(app: Sphinx, config: Any) -> None:
     config.html_theme_options = {**config.html_theme_options, **options}
     owner, name = options["repository_url"].split("/")[-2:]
     config.html_baseurl = config.ogp_site_url = f"https://{owner.lower()}.github.io/{name}/"
+    config.ogp_social_cards = CARD
 
 
 def require_alternatives(app: Sphinx, doctree: nodes.document) -> None:

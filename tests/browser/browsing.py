@@ -1,0 +1,102 @@
+"""A page in a browser, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
+
+Scheme = Literal["light", "dark"]
+THEME = {"label-content-name-mismatch", "region"}  # what axe-core says of the stock theme
+ALONE = {"preload": False}  # axe-core would fetch the style sheets itself, from wrong addresses
+SETTLED = """async () => {
+    if (window.MathJax?.startup) await MathJax.startup.promise;
+    await new Promise(done => requestAnimationFrame(done));
+    await document.fonts.ready;
+    const late = [...document.images].filter(image => !image.complete);
+    await Promise.all(late.map(image => new Promise(done => image.onload = image.onerror = done)));
+}"""
+FORMULAS = """() => {
+    const raw = [...document.querySelectorAll('.math')].filter(
+        formula => !formula.querySelector('mjx-container'));
+    const bad = [...document.querySelectorAll('mjx-merror')];
+    return [...raw.map(formula => `TeX left as it is: ${formula.textContent.slice(0, 80)}`),
+            ...bad.map(formula => `bad TeX: ${formula.textContent.slice(0, 80)}`)];
+}"""
+WIDTH = "[document.documentElement.scrollWidth, innerWidth]"
+
+
+@dataclass(frozen=True)
+class Browsing:
+    """A running browser before a site.
+
+    Args:
+        browser: the browser.
+        address: where the site is served.
+        root: the folder that is served.
+    """
+
+    browser: Browser
+    address: str
+    root: Path
+
+    @contextmanager
+    def opened(
+        self, page: str, width: int, scheme: Scheme, rest: str = "", found: list[str] | None = None
+    ) -> Iterator[Page]:
+        """Open a page in a window of that width, wait until it rests, and note what fails."""
+        heard = found if found is not None else []
+        context = self.browser.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=scheme
+        )
+
+        def on_request(request: Request) -> None:
+            if not request.url.startswith((self.address, "data:", "blob:")):
+                heard.append(f"asks another host: {request.url}")
+
+        def on_response(response: Response) -> None:
+            if response.status >= 400:
+                heard.append(f"{response.status}: {response.url}")
+
+        def on_console(said: ConsoleMessage) -> None:
+            if said.type == "error":
+                heard.append(f"console: {said.text}")
+
+        try:
+            tab = context.new_page()
+            tab.on("request", on_request)
+            tab.on("response", on_response)
+            tab.on("pageerror", lambda error: heard.append(f"page error: {error}"))
+            tab.on(
+                "console",
+                lambda said: (
+                    heard.append(f"console: {said.text}") if said.type == "error" else None
+                ),
+            )
+            tab.goto(f"{self.address}/{page}.html{rest}", wait_until="load")
+            tab.evaluate(SETTLED)
+            yield tab
+        finally:
+            context.close()
+
+    def complaints(self, page: str, width: int, scheme: Scheme) -> list[str]:
+        """Everything that is wrong with a page, in words; empty for a good one."""
+        found: list[str] = []
+        with self.opened(page, width, scheme, found=found) as tab:
+            shown = tab.evaluate("document.documentElement.dataset.theme")
+            if shown != scheme:
+                found.append(f"shows itself {shown}, not {scheme}")
+            found += tab.evaluate(FORMULAS)
+            wide, window = tab.evaluate(WIDTH)
+            if wide > window:
+                found.append(f"{wide - window} px wider than the window")
+            for fault in Axe().run(tab, options=ALONE).response["violations"]:
+                if fault["id"] not in THEME:
+                    where = [node["html"][:120] for node in fault["nodes"][:3]]
+                    found.append(f"{fault['id']}: {fault['help']}: {where}")
+        return found

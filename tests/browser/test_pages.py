@@ -1,0 +1,72 @@
+"""Every page in the system's Chromium: what a reader, a phone and a screen reader meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browsing import Browsing, Scheme
+from site_rules import toc_pages
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("site")]
+VIEWS = [(1280, "light"), (1280, "dark"), (390, "light")]
+
+
+@pytest.mark.parametrize("page", toc_pages())
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_page_is_sound(browsing: Browsing, page: str, width: int, scheme: Scheme) -> None:
+    assert browsing.complaints(page, width, scheme) == []
+
+
+def test_search_and_source_pages_are_sound(browsing: Browsing) -> None:
+    for page in ("search", "genindex", "_modules/mpkit/looks"):
+        assert browsing.complaints(page, 1280, "light") == []
+
+
+@pytest.mark.parametrize("page", ["book/notation", "book/intro"])
+def test_keyboard_reaches_the_content_and_shows_where_it_is(browsing: Browsing, page: str) -> None:
+    with browsing.opened(page, 1280, "light") as tab:
+        tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.getAttribute('href')") == "#main-content"
+        tab.keyboard.press("Enter")
+        assert tab.evaluate("location.hash") == "#main-content"
+        for _ in range(8):
+            tab.keyboard.press("Tab")
+            style = "getComputedStyle(document.activeElement)"
+            name = tab.evaluate("document.activeElement.outerHTML.slice(0, 120)")
+            assert tab.evaluate(f"{style}.outlineStyle") == "solid", name
+            assert float(tab.evaluate(f"parseFloat({style}.outlineWidth)")) >= 2, name
+
+
+def test_search_finds_a_word_of_a_page(browsing: Browsing) -> None:
+    with browsing.opened("search", 1280, "light", "?q=pixel+box") as tab:
+        tab.wait_for_selector("ul.search li a")
+        found = tab.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)")
+    assert any("notation.html" in address for address in found)
+
+
+PLANTED = {
+    "bad TeX": (
+        r"<p><span class='math notranslate nohighlight'>\(\undefinedmacro{x}\)</span></p>",
+        "TeX",
+    ),
+    "another host": ("<script src='https://example.org/x.js'></script>", "example.org"),
+    "console error": ("<script>console.error('planted')</script>", "planted"),
+    "page error": ("<script>nowhere.to()</script>", "nowhere"),
+    "missing file": ("<img src='nowhere.png' alt='nothing'>", "404"),
+    "silent image": ("<img src='../_static/logo.svg'>", "image-alt"),
+    "pale text": ("<p style='color: #bbb; background: #fff'>pale</p>", "color-contrast"),
+    "too wide": ("<div style='width: 2000px'>wide</div>", "wider"),
+}
+
+
+@pytest.mark.parametrize(("markup", "word"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_fault_is_found(browsing: Browsing, markup: str, word: str) -> None:
+    good = browsing.root / "book" / "notation.html"
+    planted: Path = good.with_name("planted.html")
+    planted.write_text(good.read_text().replace("</article>", f"{markup}</article>", 1))
+    try:
+        found = browsing.complaints("book/planted", 390, "light")
+    finally:
+        planted.unlink()
+    assert any(word in complaint for complaint in found), found
