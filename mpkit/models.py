@@ -34,8 +34,8 @@ class Normalize(nn.Module):
 def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
     """A small convolutional network that learns 8 x 8 digits in seconds on one core.
 
-    One 3 x 3 convolution at full size, then convolutions of stride 2 until at most 4 x 4
-    pixels are left, then two linear layers.
+    One 3 x 3 convolution (at full size up to 16 pixels a side, else at half), then convolutions
+    of stride 2 until at most 4 x 4 pixels are left, then two linear layers.
 
     Args:
         shape: (C, H, W) of the images; 4 to 64 pixels a side do well.
@@ -46,8 +46,9 @@ def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -
     Returns: a network in float32 on the CPU; ``.to(torch.float64)`` keeps the weights' values.
     """
     channels, height, width = _check_shape("small_cnn", shape, classes, least=4)
-    layers: list[nn.Module] = [Normalize(), _conv(channels, 16, 3, 1, rng), nn.ReLU()]
-    channels = 16
+    stride = 1 if max(height, width) <= 16 else 2
+    layers: list[nn.Module] = [Normalize(), _conv(channels, 16, 3, stride, rng), nn.ReLU()]
+    channels, height, width = 16, -(-height // stride), -(-width // stride)
     while max(height, width) > 4:
         wider = min(64, 2 * channels)
         layers += [_conv(channels, wider, 3, 2, rng), nn.ReLU()]
