@@ -101,6 +101,6 @@ def with_budgets(value: Part, share: float) -> Part:
     elif isinstance(value, tuple):
         result = tuple(with_budgets(part, share) for part in value)
     elif is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: with_budgets(getattr(value, f.name), share) for f in fields(value)}
-        result = replace(value, **parts)
+        given = [field.name for field in fields(value) if field.init]
+        result = replace(value, **{n: with_budgets(getattr(value, n), share) for n in given})
     return cast(Part, result)

@@ -176,13 +176,14 @@ class Recipe:
 def canonical(value: Any) -> Any:
     """Plain data (for JSON) that is equal exactly where the values mean the same.
 
-    Dataclasses become their class and all their fields, tensors their type, shape and hash.
+    Dataclasses become their class and what they were made from, tensors type, shape and hash.
 
     Raises:
         TypeError: a value of a kind that has no canonical form.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: canonical(getattr(value, field.name)) for field in fields(value)}
+        given = [field.name for field in fields(value) if field.init]
+        parts = {name: canonical(getattr(value, name)) for name in given}
         return {"class": type(value).__qualname__, **parts}
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()

@@ -14,6 +14,7 @@ from mpkit.curricula import Balanced, Ramp, with_budgets
 from mpkit.models import small_cnn
 from mpkit.recipes import fingerprint
 from mpkit.schemes import Average, Max, Natural, Random, Single
+from mpkit.search import Restarts, Worst
 from mpkit.sets import L1, L2, Linf, RotationTranslation
 
 CALM = [  # attacks that draw nothing, so that they find the same images in every scheme
@@ -178,6 +179,23 @@ def test_with_budgets_reaches_sets_inside_sets():
         RotationTranslation(pixels=1, degrees=5),
         Linf(0.25),
     )
+
+
+def test_attacks_made_of_attacks_are_scaled_and_told_apart_too():
+    worst = Worst((CALM[0], Restarts(CALM[2], 3)))
+    half = Worst((with_budgets(CALM[0], 0.5), Restarts(with_budgets(CALM[2], 0.5), 3)))
+    assert Ramp(Single(worst), (0.5,)).at(0, {}) == Single(half)
+    assert fingerprint(worst) != fingerprint(half)
+    assert fingerprint(worst) != fingerprint(Worst((CALM[0], Restarts(CALM[2], 4))))
+
+
+@pytest.mark.parametrize("attack", CALM)
+def test_the_worst_of_one_attack_is_that_attack(model, attack):
+    x, y = batch()
+    alone = Single(attack)(model, x, y, rng())
+    assert torch.equal(Single(Worst((attack,)))(model, x, y, rng()), alone)
+    assert torch.equal(Max((attack,))(model, x, y, rng()), alone)
+    assert torch.equal(Average((attack,))(model, x, y, rng()), alone)
 
 
 def test_ramp_refuses_a_radius_of_zero():
