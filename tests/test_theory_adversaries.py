@@ -13,6 +13,7 @@ from mpkit.theory import (
     LinfBall,
     Network,
     Plant,
+    PlantLie,
     ShiftWeak,
     StrongBit,
     StrongPixel,
@@ -104,6 +105,23 @@ def test_plant_chooses_by_the_density_ratio():
     v = torch.linspace(-3, 3, 7, dtype=torch.float64)
     expected = norm.logpdf(v, 0.3, 0.7) - norm.logpdf(v, -0.2, 1)
     torch.testing.assert_close(log_ratio(v, 0.3, 0.7, -0.2), torch.tensor(expected))
+
+
+def test_plant_lie_chooses_by_the_surplus_density():
+    """Against scipy: the density of N(-y, s²) less N(y, s²), where it is positive."""
+    from scipy.stats import norm
+
+    model, rng = StrongPixel(6, 1.0, 0.9, swaps=6), generator(6)
+    x, y = model.sample(40, rng)
+    chances = PlantLie(model).log_weights(x, y).softmax(dim=1)
+    crowd, label = x[:, 1:].numpy(), y[:, None].numpy()
+    surplus = norm.pdf(crowd, -label, 0.9) - norm.pdf(crowd, label, 0.9)
+    w = torch.tensor(surplus / norm.pdf(crowd, model.eta * label, 1)).clamp(min=0)
+    some = w.sum(dim=1) > 0
+    assert 30 < some.sum() < 40
+    torch.testing.assert_close(chances[some], (w / w.sum(dim=1, keepdim=True))[some])
+    fallback = Plant(model).log_weights(x, y).softmax(dim=1)
+    torch.testing.assert_close(chances[~some], fallback[~some])
 
 
 @drawn

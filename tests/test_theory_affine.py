@@ -40,10 +40,20 @@ def test_the_box_example():
 @drawn
 @given(problems(), units)
 def test_the_knapsack_is_the_linear_program(box, beta):
-    assert box.loss(beta) == pytest.approx(box.by_linear_programming(beta), abs=1e-8)
+    assert box.loss(beta) == pytest.approx(box.by_linear_programming(beta), abs=1e-9)
     share, loss = box.best()
-    assert loss == pytest.approx(box.by_linear_programming(), abs=1e-8)
+    assert loss == pytest.approx(box.by_linear_programming(), abs=1e-9)
     assert loss == box.loss(share)
+
+
+def test_the_best_share_on_coarse_numbers():
+    """Tenths: many ties, and budgets that fill several pixels to the brim."""
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        weight, x = (torch.randint(0, 11, (5,), generator=rng).double() / 10 for _ in range(2))
+        eps_1, eps_inf = (torch.randint(1, 20, (2,), generator=rng).double() / 10).tolist()
+        box = AffineInBox(weight, x, eps_1, eps_inf)
+        assert box.best()[1] == pytest.approx(box.by_linear_programming(), abs=1e-9)
 
 
 @drawn

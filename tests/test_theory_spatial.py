@@ -86,6 +86,16 @@ def test_margins_in_closed_form():
     torch.testing.assert_close(WORLD.affine_margin(x, y, 0.5, step=0.5), four)
 
 
+@pytest.mark.parametrize("direction", [(3.0, 0.0), (-3.0, 0.0), (0.0, 3.0), (0.0, -3.0)])
+def test_shifts_of_either_sign_are_tried(direction):
+    """At the edge of the template, one more pixel in the same direction leaves it."""
+    x, y = some(4)
+    pose = torch.tensor([*direction, 0.0], dtype=x.dtype).expand(4, 3)
+    edge = RotationTranslation(pixels=3, degrees=30).apply(x, pose)
+    assert (y * WORLD.score(edge) > 0).all()
+    assert (WORLD.margin(edge, y, 1.0, 0.0) == 0).all()
+
+
 def test_the_ball_is_the_worst_of_the_ball():
     x, y = some(4)
     rng = torch.Generator().manual_seed(2)

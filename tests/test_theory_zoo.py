@@ -9,6 +9,7 @@ from mpkit.theory import (
     FlipStrong,
     FrankWolfe,
     L1Ball,
+    Linear,
     LinfBall,
     Network,
     NeymanPearson,
@@ -161,6 +162,12 @@ def test_average_and_worst_risk_from_one_tally():
     assert tally.risk("a").value == 0.5
     assert tally.worst().value == 0.75
     assert tally.average().value == 0.5
+
+
+def test_a_score_of_zero_counts_as_an_error():
+    zero = Linear(torch.zeros(5, dtype=torch.float64))
+    tally = measure(zero, BIT, {"flip": FlipStrong()}, 10, generator(5))
+    assert tally.wrong["flip"].all()
 
 
 @pytest.mark.parametrize("k", [0, 1, 13, 40])

@@ -124,7 +124,9 @@ class AffineInBox:
         share = (0.0, 1.0) if beta is None else (beta, beta)
         bounds = [(0.0, None)] * (2 * d) + [(None, None)] * d + [share]
         gain = np.concatenate([weight, -weight, weight, [0.0]])
-        return float(-linprog(-gain, np.block(rows), limits, bounds=bounds).fun)
+        exact = {f"{side}_feasibility_tolerance": 1e-10 for side in ("primal", "dual")}
+        answer = linprog(-gain, np.block(rows), limits, bounds=bounds, options=exact)
+        return float(-answer.fun)
 
     def _moves(self, beta: float) -> tuple[Tensor, Tensor]:
         """How far each part moves every pixel in the direction that raises the loss."""
