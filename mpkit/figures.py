@@ -237,10 +237,8 @@ def bars_with_intervals(
             for place, group in enumerate(accuracies.values()):
                 if key not in group:
                     continue
-                at, ([value], ends) = (
-                    place + (slot - (len(keys) - 1) / 2) * thick,
-                    _ends([group[key]]),
-                )
+                at = place + (slot - (len(keys) - 1) / 2) * thick
+                (value,), ends = _ends([group[key]])
                 low, high = (value, value) if ends is None else ends[0]
                 fill: dict[str, Any] = {"color": look.color, "hatch": look.hatch}
                 ax.bar(at, value, 0.9 * thick, label=look.label if place == 0 else None, **fill)
