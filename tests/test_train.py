@@ -54,6 +54,18 @@ def test_every_image_is_seen_once_an_epoch():
     assert not torch.equal(first, second)  # in a new order
 
 
+def test_no_two_steps_share_random_numbers():
+    drawn = []
+
+    class Draws(Scheme):
+        def __call__(self, model, x, y, rng):
+            drawn.append(torch.rand((), generator=rng, dtype=torch.float64).item())
+            return Natural()(model, x, y, rng)
+
+    trained(replace(SHORT, shards=2), Draws())
+    assert len(drawn) == len(set(drawn)) == 3 * 3 * 2  # epochs, steps, shards
+
+
 def test_shards_add_up_to_the_whole_batch():
     whole, parts = (weights(trained(replace(SHORT, shards=n))[0]) for n in (1, 4))
     torch.testing.assert_close(whole, parts, rtol=1e-12, atol=1e-14)
