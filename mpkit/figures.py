@@ -85,9 +85,9 @@ def _tiles(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, linewidth=0.8)
     for ax, key in zip(axes[0], columns, strict=False):
-        ax.set_title(_name(key), color=COLORS.get(key, INK))
+        ax.set_title(_name(key), color=COLORS.get(key, INK), fontsize=14)
     for ax, key in zip(axes[:, 0], rows, strict=False):
-        place = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
+        place = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8, "fontsize": 14}
         ax.set_ylabel(_name(key), color=COLORS.get(key, INK), **place)
     return figure, axes
 

@@ -2,7 +2,8 @@
 
 A colour, a line style, a marker and a hatch belong to each perturbation, so that colour is never
 the only cue. Backgrounds are transparent and text is mid-grey: one picture serves the light and
-the dark page. An inch is 96 CSS pixels, and PNG bytes repeat exactly from run to run.
+the dark page. A chart says in its file that it is one, and the dark page lights it up; pictures of
+pixels stay as they are. An inch is 96 CSS pixels, and PNG bytes repeat exactly from run to run.
 
 matplotlib is imported where something is drawn: importing this module does not need it.
 """
@@ -95,8 +96,10 @@ def _book_figure() -> type[Figure]:
     class BookFigure(Figure):
         def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
             buffer = io.BytesIO()
+            shown = any(ax.images for ax in self.axes)
+            notes = {"Software": None, "Kind": "pixels" if shown else "chart"}
             with style():  # two device pixels for a CSS pixel; no version of matplotlib inside
-                self.savefig(buffer, format="png", dpi=192, metadata={"Software": None})
+                self.savefig(buffer, format="png", dpi=192, metadata=notes)
             self.set_layout_engine("none")  # laid out again, a figure would move by a hair
             width, height = (round(96 * float(side)) for side in self.get_size_inches())
             image = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sample_book import ADDRESS, figure_cell, pixels_cell, slider_cell, small_book
 from site_rules import Site, build, copy_book
 
 
@@ -12,3 +13,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     tree = tmp_path_factory.mktemp("site")
     copy_book(tree)
     return build(tree)
+
+
+@pytest.fixture(scope="session")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A small book with everything that a page may have, at a public address."""
+    cells = [figure_cell("A chart."), pixels_cell(), slider_cell()]
+    return small_book(tmp_path_factory.mktemp("public"), cells, ADDRESS)

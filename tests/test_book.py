@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 import yaml
-from site_rules import ROOT, Site, anchors, build, complaints, copy_book, soup, toc_pages
+from sample_book import ADDRESS, MADE, figure_cell, small_book
+from site_rules import ROOT, Site, anchors, complaints, soup, toc_pages
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import library
@@ -17,17 +17,6 @@ import mending
 import mpbook
 
 pytestmark = pytest.mark.xdist_group("site")
-
-MADE = {
-    "parameters": {"dataset": "digits", "radius": 0.3},
-    "seed": 7,
-    "profile": "quick",
-    "versions": {"python": "3.11.2", "torch": "2.15.0"},
-    "device": "cpu",
-    "commit": "abc1234",
-    "commit_date": "2026-11-21",
-    "duration_s": 12.3,
-}
 
 
 def page_of(site: Site, name: str) -> Path:
@@ -78,73 +67,21 @@ def test_without_a_public_address_nothing_points_to_one(site: Site) -> None:
         assert [word for word in words if word in html] == [], page
 
 
-# A small book, built with what the committed one may not have
-
-
-def image_output(alt: str | None) -> Any:
-    """A code cell that has shown a figure, and its metadata."""
-    from mpkit import figures
-
-    figure, _ = figures.canvas(width=2, height=1)
-    data, size = figure._repr_mimebundle_()  # type: ignore[attr-defined]
-    shown = nbformat.v4.new_output("display_data", data, metadata=size)
-    cell = nbformat.v4.new_code_cell("figure", execution_count=1, outputs=[shown])
-    if alt is not None:
-        cell.metadata["mystnb"] = {
-            "image": {"alt": alt},
-            "figure": {"caption": "A caption.", "name": "fig-sample"},
-        }
-    return cell
-
-
-def slider_output() -> Any:
-    from mpkit import figures
-
-    frames = [[[[0.0, 1.0], [1.0, 0.0]]], [[[1.0, 1.0], [1.0, 0.0]]]]
-    slider = figures.slider_figure(
-        frames, ["0.1", "0.2"], "radius", "Two pixels.", panels=["ℓ₁"], name="slide"
-    )
-    shown = nbformat.v4.new_output("display_data", slider._repr_mimebundle_())
-    return nbformat.v4.new_code_cell("slider", execution_count=2, outputs=[shown])
-
-
-def small_book(tree: Path, cells: list[Any], repository: str = "") -> Site:
-    """Build a book of two pages: a first one, and a notebook of these cells."""
-    copy_book(tree)
-    title = nbformat.v4.new_markdown_cell("# A sample\n\nSee [the first page](first.md).")
-    notebook = nbformat.v4.new_notebook(cells=[title, *cells], metadata={"mpkit": MADE})
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    notebook.metadata["language_info"] = {"name": "python"}
-    nbformat.write(notebook, tree / "book" / "sample.ipynb")
-    (tree / "book" / "first.md").write_text("# The first page\n\nIt says little.\n")
-    toc = {"format": "jb-book", "root": "book/first", "chapters": [{"file": "book/sample"}]}
-    (tree / "_toc.yml").write_text(yaml.safe_dump(toc))
-    config = (tree / "_config.yml").read_text()
-    line = f'    mp_repository: "{repository}"\n'
-    assert config.count('    mp_repository: ""\n') == 1  # the one line that a public book changes
-    (tree / "_config.yml").write_text(config.replace('    mp_repository: ""\n', line))
-    return build(tree)
-
-
-@pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    cells = [image_output("A picture."), slider_output()]
-    return small_book(tmp_path_factory.mktemp("public"), cells, "https://github.com/Some/thing")
+# A small book with everything that a page may have, at a public address
 
 
 def test_a_public_address_turns_on_its_buttons(public: Site) -> None:
     assert public.returncode == 0, public.log[-4000:]
     page = soup(page_of(public, "book/sample"))
     links = [a["href"] for a in page("a", href=True)]
-    repository = "https://github.com/Some/thing"
     for start in (
-        f"{repository}/issues/new",
-        f"{repository}/edit/main/book/sample.ipynb",
+        f"{ADDRESS}/issues/new",
+        f"{ADDRESS}/edit/main/book/sample.ipynb",
         "https://mybinder.org/v2/gh/Some/thing/main?urlpath=lab/tree/book/sample.ipynb",
         "https://colab.research.google.com/github/Some/thing/blob/main/book/sample.ipynb",
     ):
         assert [link for link in links if link.startswith(start)], start
-    assert repository in links
+    assert ADDRESS in links
 
 
 def test_a_public_address_gives_pages_and_social_cards_theirs(public: Site) -> None:
@@ -171,9 +108,23 @@ def test_a_slider_brings_plotly_to_its_page_alone(public: Site) -> None:
 
 def test_figures_are_numbered_sized_and_told(public: Site) -> None:
     figure = soup(page_of(public, "book/sample")).find("figure", id="fig-sample")
-    assert figure.find("img")["alt"] == "A picture."
+    assert figure.find("img")["alt"] == "A chart."
     assert "width: 192px" in figure.find("img")["style"]
     assert figure.find(class_="caption-number").get_text(strip=True).startswith("Figure")
+
+
+def test_charts_are_marked_and_pixels_are_not(public: Site) -> None:
+    """The dark page lights up charts; the values of an image stay as they are."""
+    images = {
+        i["alt"]: i["class"] for i in soup(page_of(public, "book/sample"))("img", class_=True)
+    }
+    assert "mp-chart" in images.get("A chart.", [])
+    assert "mp-chart" not in images.get("Four pixels.", [])
+
+
+def test_no_two_things_of_a_page_share_an_id(public: Site) -> None:
+    ids = [tag["id"] for tag in soup(page_of(public, "book/sample"))(id=True)]
+    assert sorted(ids) == sorted(set(ids))
 
 
 def test_notebooks_can_be_downloaded(public: Site) -> None:
@@ -196,7 +147,7 @@ def test_the_footer_shows_values_as_text() -> None:
 
 def test_a_page_with_faults_fails_the_strict_build(tmp_path: Path) -> None:
     link = nbformat.v4.new_markdown_cell("## A fault\n\nSee [nowhere](nowhere.md).")
-    faulty = small_book(tmp_path, [link, image_output(alt=None)])
+    faulty = small_book(tmp_path, [link, figure_cell(alt=None)])
     assert faulty.returncode != 0
     assert "without a text alternative" in faulty.log
     assert "nowhere.md" in faulty.log

@@ -19,6 +19,8 @@ MATH_HEADER = re.compile(
 )
 ARGUMENTS = re.compile(r"<dl>\s*((?:<dd><em class=\"sig-param.*?</dd>\s*)+)</dl>", re.DOTALL)
 ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
+SHARED = re.compile(r' id="(?:proof|exercise|solution)-content"')
+SOLUTION = re.compile(r'(Solution to)(<a class="reference internal" href="[^"]*">) ')
 PROOF = re.compile(r'<div class="proof admonition" id="proof">\s*<p>Proof\. ')
 
 
@@ -39,11 +41,12 @@ def mend(body: str) -> str:
     """Mend the body of a page.
 
     Formulas in headers get words, signatures lose lists that are none, the bibliography loses
-    roles that HTML gave up, and proofs lose the id that all of a page share.
+    roles that HTML gave up, and boxes lose the ids that all boxes of a page share.
     """
     body = MATH_HEADER.sub(speak, body)
     body = ARGUMENTS.sub(unlist, body)
-    body = ROLES.sub("", body)
+    body = SHARED.sub("", ROLES.sub("", body))
+    body = SOLUTION.sub(r"\1 \2", body)
     return PROOF.sub('<div class="proof admonition mp-proof"><p><em>Proof.</em> ', body)
 
 

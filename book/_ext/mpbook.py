@@ -66,6 +66,14 @@ def require_alternatives(app: Sphinx, doctree: nodes.document) -> None:
             )
 
 
+def mark_charts(app: Sphinx, doctree: nodes.document) -> None:
+    """Tell the style sheet which pictures are charts of mpkit; their files say so."""
+    for image in doctree.findall(nodes.image):
+        file = Path(app.srcdir, image["uri"])
+        if file.suffix == ".png" and b"Kind\0chart" in file.read_bytes()[:1000]:
+            image["classes"].append("mp-chart")
+
+
 def provenance(source: Path) -> dict[str, Any]:
     """Read how a page was made from its notebook; empty where the notebook does not say."""
     if source.suffix != ".ipynb":
@@ -130,5 +138,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.setup_extension("sphinxext.opengraph")
     app.connect("config-inited", turn_on_public_address)
     app.connect("doctree-read", require_alternatives)
+    app.connect("doctree-read", mark_charts)
     app.connect("html-page-context", finish_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -56,3 +56,9 @@ def chromium() -> Iterator[Any]:
 def browsing(chromium: Any, site: Site) -> Iterator[Browsing]:
     with served(site.html) as address:
         yield Browsing(chromium, address, site.html)
+
+
+@pytest.fixture(scope="session")
+def public_browsing(chromium: Any, public: Site) -> Iterator[Browsing]:
+    with served(public.html) as address:
+        yield Browsing(chromium, address, public.html)

@@ -18,6 +18,46 @@ def test_page_is_sound(browsing: Browsing, page: str, width: int, scheme: Scheme
     assert browsing.complaints(page, width, scheme) == []
 
 
+@pytest.mark.parametrize(("width", "scheme"), [*VIEWS, (390, "dark")])
+@pytest.mark.parametrize("page", ["book/first", "book/sample"])
+def test_page_with_everything_is_sound(
+    public_browsing: Browsing, page: str, width: int, scheme: Scheme
+) -> None:
+    assert public_browsing.complaints(page, width, scheme) == []
+
+
+def test_a_slider_works_by_keyboard_and_says_its_value(public_browsing: Browsing) -> None:
+    drawn = "document.querySelector('.mp-slider-plot').data[0].z"
+    with public_browsing.opened("book/sample", 390, "light") as tab:
+        control = tab.get_by_role("slider", name="radius")
+        assert tab.evaluate(drawn) == [[0, 255], [255, 0]]
+        control.press("ArrowRight")
+        assert tab.evaluate(drawn) == [[255, 255], [255, 0]]
+        assert control.get_attribute("aria-valuetext") == "radius 0.2"
+        assert tab.locator(".mp-slider output").inner_text() == "radius 0.2"
+        assert tab.locator(".mp-slider-plot").get_attribute("aria-label") == "Four pixels."
+        assert tab.locator(".mp-slider-plot svg").count() > 0
+
+
+def test_a_slider_takes_the_ink_of_the_page(public_browsing: Browsing) -> None:
+    ink = "document.querySelector('.mp-slider-plot').layout.font.color"
+    inks = set()
+    for scheme in ("light", "dark"):
+        with public_browsing.opened("book/sample", 1280, scheme) as tab:
+            inks.add(tab.evaluate(ink))
+            page_ink = "getComputedStyle(document.querySelector('.mp-slider')).color"
+            assert tab.evaluate(ink) == tab.evaluate(page_ink)
+    assert len(inks) == 2
+
+
+def test_a_solution_opens_by_keyboard(public_browsing: Browsing) -> None:
+    with public_browsing.opened("book/sample", 1280, "light") as tab:
+        solution = tab.locator(".solution section")
+        assert not solution.is_visible()
+        tab.locator(".solution button").press("Enter")
+        solution.wait_for(state="visible")
+
+
 def test_search_and_source_pages_are_sound(browsing: Browsing) -> None:
     for page in ("search", "genindex", "_modules/mpkit/looks"):
         assert browsing.complaints(page, 1280, "light") == []
