@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from mpkit.checks import require_positive
 from mpkit.engine import Attack, Best, Found, Iterative, Problem
-from mpkit.geometry import per_row
+from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
 from mpkit.sets import L1, Ball
@@ -121,10 +120,10 @@ class PGD(Iterative):
         """Look at the current point, step along its gradient, project."""
         image = self.set.apply(problem.x, state.z)
         seen = climb(problem.model, self.loss, image, problem.y)
-        best = state.best.or_better(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
         along = self.direction(movable(image, seen.gradient))
         z = state.z + along.mul_(self.length(along) * self.schedule(k / self.steps))
-        return Walk(self.set.project(problem.x, z), best)
+        return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The step of length 1 in the ball's norm: (B, C, H, W)."""
@@ -173,12 +172,7 @@ class SLIDE(PGD):
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Signs of the largest entries, over their number: (B, C, H, W)."""
-        size = gradient.flatten(1).abs()
-        moving = max(1, round((1 - self.quantile) * size.shape[1]))
-        least = size.topk(moving, dim=1, sorted=False).values.amin(1, keepdim=True)
-        signs = torch.where(size >= least, gradient.flatten(1), 0).sign_()
-        number = signs.abs().sum(1, keepdim=True).clamp_(min=1)
-        return (signs / number).view_as(gradient)
+        return sparse_direction(gradient, self.quantile)
 
 
 def movable(image: Tensor, gradient: Tensor) -> Tensor:

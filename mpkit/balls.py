@@ -57,10 +57,18 @@ class Ball(PerturbationSet):
         return x + z
 
     def contains(self, x: Tensor, z: Tensor) -> Tensor:
-        """Whether ‖z‖ ≤ eps (1 + 32 machine epsilons) and x + z lies in [0, 1]: (B,) bool."""
-        eps = geometry.per_row(self.eps, z.flatten(1)).flatten()
+        """Whether z fits the ball and x + z lies in [0, 1]: (B,) bool."""
         boxed = ((z >= -x) & (z <= 1 - x)).flatten(1).all(1)
-        return boxed & (self.norm(z) <= eps * (1 + geometry.slack(z.dtype)))
+        return boxed & self.fits(x, z)
+
+    def fits(self, x: Tensor, z: Tensor) -> Tensor:
+        """Whether ‖z‖ ≤ eps (1 + 32 machine epsilons), the box not counted: (B,) bool."""
+        norm = self.norm(z)
+        return norm <= geometry.per_row(self.eps, norm) * (1 + geometry.slack(x.dtype))
+
+    @abstractmethod
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point to z with ‖z‖ ≤ eps, the box not counted: (B, C, H, W)."""
 
     def nothing(self, x: Tensor) -> Tensor:
         """Zeros of the shape of x."""
@@ -103,6 +111,10 @@ class Linf(Ball):
         """Clip each entry to the ball and to the box, which is exact: (B, C, H, W)."""
         return geometry.nearest_in_linf_ball_and_box(z, self.eps, x)
 
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return geometry.nearest_in_linf_ball(z, self.eps)
+
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from ball ∩ box: (B, C, H, W)."""
         eps = geometry.per_row(self.eps, x)
@@ -135,6 +147,10 @@ class L2(Ball):
         """The nearest point of ball ∩ box: (B, C, H, W)."""
         return geometry.nearest_in_l2_ball_and_box(z, self.eps, x)
 
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return geometry.nearest_in_l2_ball(z, self.eps)
+
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""
         normal = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
@@ -166,6 +182,10 @@ class L1(Ball):
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest point of ball ∩ box: (B, C, H, W)."""
         return geometry.nearest_in_l1_ball_and_box(z, self.eps, x)
+
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return geometry.nearest_in_l1_ball(z, self.eps)
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""

@@ -45,7 +45,7 @@ def require_finite(name: str, **tensors: Tensor) -> None:
     for argument, tensor in tensors.items():
         good = torch.isfinite(tensor)
         if not bool(good.all()):
-            row = int((~good.flatten(1).all(1)).nonzero()[0])
+            row = int((~good.reshape(len(good), -1).all(1)).nonzero()[0])
             raise ValueError(
                 f"{name}: {argument} holds NaN or infinity in row {row}; "
                 "look for a diverged model or an overflow before this call"

@@ -39,15 +39,20 @@ class Stop(ABC):
     """When an example may leave the search."""
 
     @abstractmethod
-    def staying(self, k: int, reached: Tensor) -> Tensor | None:
-        """Indices of the rows that go on after step k, or None where all do."""
+    def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
+        """Indices of the rows that go on, or None where all do.
+
+        Args:
+            reached: (B,) bool.
+            k: the step just done; None between two attacks.
+        """
 
 
 @dataclass(frozen=True)
 class Never(Stop):
     """Every example is attacked to the end: what a greatest loss needs."""
 
-    def staying(self, k: int, reached: Tensor) -> None:
+    def staying(self, reached: Tensor, k: int | None = None) -> None:
         """Keep all rows."""
 
 
@@ -64,9 +69,10 @@ class OnceReached(Stop):
     def __post_init__(self) -> None:
         require_positive("OnceReached", every=self.every)
 
-    def staying(self, k: int, reached: Tensor) -> Tensor | None:
+    def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
         """Rows whose goal is not reached, where any other row can leave."""
-        if (k + 1) % self.every or not bool(reached.any()):
+        not_due = k is not None and (k + 1) % self.every
+        if not_due or not bool(reached.any()):
             return None
         return (~reached).nonzero().squeeze(1)
 
@@ -100,6 +106,11 @@ class Attack(ABC):
     set: PerturbationSet
     loss: Loss
 
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack's losses are defined for."""
+        return self.loss.classes
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
         """Search around each image; the model runs in eval mode and is left as it was.
 
@@ -121,7 +132,7 @@ class Attack(ABC):
         require_fitting(model, x)
         self.set.check(x)
         with evaluating(model), torch.no_grad():
-            found = self.find(Problem(guard(model, self.loss, y), x.detach(), y, rng))
+            found = self.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
         require_finite(type(self).__name__, score=found.score)
         return found
 
@@ -142,10 +153,17 @@ class Best(NamedTuple):
         """Before anything was seen: any point beats it."""
         return cls(z, x.new_full((len(x),), -torch.inf), x.new_zeros(len(x), dtype=torch.bool))
 
-    def or_better(self, z: Any, score: Tensor, reached: Tensor) -> "Best":
+    @classmethod
+    def at(cls, problem: Problem, loss: Loss, z: Any, image: Tensor) -> "Best":
+        """What one forward pass says of z and its image (B, C, H, W)."""
+        logits, score = look(problem.model, loss, image, problem.y)
+        return cls(z, score, loss.reached(logits, problem.y))
+
+    def or_better(self, other: "Best") -> "Best":
         """Row by row the better of two points: a goal reached first, then the greater score."""
-        gain = (reached & ~self.reached) | ((reached == self.reached) & ~(score <= self.score))
-        return Best(*trees.where(gain, (z, score, reached), tuple(self)))
+        level = other.reached == self.reached
+        gain = (other.reached & ~self.reached) | (level & ~(other.score <= self.score))
+        return trees.where(gain, other, self)
 
 
 class State(Protocol):
@@ -174,11 +192,9 @@ class Iterative(Attack):
 
     def finish(self, problem: Problem, state: Any) -> Best:
         """The best point once the steps are done; here the last iterate is looked at too."""
-        logits, score = look(
-            problem.model, self.loss, self.set.apply(problem.x, state.z), problem.y
-        )
         best: Best = state.best
-        return best.or_better(state.z, score, self.loss.reached(logits, problem.y))
+        image = self.set.apply(problem.x, state.z)
+        return best.or_better(Best.at(problem, self.loss, state.z, image))
 
     def find(self, problem: Problem) -> Found:
         """Run the steps; rows that the problem lets go are put aside and the others go on."""
@@ -186,7 +202,7 @@ class Iterative(Attack):
         aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
         for k in range(self.steps):
             state = attack.advance(part, state, k)
-            stay = problem.stop.staying(k, state.best.reached)
+            stay = problem.stop.staying(state.best.reached, k)
             if stay is None:
                 continue
             aside, rows = trees.put(aside, rows, state.best), rows[stay]

@@ -8,6 +8,7 @@ from mpkit.norms import (
     per_row,
     sign_direction,
     slack,
+    sparse_direction,
     unit_direction,
 )
 from mpkit.projections import (
@@ -36,6 +37,7 @@ __all__ = [
     "per_row",
     "sign_direction",
     "slack",
+    "sparse_direction",
     "unit_direction",
     "warp",
 ]

@@ -22,6 +22,14 @@ class Ascent(NamedTuple):
     gradient: Tensor
 
 
+class Slopes(NamedTuple):
+    """Logits (B, K), scores (B,) and their gradients in several variables."""
+
+    logits: Tensor
+    score: Tensor
+    gradients: tuple[Tensor, ...]
+
+
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """Put a model in eval mode, and give every submodule its own mode back, even after an error.
@@ -73,15 +81,15 @@ class Guarded:
         return logits.to(x.dtype)
 
 
-def guard(model: Model, loss: Loss, y: Tensor) -> Guarded:
+def guard(model: Model, classes: int, y: Tensor) -> Guarded:
     """Wrap a model so that wrong logits are refused.
 
     Args:
         model: images (B, C, H, W) to logits (B, K).
-        loss: gives the fewest classes it is defined for.
+        classes: fewest classes that the losses in use are defined for.
         y: (B,) int64; the largest label must be a class of the model.
     """
-    return Guarded(model, max(loss.classes, int(y.max()) + 1))
+    return Guarded(model, max(classes, int(y.max()) + 1))
 
 
 def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
@@ -103,17 +111,37 @@ def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
         ValueError: if the model returns anything but (B, K) logits.
     """
     with evaluating(model):
-        return climb(guard(model, loss, y), loss, x, y)
+        return climb(guard(model, loss.classes, y), loss, x, y)
 
 
 def climb(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
     """What input_gradient does, for a model in eval mode that is guarded: the step of an attack."""
+    logits, score, (gradient,) = climb_through(model, loss, lambda image: image, (x,), y)
+    return Ascent(logits, score, gradient)
+
+
+def climb_through(
+    model: Model,
+    loss: Loss,
+    render: Callable[..., Tensor],
+    variables: tuple[Tensor, ...],
+    y: Tensor,
+) -> Slopes:
+    """Differentiate the scores of a rendered image in the variables it is rendered from.
+
+    Args:
+        model: guarded, in eval mode.
+        loss: what is differentiated.
+        render: called with the variables, gives images (B, C, H, W).
+        variables: tensors of B rows each.
+        y: (B,) int64.
+    """
     with torch.enable_grad():
-        image = x.detach().requires_grad_(True)
-        logits = model(image)
+        leaves = [variable.detach().requires_grad_(True) for variable in variables]
+        logits = model(render(*leaves))
         score = loss(logits, y)
-        (gradient,) = torch.autograd.grad(score.sum(), image)
-    return Ascent(logits.detach(), score.detach(), gradient)
+        gradients = torch.autograd.grad(score.sum(), leaves)
+    return Slopes(logits.detach(), score.detach(), gradients)
 
 
 def look(model: Model, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ version. A target is one class for all examples or a tensor (B,) of classes.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +18,10 @@ Target = int | Tensor
 class Loss(ABC):
     """What an adversary maximizes, one number per example."""
 
-    classes: ClassVar[int] = 2
-    """Fewest classes the loss is defined for."""
+    @property
+    def classes(self) -> int:
+        """Fewest classes the loss is defined for."""
+        return 2
 
     @abstractmethod
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -83,7 +84,10 @@ class DLR(Loss):
     Source: Croce and Hein 2020 (AutoAttack), equation 6.
     """
 
-    classes: ClassVar[int] = 3
+    @property
+    def classes(self) -> int:
+        """Three."""
+        return 3
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,), in [-1, 1]."""
@@ -135,7 +139,11 @@ class TargetedDLR(Targeted):
     """
 
     target: Target
-    classes: ClassVar[int] = 4
+
+    @property
+    def classes(self) -> int:
+        """Four."""
+        return 4
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,)."""
@@ -147,6 +155,30 @@ class TargetedDLR(Targeted):
     def toward(self, target: Target) -> "TargetedDLR":
         """The same loss with another target."""
         return TargetedDLR(target)
+
+
+@dataclass(frozen=True)
+class AnyWrong(Loss):
+    """Scores by a targeted loss, while every wrong class is the goal: one way among several.
+
+    Args:
+        aim: the targeted loss to climb.
+    """
+
+    aim: Loss
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The targeted loss: (B,)."""
+        return self.aim(logits, y)
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the targeted loss is defined for."""
+        return self.aim.classes
+
+    def toward(self, target: Target) -> "AnyWrong":
+        """The same with another target."""
+        return AnyWrong(self.aim.toward(target))
 
 
 def _lead(logits: Tensor, y: Tensor) -> Tensor:

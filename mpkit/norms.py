@@ -72,6 +72,23 @@ def coordinate_direction(g: Tensor) -> Tensor:
     return direction.view_as(g)
 
 
+def sparse_direction(g: Tensor, quantile: float) -> Tensor:
+    """A z with ‖z‖_1 = 1 that shares one step among the largest entries of g, in their signs.
+
+    Entries of abs(g) at or above the quantile take part, with equal shares; where g is zero
+    nothing moves. SLIDE's step (Tramèr and Boneh 2019, algorithm 1).
+
+    Args:
+        g: (B, ...).
+        quantile: share of the entries that stand still, in [0, 1); at least one moves.
+    """
+    size = g.flatten(1).abs()
+    moving = max(1, round((1 - quantile) * size.shape[1]))
+    least = size.topk(moving, dim=1, sorted=False).values.amin(1, keepdim=True)
+    signs = torch.where(size >= least, g.flatten(1), 0).sign_()
+    return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
+
+
 def positive(norm: Tensor) -> Tensor:
     """A norm that can be divided by: at least the smallest normal number."""
     return norm.clamp(min=torch.finfo(norm.dtype).tiny)

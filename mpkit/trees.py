@@ -5,7 +5,8 @@ Tensors without dimensions, numbers and everything else belong to all rows and s
 """
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -34,13 +35,11 @@ def mapped(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
 
 
 def _mapped_fields(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
-    new = {}
+    new = copy(tree)
     for name in (field.name for field in fields(tree)):
-        old = getattr(tree, name)
-        value = mapped(function, old, *(getattr(other, name) for other in others))
-        if value is not old:
-            new[name] = value
-    return replace(tree, **new) if new else tree
+        value = mapped(function, *(getattr(one, name) for one in (tree, *others)))
+        object.__setattr__(new, name, value)
+    return new
 
 
 def take(tree: Tree, rows: Tensor | slice) -> Tree:

@@ -1,0 +1,175 @@
+"""Projections, directions and norms against independent answers."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import ball_cases, radii, shapes, tensors
+
+from mpkit import geometry
+from mpkit.sets import L1, L2, Linf
+
+ALONE = {
+    "Linf": geometry.nearest_in_linf_ball,
+    "L2": geometry.nearest_in_l2_ball,
+    "L1": geometry.nearest_in_l1_ball,
+}
+BOXED = {
+    "Linf": geometry.nearest_in_linf_ball_and_box,
+    "L2": geometry.nearest_in_l2_ball_and_box,
+    "L1": geometry.nearest_in_l1_ball_and_box,
+}
+
+
+@settings(deadline=None)
+@given(ball_cases())
+def test_projection_is_inside_idempotent_and_leaves_inside_rows_alone(case):
+    ball, x, z, _ = case
+    p = ball.project(x, z)
+    assert ball.contains(x, p).all()
+    assert torch.equal(ball.project(x, p), p)
+    already = ball.contains(x, z)
+    assert torch.equal(p[already], z[already])
+
+
+@settings(deadline=None)
+@given(ball_cases(most=30.0), st.integers(0, 2**31))
+def test_projection_is_nearest(case, seed):
+    """The obtuse-angle law: ⟨z - p, q - p⟩ ≤ 0 for every q of the convex set."""
+    ball, x, z, _ = case
+    p = ball.project(x, z).double()
+    q = ball.sample(x, torch.Generator().manual_seed(seed)).double()
+    angle = ((z.double() - p) * (q - p)).flatten(1).sum(1)
+    scale = 1e-5 if x.dtype == torch.float32 else 1e-12
+    assert (angle <= scale * (1 + z.double().abs().flatten(1).sum(1)) ** 2).all()
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_float32_is_exact_to_1e_5_of_the_radius(data):
+    shape = data.draw(shapes)
+    eps = data.draw(st.floats(0.05, 20))
+    x = data.draw(tensors(torch.float32, shape, 0, 1))
+    d = data.draw(tensors(torch.float32, shape, -3 * eps, 3 * eps))
+    for kind in ALONE:
+        truth = ALONE[kind](d.double(), eps)
+        assert (ALONE[kind](d, eps) - truth).abs().max() <= 1e-5 * eps
+        truth = BOXED[kind](d.double(), eps, x.double())
+        assert (BOXED[kind](d, eps, x) - truth).abs().max() <= 1e-5 * eps
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_float64_matches_the_sorting_oracle(data):
+    shape = data.draw(shapes)
+    eps = data.draw(radii(shape[0]))
+    x = data.draw(tensors(torch.float64, shape, 0, 1))
+    d = data.draw(tensors(torch.float64, shape, -40, 40))
+    each = eps.double().numpy() if isinstance(eps, torch.Tensor) else np.full(shape[0], eps)
+    rows = [a.flatten(1).numpy() for a in (d, x)]
+    l1 = geometry.nearest_in_l1_ball(d, eps).flatten(1).numpy()
+    l1_box = geometry.nearest_in_l1_ball_and_box(d, eps, x).flatten(1).numpy()
+    l2_box = geometry.nearest_in_l2_ball_and_box(d, eps, x).flatten(1).numpy()
+    for i, (di, xi) in enumerate(zip(*rows, strict=True)):
+        close = {"rtol": 0, "atol": 1e-11 * 40}
+        np.testing.assert_allclose(l1[i], oracles.nearest_l1(di, each[i]), **close)
+        np.testing.assert_allclose(l1_box[i], oracles.nearest_l1(di, each[i], xi), **close)
+        np.testing.assert_allclose(l2_box[i], oracles.nearest_l2(di, each[i], xi), **close)
+
+
+@pytest.mark.parametrize("kind", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("seed", range(3))
+def test_against_cvxpy(kind, seed):
+    rng = np.random.default_rng(seed)
+    d, x = rng.normal(size=20), rng.random(20)
+    eps = {"Linf": 0.4, "L2": 1.2, "L1": 3.0}[kind]
+    as_batch = [torch.from_numpy(a)[None] for a in (d, x)]
+    mine = ALONE[kind](as_batch[0], eps)[0].numpy()
+    np.testing.assert_allclose(mine, oracles.nearest_by_cvxpy(kind, d, eps), atol=1e-6)
+    mine = BOXED[kind](as_batch[0], eps, as_batch[1])[0].numpy()
+    np.testing.assert_allclose(mine, oracles.nearest_by_cvxpy(kind, d, eps, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1, 1, 10])
+def test_wide_rows_match_the_oracle(scale):
+    g = torch.Generator().manual_seed(0)
+    d = torch.randn(3, 3072, generator=g) * scale
+    x = torch.rand(3, 3072, generator=g)
+    got = geometry.nearest_in_l1_ball_and_box(d, 12.0, x)
+    alone = geometry.nearest_in_l1_ball(d, 12.0)
+    for i in range(3):
+        truth = oracles.nearest_l1(d[i].double().numpy(), 12.0, x[i].double().numpy())
+        np.testing.assert_allclose(got[i].numpy(), truth, atol=12e-5)
+        truth = oracles.nearest_l1(d[i].double().numpy(), 12.0)
+        np.testing.assert_allclose(alone[i].numpy(), truth, atol=12e-5)
+
+
+@settings(deadline=None)
+@given(ball_cases(), st.integers(0, 2**31))
+def test_steepest_is_the_dual_maximizer(case, seed):
+    ball, x, _, g = case
+    s = ball.steepest(g)
+    reach = geometry.per_row(ball.eps, ball.dual_norm(g)) * ball.dual_norm(g)
+    torch.testing.assert_close((g * s).flatten(1).sum(1), reach, rtol=1e-5, atol=1e-6)
+    eps = geometry.per_row(ball.eps, ball.norm(s))
+    assert (ball.norm(s) <= eps * (1 + 1e-5)).all()
+    other = ball.sample(x, torch.Generator().manual_seed(seed))
+    gained = (g * other).flatten(1).sum(1)
+    assert (gained <= reach * (1 + 1e-5) + 1e-4).all()
+
+
+def test_unit_direction_survives_tiny_and_huge_gradients():
+    g = torch.tensor([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0]])
+    expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]])
+    torch.testing.assert_close(geometry.unit_direction(g), expected)
+    torch.testing.assert_close(geometry.l2_norm(g[:2]), torch.tensor([5e-30, 5e30]))
+
+
+@pytest.mark.parametrize("function", [*ALONE.values(), *BOXED.values()])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_non_finite_input_is_refused(function, bad):
+    d = torch.zeros(2, 3)
+    d[1, 2] = bad
+    x = () if function in ALONE.values() else (torch.zeros(2, 3),)
+    with pytest.raises(ValueError, match="d holds NaN or infinity in row 1"):
+        function(d, 1.0, *x)
+    with pytest.raises(ValueError, match="eps must be positive and finite"):
+        function(torch.zeros(2, 3), bad, *x)
+    with pytest.raises(ValueError, match="eps must be positive and finite"):
+        function(torch.zeros(2, 3), torch.tensor([1.0, bad]), *x)
+
+
+@pytest.mark.parametrize("function", [*ALONE.values(), *BOXED.values()])
+@pytest.mark.parametrize("eps", [0.0, -1.0])
+def test_radius_must_be_positive(function, eps):
+    x = () if function in ALONE.values() else (torch.zeros(2, 3),)
+    with pytest.raises(ValueError, match=r"eps must be positive and finite, got -?\d"):
+        function(torch.zeros(2, 3), eps, *x)
+
+
+@pytest.mark.parametrize("ball", [Linf(torch.tensor([0.0, 1.0])), L2(torch.tensor([0.0, 1.0]))])
+def test_a_row_may_have_radius_zero(ball):
+    x, z = torch.full((2, 1, 1, 2), 0.5), torch.full((2, 1, 1, 2), 0.25)
+    assert torch.equal(ball.project(x, z)[0], torch.zeros(1, 1, 2))
+    assert torch.equal(ball.project(x, z)[1], z[1])
+
+
+def test_degenerate_images():
+    zeros = torch.zeros(2, 1, 2, 2)
+    for ball in (Linf(0.5), L2(0.5), L1(0.5)):
+        assert torch.equal(ball.project(zeros, zeros), zeros)
+        assert torch.equal(ball.direction(zeros), zeros)
+        one = torch.full((1, 1, 1, 1), 0.5)
+        assert torch.equal(ball.project(one, 3 * one), one)
+        tied = ball.project(torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 9.0))
+        assert torch.equal(tied, tied.flatten()[0].expand(1, 1, 2, 2))
+    wide = L1(1e6).project(zeros + 0.5, torch.full_like(zeros, 7.0))
+    assert torch.equal(wide, zeros + 0.5)
+
+
+def test_projection_of_a_tensor_that_requires_grad():
+    d = torch.full((1, 4), 2.0, requires_grad=True)
+    for function in ALONE.values():
+        assert not function(d, 1.0).requires_grad
