@@ -66,10 +66,19 @@ def _name(key: str) -> str:
     return LABELS.get(key, key).replace(" + ", "\n+ ")
 
 
+def _group(name: str) -> str:
+    """Give the name of a group of bars, the key before a hyphen as its symbol."""
+    key, hyphen, rest = name.partition("-")
+    return LABELS.get(key, key) + hyphen + rest
+
+
 def _tiles(
-    grid: Sequence[Sequence[Any]], rows: Sequence[str], columns: Sequence[str]
+    grid: Sequence[Sequence[Any]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    below: float = 0.0,
 ) -> tuple[Figure, NDArray[Any]]:
-    """Lay out one framed tile for every image, with the labels of its row and column."""
+    """Lay out one framed tile for every image, with inches below it, and label rows and columns."""
     lengths = {len(row) for row in grid}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"figures: rows of lengths {sorted(lengths)}; give rows of one length")
@@ -78,7 +87,8 @@ def _tiles(
             raise ValueError(f"figures: {len(labels)} labels for {n} {name}; give one for each")
     margin = 1.0 if rows else 0.0
     side = min((WIDTH - margin) / len(grid[0]), 1.8)
-    size = {"width": margin + side * len(grid[0]), "height": side * len(grid) + 0.4}
+    above = 0.1 + 0.25 * max((1 + _name(key).count("\n") for key in columns), default=0)
+    size = {"width": margin + side * len(grid[0]), "height": above + (side + below) * len(grid)}
     figure, axes = canvas(len(grid), len(grid[0]), squeeze=False, **size)
     figure.set_layout_engine("compressed")
     for ax in axes.flat:
@@ -110,7 +120,7 @@ def show_images(
     Raises:
         ValueError: if rows differ in length, labels do not match, or a shape is no image.
     """
-    figure, axes = _tiles(grid, rows, columns)
+    figure, axes = _tiles(grid, rows, columns, below=0.25 if notes else 0.0)
     for i, row in enumerate(grid):
         for j, image in enumerate(row):
             axes[i, j].imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
@@ -223,8 +233,8 @@ def bars_with_intervals(
 
     Args:
         ax: where to draw.
-        accuracies: for each group (a model, say) a fraction in [0, 1] for each key of `LOOKS`, or
-            an Estimate, whose interval is drawn.
+        accuracies: for each group a fraction in [0, 1] for each key of `LOOKS`, or an Estimate,
+            whose interval is drawn. A group may be called ``linf-trained``, say.
 
     Raises:
         ValueError: for a key that `LOOKS` does not have.
@@ -246,7 +256,7 @@ def bars_with_intervals(
                     ax.errorbar(at, value, [[value - low], [high - value]], color=INK, capsize=3)
                 offset: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points"}
                 ax.annotate(f"{100 * value:.0f}", (at, high), ha="center", size=10, **offset)
-        ax.set_xticks(range(len(accuracies)), list(accuracies))
+        ax.set_xticks(range(len(accuracies)), [_group(name) for name in accuracies])
         ax.tick_params(axis="x", length=0)
         _percent(ax)
         if len(keys) > 1:

@@ -87,10 +87,10 @@ def _layout(panels: Sequence[str]) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "grid": {"rows": 1, "columns": len(panels), "pattern": "independent", "xgap": 0.06},
         "height": 260,
-        "margin": {"l": 4, "r": 4, "t": 8, "b": 34},
+        "margin": {"l": 4, "r": 4, "t": 8, "b": 44},
         "paper_bgcolor": clear,
         "plot_bgcolor": clear,
-        "font": {"color": "#757575", "size": 14},
+        "font": {"color": "#757575", "size": 13},
     }
     bare = {
         "ticks": "",
@@ -101,7 +101,11 @@ def _layout(panels: Sequence[str]) -> dict[str, Any]:
     }
     for number, panel in enumerate(panels, start=1):
         axis = str(number) if number > 1 else ""
-        layout[f"xaxis{axis}"] = {**bare, "title": {"text": panel}, "constrain": "domain"}
+        layout[f"xaxis{axis}"] = {
+            **bare,
+            "title": {"text": panel.replace(" + ", "<br>+ ")},
+            "constrain": "domain",
+        }
         layout[f"yaxis{axis}"] = {
             **bare,
             "autorange": "reversed",

@@ -178,6 +178,14 @@ def test_tiles_carry_their_labels_in_their_colours() -> None:
     assert [ax.get_xlabel() for ax in figure.axes] == notes[0]
 
 
+def test_labels_and_notes_make_room_for_themselves() -> None:
+    grid = [[digits(8, 8)] * 5] * 2
+    plain = figures.show_images(grid).get_size_inches()
+    told = figures.show_images(grid, columns=["rt"] * 5, notes=[["a"] * 5] * 2).get_size_inches()
+    assert told[0] == plain[0]
+    assert told[1] > plain[1] + 0.5
+
+
 def test_perturbations_share_one_symmetric_scale() -> None:
     small, large = torch.full((1, 8, 8), 0.1), torch.full((3, 8, 8), -0.4)
     figure = figures.show_perturbations([[small, large]])
@@ -221,7 +229,9 @@ def test_bands_are_the_intervals() -> None:
 def test_bars_keep_their_values_and_their_intervals() -> None:
     _, ax = figures.canvas()
     natural = {"clean": Estimate(0.9, 0.85, 0.95), "linf": Estimate(0.1, 0.05, 0.2)}
-    figures.bars_with_intervals(ax, {"natural": natural, "max": {"clean": 0.8}})
+    figures.bars_with_intervals(ax, {"natural": natural, "l1-trained": {"clean": 0.8}})
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert names == ["natural", f"{figures.LABELS['l1']}-trained"]
     assert [bar.get_height() for bar in ax.patches] == [0.9, 0.8, 0.1]
     assert {text.get_text() for text in ax.texts} == {"90", "10", "80"}
     segments = [np.asarray(c.get_segments()[0])[:, 1] for c in ax.collections]

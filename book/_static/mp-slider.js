@@ -8,7 +8,10 @@ document.addEventListener("DOMContentLoaded", () => {
 
     const draw = () => {
       const ink = getComputedStyle(slider).color;
-      const drawing = { ...layout, font: { ...layout.font, color: ink } };
+      const { l, r, t, b } = layout.margin;
+      const side = (plot.clientWidth - l - r) / frames[0].length;  // the panels are square
+      const height = Math.min(layout.height, side + t + b);
+      const drawing = { ...layout, height, font: { ...layout.font, color: ink } };
       const options = { responsive: true, displayModeBar: false };
       const label = labels[control.value];
       output.textContent = label;
@@ -17,6 +20,7 @@ document.addEventListener("DOMContentLoaded", () => {
     };
 
     control.addEventListener("input", draw);
+    addEventListener("resize", draw);
     new MutationObserver(draw).observe(document.documentElement, {
       attributeFilter: ["data-theme"],
     });
