@@ -3,8 +3,8 @@
 The theorem is from Tramèr and Boneh 2019; the images and the classifier are ours. An image
 shows one bright pixel, left of the middle for the label -1 and right of it for +1. The classifier's
 template has weight 1 under the bright pixel's place, a small weight around it, and the opposite on
-the other side. One pixel of shift already costs nearly all the score, more shift costs no more:
-the rest of the shift budget can be spent on the l_inf ball.
+the other side. One pixel of shift already costs nearly all the score, a larger shift or a
+rotation costs no more: the rest of the spatial budget can be spent on the l_inf ball.
 """
 
 from __future__ import annotations
@@ -22,46 +22,70 @@ from mpkit.warp import warp
 class BrightPixel:
     """Images of one bright pixel, and the linear classifier with R_max = 0 and R_affine = 1.
 
+    The sets are the l_inf ball and all shifts and rotations within bounds. A template is so large
+    that no allowed pose carries the bright pixel out of it.
+
     Args:
         eps: l_inf radius.
-        pixels: shift radius m ≥ 2, in whole pixels, along each axis.
+        pixels: bound of the shift along each axis, at least 2.
+        degrees: bound of the angle, in [0, 90].
         around: weight b > 0 of the pixels around the bright one.
-        size: side of the square image, at least 4 (m + 1).
+        size: side of the square image.
         dimmest: the brightness is uniform between this and 1.
     """
 
     eps: float = 0.3
-    pixels: int = 3
-    around: float = 0.01
+    pixels: float = 3.0
+    degrees: float = 30.0
+    around: float = 0.002
     size: int = 28
     dimmest: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.pixels < 2 or self.size < 4 * (self.pixels + 1):
+        tall, wide = self.half_sizes
+        if self.pixels < 2 or 2 * (2 * wide + 1) > self.size or 2 * tall + 1 > self.size - 1:
             raise ValueError(
-                f"BrightPixel: need pixels ≥ 2 and size ≥ 4 (pixels + 1), got {self.pixels}, "
-                f"{self.size}; a smaller image has no place for two templates"
+                f"BrightPixel: poses of ±{self.pixels} px, ±{self.degrees}° need pixels ≥ 2 and "
+                f"two templates of {2 * tall + 1} x {2 * wide + 1}, got size {self.size}; enlarge it"
             )
-        neighbours = (2 * self.pixels + 1) ** 2 - 1
-        template = 1 + neighbours * self.around
-        if not 0 < self.eps * (1 + template) < self.dimmest <= 1:
+        if not 0 < self.eps * (1 + self.total) < self.dimmest <= 1:
             raise ValueError(
-                f"BrightPixel: the ball alone would win: need eps (2 + {neighbours} around) < "
-                f"dimmest ≤ 1, got eps {self.eps}, around {self.around}, dimmest {self.dimmest}"
+                f"BrightPixel: the ball alone would win: need eps (1 + {self.total:.3f}) < dimmest "
+                f"≤ 1, got eps {self.eps}, dimmest {self.dimmest}; lower eps or around"
             )
-        if not 0 < self.around < self.eps / 2 * template:
+        if not 0 < self.around < self.eps / 2 * self.total:
             raise ValueError(
                 f"BrightPixel: half a budget each would not win: need 0 < around < eps / 2 · "
-                f"(1 + {neighbours} around), got eps {self.eps}, around {self.around}"
+                f"{self.total:.3f}, got eps {self.eps}, around {self.around}"
             )
+
+    @property
+    def half_sizes(self) -> tuple[int, int]:
+        """How many pixels a template reaches up and down, and to the sides.
+
+        The pose moves the bright pixel by the shift and by a turn about the image's centre; some
+        pixel no farther than √½ from where it comes to lie receives at least a quarter of it.
+        """
+        arm, turn = (self.size - 1) / 2 - self.size // 4, math.radians(self.degrees)
+        near = self.pixels + math.sqrt(0.5)
+        up = near + arm * math.sin(turn) + 0.5 * (1 - math.cos(turn))
+        aside = near + arm * (1 - math.cos(turn)) + 0.5 * math.sin(turn)
+        return math.ceil(up), math.ceil(aside)
+
+    @property
+    def total(self) -> float:
+        """The sum of the weights of one template, 1 + L b for L pixels around the bright one."""
+        tall, wide = self.half_sizes
+        return 1 + ((2 * tall + 1) * (2 * wide + 1) - 1) * self.around
 
     @property
     def template(self) -> Tensor:
         """The classifier's weights (size, size), float64: positive on the right."""
-        m, row = self.pixels, self.size // 2
+        (tall, wide), row = self.half_sizes, self.size // 2
         weight = torch.zeros(self.size, self.size, dtype=torch.float64)
         for sign, column in zip((-1.0, 1.0), self._columns, strict=True):
-            weight[row - m : row + m + 1, column - m : column + m + 1] = sign * self.around
+            rows = slice(max(0, row - tall), row + tall + 1)
+            weight[rows, column - wide : column + wide + 1] = sign * self.around
             weight[row, column] = sign
         return weight
 
@@ -79,9 +103,10 @@ class BrightPixel:
         Returns: images (n, 1, size, size) in [0, 1], float64, and labels (n,), -1.0 or +1.0.
         """
         side = torch.randint(2, (n,), generator=rng)
-        bright = self.dimmest + (1 - self.dimmest) * torch.rand(n, generator=rng).double()
+        share = torch.rand(n, generator=rng, dtype=torch.float64)
         x = torch.zeros(n, 1, self.size, self.size, dtype=torch.float64)
-        x[torch.arange(n), 0, self.size // 2, torch.tensor(self._columns)[side]] = bright
+        columns = torch.tensor(self._columns)[side]
+        x[torch.arange(n), 0, self.size // 2, columns] = 1 - (1 - self.dimmest) * share
         return x, 2.0 * side.double() - 1
 
     def score(self, x: Tensor) -> Tensor:
@@ -109,28 +134,37 @@ class BrightPixel:
         worse = -y[:, None, None, None] * self.template.sign().to(x)
         return (x + eps * worse).clamp(0, 1)
 
-    def margin(self, x: Tensor, y: Tensor, pixels: float, eps: float, step: float = 0.5) -> Tensor:
-        """The lowest y · score over every shift of a grid, each followed by the worst ball.
+    def poses(self, share: float, shifts: int = 7, angles: int = 3) -> Tensor:
+        """A grid over a share of the spatial budget, its ends and the middle included.
+
+        Args:
+            share: of both bounds, in [0, 1].
+            shifts: grid points along each axis, odd.
+            angles: grid points of the angle, odd.
+
+        Returns: (shifts² · angles, 3) poses (dx, dy, degrees).
+        """
+        along = torch.linspace(-1, 1, shifts, dtype=torch.float64) * share * self.pixels
+        turn = torch.linspace(-1, 1, angles, dtype=torch.float64) * share * self.degrees
+        return torch.cartesian_prod(along, along, turn)
+
+    def margin(self, x: Tensor, y: Tensor, poses: Tensor, eps: float) -> Tensor:
+        """The lowest y · score over poses, each followed by the worst of the ball.
 
         Args:
             x: (N, 1, size, size).
             y: (N,).
-            pixels: the shift radius that may be used, along each axis.
-            eps: the l_inf radius that may be used.
-            step: distance of the grid's shifts; the ends ±pixels are always among them.
+            poses: (P, 3), for example of `poses`.
+            eps: the l_inf radius that is used.
 
         Returns: (N,); at most 0 where the classifier errs.
         """
-        count = math.ceil(round(pixels / step, 9))
-        shifts = [max(-pixels, min(pixels, k * step)) for k in range(-count, count + 1)]
         lowest = torch.full_like(y, math.inf)
-        for dx in shifts:
-            for dy in shifts:
-                pose = x.new_tensor([dx, dy, 0.0]).expand(len(x), 3)
-                attacked = self.ball(warp(x, pose), y, eps)
-                lowest = torch.minimum(lowest, y * self.score(attacked))
+        for pose in poses:
+            attacked = self.ball(warp(x, pose.expand(len(x), 3)), y, eps)
+            lowest = torch.minimum(lowest, y * self.score(attacked))
         return lowest
 
-    def affine_margin(self, x: Tensor, y: Tensor, beta: float, step: float = 0.5) -> Tensor:
-        """The lowest y · score (N,) for β of the shift budget and 1 - β of the l_inf budget."""
-        return self.margin(x, y, beta * self.pixels, (1 - beta) * self.eps, step)
+    def affine_margin(self, x: Tensor, y: Tensor, beta: float) -> Tensor:
+        """The lowest y · score (N,) for β of the spatial budget and 1 - β of the l_inf budget."""
+        return self.margin(x, y, self.poses(beta), (1 - beta) * self.eps)
