@@ -52,7 +52,7 @@ class Browsing:
         """Open a page in a window of that width, wait until it rests, and note what fails."""
         heard = found if found is not None else []
         context = self.browser.new_context(
-            viewport={"width": width, "height": 844}, color_scheme=scheme
+            viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
         )
 
         def on_request(request: Request) -> None:
@@ -97,6 +97,6 @@ class Browsing:
                 found.append(f"{wide - window} px wider than the window")
             for fault in Axe().run(tab, options=ALONE).response["violations"]:
                 if fault["id"] not in THEME:
-                    where = [node["html"][:120] for node in fault["nodes"][:3]]
+                    where = [(node["html"][:120], node["any"][:1]) for node in fault["nodes"][:3]]
                     found.append(f"{fault['id']}: {fault['help']}: {where}")
         return found
