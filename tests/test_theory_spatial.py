@@ -75,8 +75,8 @@ def test_the_ends_of_the_affine_set_are_the_union():
 def test_margins_in_closed_form():
     """With A = 1 + L b: V - ε(1 + A) in the ball, V b after a shift, V b - ½ ε(A + b) between.
 
-    The last for a shift of one pixel and half of the ball. A shift of 1.5 pixels along both axes leaves four
-    pixels a quarter as bright, and the ball can darken each of them: A + 4 b.
+    The last for a shift of one pixel and half of the ball. A shift of 1.5 pixels
+    along both axes leaves four pixels a quarter as bright, and the ball darkens each: A + 4 b.
     """
     x, y = dimmest_and_brightest()
     bright, b, eps = x.amax(dim=(1, 2, 3)), WORLD.around, WORLD.eps

@@ -46,7 +46,7 @@ class BrightPixel:
         if self.pixels < 2 or 2 * (2 * wide + 1) > self.size or 2 * tall + 1 > self.size - 1:
             raise ValueError(
                 f"BrightPixel: poses of ±{self.pixels} px, ±{self.degrees}° need pixels ≥ 2 and "
-                f"two templates of {2 * tall + 1} x {2 * wide + 1}, got size {self.size}; enlarge it"
+                f"two templates of {2 * tall + 1} x {2 * wide + 1}, got size {self.size}"
             )
         if not 0 < self.eps * (1 + self.total) < self.dimmest <= 1:
             raise ValueError(
