@@ -43,35 +43,44 @@ class Clean(Start):
 
 
 class Schedule(ABC):
-    """How the step length changes during an attack."""
+    """How the step length changes during an attack; the mean of all factors is one."""
 
     @abstractmethod
-    def __call__(self, share: float) -> float:
-        """The factor on the step length when ``share`` in [0, 1) of the steps are done."""
+    def __call__(self, k: int, steps: int) -> float:
+        """The factor on the length of step k of so many steps."""
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
     """Every step has the same length."""
 
-    def __call__(self, share: float) -> float:
+    def __call__(self, k: int, steps: int) -> float:
         """One."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Falling(Schedule):
-    """Steps fall geometrically to a last fraction, so that the search comes to rest.
+    """Steps fall geometrically, so that the search covers the same way and comes to rest.
 
     Args:
-        last: factor on the last step, in (0, 1).
+        last: the last step over the first, in (0, 1).
+
+    Raises:
+        ValueError: if it is not.
     """
 
     last: float = 1e-3
 
-    def __call__(self, share: float) -> float:
-        """``last`` to the power of the share done."""
-        return float(self.last**share)
+    def __post_init__(self) -> None:
+        if not 0 < self.last < 1:
+            raise ValueError(f"Falling: last must lie in (0, 1), got {self.last}; try 0.001")
+
+    def __call__(self, k: int, steps: int) -> float:
+        """``last`` to the power k / steps, over its mean."""
+        ratio = self.last ** (1 / steps)
+        mean = (1 - self.last) / (1 - ratio) / steps
+        return float(ratio**k / mean)
 
 
 class Walk(NamedTuple):
@@ -121,13 +130,13 @@ class PGD(Iterative):
         image = self.set.apply(problem.x, state.z)
         seen = climb(problem.model, self.loss, image, problem.y)
         here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
-        along = self.direction(movable(image, seen.gradient))
-        z = state.z + along.mul_(self.length(along) * self.schedule(k / self.steps))
+        length = self.length(image) * self.schedule(k, self.steps)
+        z = self.stride(image, seen.gradient, length).add_(state.z)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """The step of length 1 in the ball's norm: (B, C, H, W)."""
-        return self.set.direction(gradient)
+    def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """The steepest step of that length in the ball's norm: (B, C, H, W)."""
+        return self.set.stride(image, gradient, length)
 
     def length(self, like: Tensor) -> Tensor:
         """The step length, to multiply a tensor (B, C, H, W) with."""
@@ -170,9 +179,9 @@ class SLIDE(PGD):
                 "for the 99th percentile give 0.99"
             )
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """Signs of the largest entries, over their number: (B, C, H, W)."""
-        return sparse_direction(gradient, self.quantile)
+    def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """Signs of the largest entries that can move, with equal shares: (B, C, H, W)."""
+        return sparse_direction(movable(image, gradient), self.quantile).mul_(length)
 
 
 def movable(image: Tensor, gradient: Tensor) -> Tensor:

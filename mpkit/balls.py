@@ -52,6 +52,16 @@ class Ball(PerturbationSet):
         """A z with ‖z‖ ≤ eps (the box not counted) where ⟨g, z⟩ is greatest: (B, C, H, W)."""
         return geometry.per_row(self.eps, g) * self.direction(g)
 
+    def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
+        """A steepest step of an image, whose norm is at most ``length``: (B, C, H, W).
+
+        Args:
+            image: (B, C, H, W), where the step starts; a sparse step minds its box.
+            g: the gradient there, (B, C, H, W).
+            length: the norm of the step, a number's tensor or (B, 1, 1, 1).
+        """
+        return self.direction(g) * length
+
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """The image x + z: (B, C, H, W)."""
         return x + z
@@ -178,6 +188,10 @@ class L1(Ball):
     def direction(self, g: Tensor) -> Tensor:
         """One entry ±1, where abs(g) is greatest."""
         return geometry.coordinate_direction(g)
+
+    def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
+        """The steepest step within the box: the best entry to its wall, then the next best."""
+        return geometry.filling_step(image, g, length)
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest point of ball ∩ box: (B, C, H, W)."""

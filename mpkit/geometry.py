@@ -2,6 +2,7 @@
 
 from mpkit.norms import (
     coordinate_direction,
+    filling_step,
     l1_norm,
     l2_norm,
     linf_norm,
@@ -25,6 +26,7 @@ from mpkit.warp import warp
 __all__ = [
     "clip_to_box",
     "coordinate_direction",
+    "filling_step",
     "l1_norm",
     "l2_norm",
     "linf_norm",

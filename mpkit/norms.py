@@ -89,6 +89,25 @@ def sparse_direction(g: Tensor, quantile: float) -> Tensor:
     return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
 
 
+def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
+    """Solve argmax_s ⟨g, s⟩ subject to ‖s‖_1 ≤ length and image + s in [0, 1], row by row.
+
+    The entries with the largest abs(g) go to the box, one after the other, as far as the length
+    lasts.
+
+    Args:
+        image: (B, ...) in [0, 1].
+        g: (B, ...).
+        length: ≥ 0, of no dimension or (B, 1, ..., 1).
+    """
+    room = torch.where(g > 0, 1 - image, image).flatten(1)
+    order = g.flatten(1).abs().argsort(1, descending=True)
+    ordered = room.gather(1, order)
+    left = length.reshape(-1, 1) - (ordered.cumsum(1) - ordered)
+    step = torch.empty_like(room).scatter_(1, order, torch.minimum(left.clamp_(min=0), ordered))
+    return (step * g.flatten(1).sign()).view_as(g)
+
+
 def positive(norm: Tensor) -> Tensor:
     """A norm that can be divided by: at least the smallest normal number."""
     return norm.clamp(min=torch.finfo(norm.dtype).tiny)

@@ -106,7 +106,7 @@ class SpatialPGD(Iterative):
     Args:
         set: the bounds.
         steps: number of gradients, > 0.
-        step: first step as a share of the bounds, > 0.
+        step: mean length of a step as a share of the bounds, > 0.
         schedule: how the step falls.
         loss: what is maximized.
 
@@ -116,7 +116,7 @@ class SpatialPGD(Iterative):
 
     set: RotationTranslation
     steps: int = 20
-    step: float = 0.3
+    step: float = 0.1
     schedule: Schedule = field(default_factory=lambda: Falling(0.05))
     loss: Loss = field(default_factory=CrossEntropy)
 
@@ -136,7 +136,7 @@ class SpatialPGD(Iterative):
 
         seen = climb_through(problem.model, self.loss, render, (state.z,), problem.y)
         here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
-        length = self.step * self.schedule(k / self.steps)
+        length = self.step * self.schedule(k, self.steps)
         z = state.z + length * self.set.bounds(problem.x) * seen.gradients[0].sign()
         return Stand(self.set.project(problem.x, z), state.best.or_better(here))
 
