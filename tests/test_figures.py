@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -238,45 +237,6 @@ def test_bars_keep_their_values_and_their_intervals() -> None:
     np.testing.assert_allclose(segments, [[0.85, 0.95], [0.05, 0.2]])
 
 
-FRAMES = [[digits(1, 8, 8), digits(3, 8, 8)], [digits(1, 8, 8), digits(3, 8, 8)]]
-
-
-def slider(**changes: Any) -> figures.Slider:
-    given: dict[str, Any] = {
-        "frames": FRAMES, "labels": ["0.1", "0.2"], "title": "radius", "alt": 'Two "images" <b>.',
-        "panels": ["ℓ₁", "ℓ₂"], "name": "slide",
-    }  # fmt: skip
-    return figures.slider_figure(**{**given, **changes})
-
-
-def test_a_slider_s_html_holds_its_frames_and_escapes_its_words() -> None:
-    html = slider(labels=["</script>", "0.2"]).html()
-    assert html.count("</script>") == 1
-    assert 'aria-label="Two &quot;images&quot; &lt;b&gt;."' in html
-    data = json.loads(html.split('json">')[1].removesuffix("</script></div>"))
-    assert data["labels"] == ["</script>", "0.2"]
-    assert [[trace["type"] for trace in frame] for frame in data["frames"]] == [
-        ["heatmap", "image"]
-    ] * 2
-    levels = np.array(data["frames"][0][0]["z"])
-    np.testing.assert_array_equal(levels, np.rint(255 * FRAMES[0][0][0].numpy()))
-
-
-def test_a_slider_repeats_and_asks_nothing_of_the_network() -> None:
-    assert slider()._repr_mimebundle_() == slider()._repr_mimebundle_()
-    assert "http" not in slider().html()
-
-
-def test_plotly_accepts_both_forms_of_a_slider() -> None:
-    import plotly.graph_objects as go
-
-    bundle = slider()._repr_mimebundle_()
-    figure = go.Figure(bundle["application/vnd.plotly.v1+json"])
-    assert len(figure.frames) == 2
-    assert len(figure.layout.sliders[0].steps) == 2
-    assert bundle["text/plain"] == 'Two "images" <b>.'
-
-
 BAD = {
     "image": (lambda: figures.show_images([[digits(2, 8, 8)]]), "shape"),
     "ragged": (lambda: figures.show_images([[digits(8, 8)], []]), "one length"),
@@ -285,10 +245,6 @@ BAD = {
     "key": (lambda: figures.accuracy_curves(figures.canvas()[1], [0], {"l7": [1]}), "l7"),
     "length": (lambda: figures.accuracy_curves(figures.canvas()[1], [0], {"l1": [1, 2]}), "radius"),
     "bar": (lambda: figures.bars_with_intervals(figures.canvas()[1], {"m": {"l7": 1.0}}), "l7"),
-    "labels": (lambda: slider(labels=["one"]), "1 labels for 2 frames"),
-    "panels": (lambda: slider(panels=["one"]), "for each panel"),
-    "no frames": (lambda: slider(frames=[], labels=[]), "0 labels for 0 frames"),
-    "slide": (lambda: slider(frames=[[digits(2, 8, 8)] * 2] * 2), "shape"),
 }
 
 

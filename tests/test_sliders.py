@@ -1,0 +1,69 @@
+"""Sliders: frames as they were given, words escaped, no network, and a form for Jupyter."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mpkit import figures
+
+
+def digits(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+FRAMES = [[digits(1, 8, 8), digits(3, 8, 8)], [digits(1, 8, 8), digits(3, 8, 8)]]
+
+
+def slider(**changes: Any) -> figures.Slider:
+    given: dict[str, Any] = {
+        "frames": FRAMES, "labels": ["0.1", "0.2"], "title": "radius", "alt": 'Two "images" <b>.',
+        "panels": ["ℓ₁", "ℓ₂"], "name": "slide",
+    }  # fmt: skip
+    return figures.slider_figure(**{**given, **changes})
+
+
+def test_a_slider_s_html_holds_its_frames_and_escapes_its_words() -> None:
+    html = slider(labels=["</script>", "0.2"]).html()
+    assert html.count("</script>") == 1
+    assert 'aria-label="Two &quot;images&quot; &lt;b&gt;."' in html
+    data = json.loads(html.split('json">')[1].removesuffix("</script></div>"))
+    assert data["labels"] == ["</script>", "0.2"]
+    assert [[trace["type"] for trace in frame] for frame in data["frames"]] == [
+        ["heatmap", "image"]
+    ] * 2
+    levels = np.array(data["frames"][0][0]["z"])
+    np.testing.assert_array_equal(levels, np.rint(255 * FRAMES[0][0][0].numpy()))
+
+
+def test_a_slider_repeats_and_asks_nothing_of_the_network() -> None:
+    assert slider()._repr_mimebundle_() == slider()._repr_mimebundle_()
+    assert "http" not in slider().html()
+
+
+def test_plotly_accepts_both_forms_of_a_slider() -> None:
+    import plotly.graph_objects as go
+
+    bundle = slider()._repr_mimebundle_()
+    figure = go.Figure(bundle["application/vnd.plotly.v1+json"])
+    assert len(figure.frames) == 2
+    assert len(figure.layout.sliders[0].steps) == 2
+    assert bundle["text/plain"] == 'Two "images" <b>.'
+
+
+BAD = {
+    "labels": (lambda: slider(labels=["one"]), "1 labels for 2 frames"),
+    "panels": (lambda: slider(panels=["one"]), "for each panel"),
+    "no frames": (lambda: slider(frames=[], labels=[]), "0 labels for 0 frames"),
+    "slide": (lambda: slider(frames=[[digits(2, 8, 8)] * 2] * 2), "shape"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
+def test_bad_input_is_named(call: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()
