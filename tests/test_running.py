@@ -63,6 +63,17 @@ def test_run_renders_reuses_and_forces(tmp_path: Path) -> None:
     assert (root / "count.txt").read_text() == "xx"
 
 
+def test_a_folder_of_images_is_found_from_where_the_user_stands(tmp_path: Path) -> None:
+    root = toy_book(
+        tmp_path, "from pathlib import Path\nprint(Path(dataset[7:], 'it').read_text())"
+    )
+    (root / "mine").mkdir()
+    (root / "mine" / "it").write_text("my own images")
+    done = mpkit(root, "run", "toy", "-p", "dataset", "folder:mine", "--output", "out")
+    assert done.returncode == 0, done.stderr
+    assert "my own images" in (root / "out" / "html" / "book" / "toy.html").read_text()
+
+
 def test_output_folder_is_never_lost(tmp_path: Path) -> None:
     root = toy_book(tmp_path, COUNT)
     (root / "mine").mkdir()
