@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.attacks import PGD, SLIDE, Falling, Schedule, movable
+from mpkit.apgd import APGD
+from mpkit.attacks import Falling, Schedule, movable
 from mpkit.checks import require_positive
 from mpkit.composite import Composite
 from mpkit.engine import Attack, Best, Found, Iterative, Problem
@@ -16,7 +17,7 @@ from mpkit.geometry import clip_to_box, l2_norm, per_row, unit_direction
 from mpkit.gradients import climb, climb_through
 from mpkit.hull import box_pair, nearest_pair
 from mpkit.losses import CrossEntropy, Loss
-from mpkit.sets import L1, Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
+from mpkit.sets import Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
 from mpkit.spatial import SpatialPGD
 
 
@@ -178,7 +179,7 @@ class AffinePGD(Composite):
         loss: what is maximized.
         schedule: how steps fall.
         way: summed length of all steps, in sizes of the set, > 0.
-        ends: attacks on the first and the second set; where not given, PGD, SLIDE for an l_1
+        ends: attacks on the first and the second set; where not given, APGD for a
             ball and SpatialPGD for rotation-translation, with the same steps and loss.
 
     Raises:
@@ -221,10 +222,8 @@ class AffinePGD(Composite):
         """The attack on one of the two sets by itself."""
         if isinstance(threat, RotationTranslation):
             return SpatialPGD(threat, self.steps, loss=self.loss)
-        if isinstance(threat, L1):
-            return SLIDE(threat, self.steps, loss=self.loss)
         assert isinstance(threat, Ball)
-        return PGD(threat, self.steps, loss=self.loss)
+        return APGD(threat, self.steps, self.loss)
 
     def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
         """The ends are w = 1 and w = 0 with nothing of the other set."""

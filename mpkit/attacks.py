@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mpkit.checks import require_positive
-from mpkit.engine import Attack, Best, Found, Iterative, Problem
+from mpkit.engine import Attack, Best, Climb, Found, Problem
 from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
@@ -91,7 +91,7 @@ class Walk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PGD(Iterative):
+class PGD(Climb):
     """Projected gradient ascent: steepest step in the ball's own norm, exact projection.
 
     The best iterate is kept: one that reaches the goal if any does, then the greatest score.

@@ -159,11 +159,14 @@ class Best(NamedTuple):
         logits, score = look(problem.model, loss, image, problem.y)
         return cls(z, score, loss.reached(logits, problem.y))
 
-    def or_better(self, other: "Best") -> "Best":
-        """Row by row the better of two points: a goal reached first, then the greater score."""
+    def beaten_by(self, other: "Best") -> Tensor:
+        """Where another point is better, (B,): a goal reached first, then the greater score."""
         level = other.reached == self.reached
-        gain = (other.reached & ~self.reached) | (level & ~(other.score <= self.score))
-        return trees.where(gain, other, self)
+        return (other.reached & ~self.reached) | (level & ~(other.score <= self.score))
+
+    def or_better(self, other: "Best") -> "Best":
+        """Row by row the better of two points."""
+        return trees.where(self.beaten_by(other), other, self)
 
 
 class State(Protocol):
@@ -191,10 +194,9 @@ class Iterative(Attack):
         """The state after step k."""
 
     def finish(self, problem: Problem, state: Any) -> Best:
-        """The best point once the steps are done; here the last iterate is looked at too."""
+        """The best point once the steps are done."""
         best: Best = state.best
-        image = self.set.apply(problem.x, state.z)
-        return best.or_better(Best.at(problem, self.loss, state.z, image))
+        return best
 
     def find(self, problem: Problem) -> Found:
         """Run the steps; rows that the problem lets go are put aside and the others go on."""
@@ -215,3 +217,13 @@ class Iterative(Attack):
     def found(self, problem: Problem, best: Best) -> Found:
         """The best points with their images."""
         return Found(self.set.apply(problem.x, best.z), best.z, best.score)
+
+
+class Climb(Iterative):
+    """An iterative attack whose state stands at a point ``z`` that the next step looks at."""
+
+    def finish(self, problem: Problem, state: Any) -> Best:
+        """The best point, the last one included, which no step has looked at yet."""
+        image = self.set.apply(problem.x, state.z)
+        best: Best = state.best
+        return best.or_better(Best.at(problem, self.loss, state.z, image))

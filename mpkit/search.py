@@ -54,10 +54,6 @@ class WorstOfK(Iterative):
         image = self.set.apply(problem.x, z)
         return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))
 
-    def finish(self, problem: Problem, state: Seen) -> Best:
-        """The worst of the tries."""
-        return state.best
-
 
 @dataclass(frozen=True)
 class Restarts(Composite):

@@ -9,7 +9,7 @@ from torch import Tensor
 from mpkit import trees
 from mpkit.attacks import Falling, Schedule
 from mpkit.checks import require_positive
-from mpkit.engine import Best, Iterative, Problem
+from mpkit.engine import Best, Climb, Iterative, Problem
 from mpkit.gradients import climb_through, look
 from mpkit.losses import CrossEntropy, Loss
 from mpkit.sets import RotationTranslation
@@ -91,13 +91,9 @@ class Grid(Iterative):
         shift, angle = (_line(n, x) for n in (self.shifts, self.angles))
         return torch.cartesian_prod(shift, shift, angle)
 
-    def finish(self, problem: Problem, state: Scanned) -> Best:
-        """The worst pose of the grid."""
-        return state.best
-
 
 @dataclass(frozen=True)
-class SpatialPGD(Iterative):
+class SpatialPGD(Climb):
     """Gradient ascent on shifts and angle through the differentiable warp, from a random pose.
 
     Each of the three numbers moves by a share of its own bound in the sign of its derivative and

@@ -1,0 +1,120 @@
+"""Auto-PGD with momentum, for l_inf and l_2."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit import trees
+from mpkit.attacks import Start
+from mpkit.engine import Best, Climb, Problem
+from mpkit.geometry import per_row
+from mpkit.gradients import climb
+from mpkit.losses import Loss
+from mpkit.sets import Ball
+
+
+class Swing(NamedTuple):
+    """State of the momentum version, one row for each example.
+
+    Attributes:
+        z: the current point.
+        before: the point before it.
+        step: step length, (B, 1, 1, 1).
+        score: the score at the point before.
+        rises: in how many steps of this stretch the score rose.
+        mark: the best score at the last checkpoint.
+        halved: whether the step was halved there.
+        uphill: the gradient at the best point.
+        best: the best point so far.
+    """
+
+    z: Tensor
+    before: Tensor
+    step: Tensor
+    score: Tensor
+    rises: Tensor
+    mark: Tensor
+    halved: Tensor
+    uphill: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class MomentumAPGD(Climb):
+    """Auto-PGD for l_inf and l_2; see APGD."""
+
+    set: Ball
+    steps: int
+    loss: Loss
+    start: Start
+
+    def begin(self, problem: Problem) -> Swing:
+        """The start, with steps as long as the ball is wide."""
+        x, z = problem.x, self.start(self.set, problem)
+        best = Best.none_yet(x, z)
+        step = per_row(self.set.eps, x).expand(len(x), 1, 1, 1) * 2
+        zeros, no = torch.zeros_like(best.score), torch.zeros_like(best.reached)
+        return Swing(z, z, step, best.score, zeros, best.score, no, torch.zeros_like(x), best)
+
+    def advance(self, problem: Problem, state: Swing, k: int) -> Swing:
+        """Look, perhaps go back to the best point with half the step, then move."""
+        image = self.set.apply(problem.x, state.z)
+        seen = climb(problem.model, self.loss, image, problem.y)
+        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        best, uphill = trees.where(
+            state.best.beaten_by(here), (here, seen.gradient), (state.best, state.uphill)
+        )
+        state = state._replace(
+            rises=state.rises + (seen.score > state.score),
+            score=seen.score,
+            uphill=uphill,
+            best=best,
+        )
+        gradient = seen.gradient
+        if k in (stretches := checkpoints(self.steps)):
+            state, gradient = self.rethink(state, gradient, stretches[k])
+        return self.move(problem.x, state, gradient, 0.75 if k else 1.0)
+
+    def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
+        """At a checkpoint: rows without progress return to their best point with half the step."""
+        few = state.rises < 0.75 * stretch
+        stuck = ~state.halved & (state.best.score <= state.mark)
+        back = few | stuck
+        z, before, gradient, step = trees.where(
+            back,
+            (state.best.z, state.best.z, state.uphill, state.step / 2),
+            (state.z, state.before, gradient, state.step),
+        )
+        state = state._replace(
+            z=z,
+            before=before,
+            step=step,
+            score=torch.where(back, state.best.score, state.score),
+            rises=torch.zeros_like(state.rises),
+            mark=state.best.score,
+            halved=back,
+        )
+        return state, gradient
+
+    def move(self, x: Tensor, state: Swing, gradient: Tensor, weight: float) -> Swing:
+        """A projected step, blended with the last movement."""
+        z, project = state.z, self.set.project
+        ahead = project(x, z + self.set.direction(gradient) * state.step)
+        swung = torch.lerp(z, ahead, weight) + (z - state.before) * (1 - weight)
+        return state._replace(z=project(x, swung), before=z)
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """The steps at which progress is judged, and the length of the stretch before each."""
+    marks, last, gap = {}, 0.0, 0.22
+    at = gap
+    while at < 1:
+        here, there = math.ceil(at * steps), math.ceil(last * steps)
+        if here > there:
+            marks[here] = here - there
+        gap = max(gap - 0.03, 0.06)
+        last, at = at, at + gap
+    return marks

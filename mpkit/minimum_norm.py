@@ -1,0 +1,109 @@
+"""Fast minimum-norm attack: the smallest perturbation that breaks, not the worst in a ball."""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit import trees
+from mpkit.checks import require_positive
+from mpkit.engine import Best, Iterative, Problem
+from mpkit.geometry import unit_direction
+from mpkit.gradients import climb
+from mpkit.losses import Loss, Margin
+from mpkit.norms import positive
+from mpkit.sets import Ball
+
+
+class Approach(NamedTuple):
+    """State: the current point, its radius (B,), the smallest break so far, and the best loss.
+
+    Attributes:
+        z: the current point.
+        radius: (B,), the ball that z is kept in.
+        nearest: the norm of the smallest break so far, infinite where there is none.
+        best: that break, or the point of greatest loss where there is none.
+    """
+
+    z: Tensor
+    radius: Tensor
+    nearest: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class FMN(Iterative):
+    """Fast minimum-norm attack: gradient steps in a ball that shrinks while the model errs.
+
+    What is returned is the smallest perturbation found that reaches the goal, if it lies in the
+    set; take a set as large as the box, such as Linf(1), to measure distances. Where none lies in
+    the set, the best point is projected onto it.
+
+    Args:
+        set: the ball, with its box.
+        steps: number of gradients, > 0.
+        loss: a margin, positive exactly where the goal is reached; its value over the norm of
+            its gradient is the first guess of the distance.
+        step: length of the first step in l_2, > 0; steps fall to a hundredth along a cosine.
+        gain: relative change of the radius at the first step, in (0, 1); falls alike.
+
+    Raises:
+        ValueError: if a number is unfit.
+
+    Source: Pintor et al. 2021, algorithm 1.
+    """
+
+    set: Ball
+    steps: int = 100
+    loss: Loss = field(default_factory=Margin)
+    step: float = 1.0
+    gain: float = 0.05
+
+    def __post_init__(self) -> None:
+        require_positive("FMN", steps=self.steps, step=self.step, gain=self.gain)
+
+    def begin(self, problem: Problem) -> Approach:
+        """The image itself."""
+        x, z = problem.x, self.set.nothing(problem.x)
+        best = Best.none_yet(x, z)
+        infinite = torch.full_like(best.score, torch.inf)
+        return Approach(z, torch.zeros_like(best.score), infinite, best)
+
+    def advance(self, problem: Problem, state: Approach, k: int) -> Approach:
+        """Shrink the ball where the goal is reached, grow it elsewhere; step and project."""
+        x = problem.x
+        seen = climb(problem.model, self.loss, x + state.z, problem.y)
+        reached = self.loss.reached(seen.logits, problem.y)
+        state = self.noted(state, Best(state.z, seen.score, reached))
+        gain = self.gain * self.falling(k, 0.02)
+        norm = self.set.norm(state.z)
+        ahead = norm - seen.score / positive(self.set.dual_norm(seen.gradient))
+        grown = torch.where(state.nearest.isinf(), ahead, state.radius * (1 + gain))
+        shrunk = torch.minimum(state.radius, state.nearest) * (1 - gain)
+        most = self.set.norm(torch.maximum(x, 1 - x))
+        radius = torch.minimum(torch.where(reached, shrunk, grown), most).clamp_(min=0)
+        length = self.step * self.falling(k, 0.01)
+        moved = state.z + unit_direction(seen.gradient) * length
+        z = type(self.set)(radius).project(x, moved)
+        return state._replace(z=z, radius=radius)
+
+    def noted(self, state: Approach, here: Best) -> Approach:
+        """Keep the point if it breaks with a smaller norm, or nothing broke and it is better."""
+        norm = torch.where(here.reached, self.set.norm(here.z), torch.inf)
+        none = state.nearest.isinf() & norm.isinf()
+        nearer = (norm < state.nearest) | (none & (here.score > state.best.score))
+        best = trees.where(nearer, here, state.best)
+        return state._replace(nearest=torch.minimum(norm, state.nearest), best=best)
+
+    def falling(self, k: int, last: float) -> float:
+        """A cosine from 1 down to ``last``."""
+        return last + (1 - last) * (1 + math.cos(math.pi * k / self.steps)) / 2
+
+    def finish(self, problem: Problem, state: Approach) -> Best:
+        """The smallest break, brought into the set where it is too large."""
+        x = problem.x
+        state = self.noted(state, Best.at(problem, self.loss, state.z, x + state.z))
+        z = self.set.project(x, state.best.z)
+        return Best.at(problem, self.loss, z, x + z)
