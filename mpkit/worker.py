@@ -58,7 +58,7 @@ def scrub(notebook: Any) -> None:
     )
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
-            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
+            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         )
         for output in cell.get("outputs", []):
             output.get("metadata", {}).pop("execution", None)
