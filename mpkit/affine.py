@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mpkit.apgd import APGD
-from mpkit.attacks import Falling, Schedule, movable
 from mpkit.checks import require_positive
 from mpkit.composite import Composite
 from mpkit.engine import Attack, Best, Found, Iterative, Problem
@@ -17,6 +16,7 @@ from mpkit.geometry import clip_to_box, l2_norm, per_row, unit_direction
 from mpkit.gradients import climb, climb_through
 from mpkit.hull import box_pair, nearest_pair
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.pgd import Falling, Schedule, movable
 from mpkit.sets import Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
 from mpkit.spatial import SpatialPGD
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from mpkit.apgd_momentum import MomentumAPGD
 from mpkit.apgd_sparse import SparseAPGD
-from mpkit.attacks import Start, Uniform
 from mpkit.checks import require_positive
 from mpkit.engine import Attack, Found, Problem
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.pgd import Start, Uniform
 from mpkit.sets import L1, Ball
 
 

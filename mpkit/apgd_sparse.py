@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mpkit import trees
-from mpkit.attacks import Start, movable
 from mpkit.engine import Best, Climb, Problem
 from mpkit.geometry import per_row
 from mpkit.gradients import climb
 from mpkit.losses import Loss
+from mpkit.pgd import Start, movable
 from mpkit.sets import L1
 
 

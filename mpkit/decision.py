@@ -77,8 +77,9 @@ class Decision(Attack):
     def walk(self, problem: Problem, loss: Loss, start: Tensor) -> Tensor:
         """The images (B, C, H, W) where foolbox ends."""
         x, foolbox = problem.x, _foolbox()
+        criterion: Any = foolbox.criteria.Criterion
 
-        class Reached(foolbox.criteria.Criterion):  # type: ignore[misc]
+        class Reached(criterion):  # type: ignore[misc]
             """Whether the goal is reached, for foolbox."""
 
             def __repr__(self) -> str:

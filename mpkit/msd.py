@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from mpkit import trees
-from mpkit.attacks import Clean, Start, movable
 from mpkit.checks import require_positive
 from mpkit.engine import Best, Iterative, Problem
 from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.pgd import Clean, Start, movable
 from mpkit.sets import L1, Ball, Union
 
 

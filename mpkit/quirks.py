@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.attacks import SLIDE, Start, Walk
 from mpkit.engine import Found, Problem
 from mpkit.geometry import clip_to_box, l1_norm, nearest_in_l1_ball, per_row
+from mpkit.pgd import SLIDE, Start, Walk
 from mpkit.sets import L1, Ball
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mpkit.affine import AffinePGD
 from mpkit.checks import require_positive
 from mpkit.composite import Composite
 from mpkit.engine import Attack, Best, Found, Iterative, OnceReached, Problem
@@ -14,6 +15,18 @@ from mpkit.gradients import look
 from mpkit.losses import AnyWrong, CrossEntropy, Loss
 from mpkit.perturbation import PerturbationSet
 from mpkit.sets import Union
+from mpkit.spatial import Grid, SpatialPGD
+
+__all__ = [
+    "AffinePGD",
+    "Grid",
+    "MultiTargeted",
+    "Restarts",
+    "SpatialPGD",
+    "UntilBroken",
+    "Worst",
+    "WorstOfK",
+]
 
 
 class Seen(NamedTuple):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from mpkit import trees
-from mpkit.attacks import Falling, Schedule
 from mpkit.checks import require_positive
 from mpkit.engine import Best, Climb, Iterative, Problem
 from mpkit.gradients import climb_through, look
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.pgd import Falling, Schedule
 from mpkit.sets import RotationTranslation
 
 
