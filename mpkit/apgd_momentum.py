@@ -1,6 +1,5 @@
 """Auto-PGD with momentum, for l_inf and l_2."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,12 +108,10 @@ class MomentumAPGD(Climb):
 
 def checkpoints(steps: int) -> dict[int, int]:
     """The steps at which progress is judged, and the length of the stretch before each."""
-    marks, last, gap = {}, 0.0, 0.22
-    at = gap
-    while at < 1:
-        here, there = math.ceil(at * steps), math.ceil(last * steps)
-        if here > there:
-            marks[here] = here - there
-        gap = max(gap - 0.03, 0.06)
-        last, at = at, at + gap
+    marks, before, last, gap = {}, 0, 0, 22
+    while (last := last + gap) < 100:
+        here = -(-last * steps // 100)
+        if here > before:
+            marks[here] = here - before
+        before, gap = here, max(gap - 3, 6)
     return marks

@@ -49,7 +49,7 @@ class SparseAPGD(Climb):
 
     def stages(self) -> dict[int, float]:
         """The first step of each stage, and the factor on its radius."""
-        return {0: 3.0, round(0.3 * self.steps): 2.0, round(0.6 * self.steps): 1.0}
+        return {0: 3.0, 3 * self.steps // 10: 2.0, 6 * self.steps // 10: 1.0}
 
     def ball(self, k: int) -> L1:
         """The ball of step k."""

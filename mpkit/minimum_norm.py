@@ -80,7 +80,7 @@ class FMN(Iterative):
         gain = self.gain * self.falling(k, 0.02)
         norm = self.set.norm(state.z)
         ahead = norm - seen.score / positive(self.set.dual_norm(seen.gradient))
-        grown = torch.where(state.nearest.isinf(), ahead, state.radius * (1 + gain))
+        grown = torch.where(state.nearest.isinf(), ahead, state.radius) * (1 + gain)
         shrunk = torch.minimum(state.radius, state.nearest) * (1 - gain)
         most = self.set.norm(torch.maximum(x, 1 - x))
         radius = torch.minimum(torch.where(reached, shrunk, grown), most).clamp_(min=0)
