@@ -39,9 +39,13 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         require_positive("APGD", steps=self.steps)
 
-    def find(self, problem: Problem) -> Found:
-        """Run the version for the ball's norm."""
+    def unrolled(self) -> MomentumAPGD | SparseAPGD:
+        """The version for the ball's norm."""
         rest = (self.steps, self.loss, self.start)
         if isinstance(self.set, L1):
-            return SparseAPGD(self.set, *rest).find(problem)
-        return MomentumAPGD(self.set, *rest).find(problem)
+            return SparseAPGD(self.set, *rest)
+        return MomentumAPGD(self.set, *rest)
+
+    def find(self, problem: Problem) -> Found:
+        """Run the version for the ball's norm."""
+        return self.unrolled().find(problem)

@@ -77,6 +77,10 @@ class MomentumAPGD(Climb):
             state, gradient = self.rethink(state, gradient, stretches[k])
         return self.move(problem.x, state, gradient, 0.75 if k else 1.0)
 
+    def sort(self, k: int) -> str | None:
+        """All steps but the first and the checkpoints are alike."""
+        return "step" if k and k not in checkpoints(self.steps) else None
+
     def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
         """At a checkpoint: rows without progress return to their best point with half the step."""
         few = state.rises < 0.75 * stretch

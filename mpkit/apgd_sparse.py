@@ -77,12 +77,21 @@ class SparseAPGD(Climb):
         state, gradient = state._replace(top=top, uphill=uphill), seen.gradient
         if k >= max(self.stages()):
             state = state._replace(best=state.best.or_better(here))
-        every = max(1, math.ceil(0.04 * self.steps))
-        if k % every == every - 1:
+        if self.adapts(k):
             state, gradient = self.adapt(state, gradient, ball)
         free = movable(self.set.apply(x, state.z), gradient)
         step = sparse_signs(free, state.moving) * state.step
         return state._replace(z=ball.project(x, state.z + step))
+
+    def adapts(self, k: int) -> bool:
+        """Whether sparsity and step length are thought over at step k."""
+        every = max(1, math.ceil(0.04 * self.steps))
+        return k % every == every - 1
+
+    def sort(self, k: int) -> str | None:
+        """Steps of one stage are alike, but those that adapt or enter the stage."""
+        special = self.adapts(k) or k in self.stages()
+        return None if special else f"step in {self.ball(k).eps}"
 
     def enter(self, x: Tensor, state: Thinning, ball: L1) -> Thinning:
         """Begin a stage: from the best point of the one before, with many entries moving."""
@@ -128,5 +137,5 @@ def sparse_signs(g: Tensor, moving: Tensor) -> Tensor:
         level = (low + high) / 2
         many = torch.ge(size, level, out=among).sum(1, keepdim=True) > wanted
         low, high = torch.where(many, level, low), torch.where(many, high, level)
-    signs = torch.where(size >= high, g.flatten(1), 0).sign_()
+    signs = torch.ge(size, high, out=among).mul_(g.flatten(1).sign())
     return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)

@@ -98,6 +98,10 @@ class MSD(Iterative):
         assert chosen is not None
         return Trail(chosen[0], chosen[1], state.best.or_better(chosen[2]))
 
+    def sort(self, k: int) -> str:
+        """All steps are alike."""
+        return "step"
+
     def stride(self, i: int, ball: Ball, image: Tensor, g: Tensor) -> Tensor:
         """The step of ball i: steepest, and sparse for l_1."""
         length = ball.eps * (2.5 / self.steps) if self.step is None else self.step[i]

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mpkit.checks import require_positive
@@ -11,6 +12,7 @@ from mpkit.engine import Best, Climb, Problem
 from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.norms import size_and_room
 from mpkit.sets import L1, Ball
 
 
@@ -132,6 +134,10 @@ class PGD(Climb):
         z = self.stride(image, seen.gradient, length).add_(state.z)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
+    def sort(self, k: int) -> str | None:
+        """With steps of constant length all are alike."""
+        return "step" if isinstance(self.schedule, Constant) else None
+
     def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """The steepest step of that length in the ball's norm: (B, C, H, W)."""
         return self.set.stride(image, gradient, length)
@@ -184,5 +190,5 @@ class SLIDE(PGD):
 
 def movable(image: Tensor, gradient: Tensor) -> Tensor:
     """The gradient without the entries that only push a pixel out of [0, 1]: (B, C, H, W)."""
-    stuck = ((image <= 0) & (gradient < 0)) | ((image >= 1) & (gradient > 0))
-    return gradient.masked_fill(stuck, 0)
+    _, room = size_and_room(gradient, image)
+    return gradient * torch.gt(room, 0, out=room).view_as(gradient)

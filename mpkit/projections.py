@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpkit.checks import Radius, require_sound
-from mpkit.norms import l2_norm, per_row, positive, slack
+from mpkit.norms import l2_norm, per_row, pick, positive, size_and_room, slack
 
 
 @torch.no_grad()
@@ -23,8 +23,10 @@ def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
         ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_linf_ball", d, eps)
+    if not isinstance(eps, Tensor):
+        return d.clamp(-eps, eps)
     radius = per_row(eps, d)
-    return torch.minimum(torch.maximum(d, -radius), radius)
+    return torch.clamp(d, -radius, radius)
 
 
 @torch.no_grad()
@@ -44,7 +46,8 @@ def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
     require_sound("nearest_in_l2_ball", d, eps)
     radius = per_row(eps, d)
     norm = per_row(l2_norm(d), d)
-    return torch.where(norm <= radius * (1 + slack(d.dtype)), d, d * (radius / positive(norm)))
+    fits = norm <= radius * (1 + slack(d.dtype))
+    return d * torch.where(fits, 1, radius / positive(norm))
 
 
 @torch.no_grad()
@@ -75,7 +78,7 @@ def clip_to_box(d: Tensor, x: Tensor) -> Tensor:
         d: (B, ...), pixel units.
         x: images of the same shape in [0, 1].
     """
-    return torch.minimum(torch.maximum(d, -x), 1 - x)
+    return torch.clamp(d, -x, 1 - x)
 
 
 @torch.no_grad()
@@ -113,29 +116,37 @@ def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
         ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_l2_ball_and_box", d, eps)
-    clipped = clip_to_box(d, x)
-    radius = per_row(eps, d.flatten(1))
-    norm = per_row(l2_norm(clipped), radius.new_empty(1, 1))
-    inside = norm <= radius * (1 + slack(d.dtype))
+    clipped = clip_to_box(d, x).flatten(1)
+    radius = per_row(eps, clipped)
+    inside = clipped.norm(dim=1, keepdim=True) <= radius * (1 + slack(d.dtype))
     if not d.is_cuda and bool(inside.all()):
-        return clipped
-    size, room = _size_and_room(d, x)
-    size = size / positive(size.amax(1, keepdim=True))
-    scale = radius / positive(size.norm(dim=1, keepdim=True))
-    for _ in range(40):
-        held = size * scale >= room
-        spent = torch.where(held, room, 0).square_().sum(1, keepdim=True)
-        free = torch.where(held, 0, size).square_().sum(1, keepdim=True)
-        following = ((radius.square() - spent).clamp_(min=0) / positive(free)).sqrt_()
-        following = torch.where(inside | (following <= scale), scale, following)
-        settled = following == scale
-        scale = following
-        if not d.is_cuda and bool(settled.all()):
-            break
-    short = torch.minimum(size * scale, room)
+        return clipped.view_as(d)
+    size, room = size_and_room(d, x)
+    size.div_(positive(size.amax(1, keepdim=True)))
+    scale = _scale(size, room, radius, inside)
+    short = torch.minimum(size.mul_(scale), room, out=size)
     short = _within(short, short.norm(dim=1, keepdim=True), radius)
-    q = torch.where(inside, clipped.flatten(1), short.copysign_(d.flatten(1)))
-    return q.view_as(d)
+    return pick(inside, clipped, short.copysign_(d.flatten(1))).view_as(d)
+
+
+def _scale(size: Tensor, room: Tensor, radius: Tensor, inside: Tensor) -> Tensor:
+    """The s at which ‖min(s size, room)‖_2 rises to the radius, (B, 1).
+
+    Entries that reach their room are counted with it, and s follows from the others, until no
+    row moves any more. On a CPU the loop ends there; on a GPU it runs its fixed length.
+    """
+    size_squared, room_squared, reach = size.square(), room.square(), torch.empty_like(size)
+    scale = radius / positive(size_squared.sum(1, keepdim=True).sqrt_())
+    for _ in range(40):
+        held = torch.ge(torch.mul(size, scale, out=reach), room, out=reach)
+        spent = torch.linalg.vecdot(held, room_squared).unsqueeze(1)
+        free = torch.linalg.vecdot(torch.sub(1, held, out=held), size_squared).unsqueeze(1)
+        following = ((radius.square() - spent).clamp_(min=0) / positive(free)).sqrt_()
+        settled = inside | (following <= scale)
+        if not size.is_cuda and bool(settled.all()):
+            break
+        scale = torch.where(settled, scale, following)
+    return scale
 
 
 @torch.no_grad()
@@ -169,10 +180,10 @@ def _shrunk_to_l1(d: Tensor, clipped: Tensor, x: Tensor | None, eps: Radius) -> 
     inside = clipped.abs().sum(1, keepdim=True) <= radius * (1 + slack(d.dtype))
     if not d.is_cuda and bool(inside.all()):
         return clipped.clone()
-    size, room = (d.abs(), None) if x is None else _size_and_room(d, x)
+    size, room = (d.abs(), None) if x is None else size_and_room(d, x)
     short = _soft(size, _threshold(size, room, radius, inside), room, torch.empty_like(size))
     short = _within(short, short.sum(1, keepdim=True), radius)
-    return torch.where(inside, clipped, short.copysign_(d))
+    return pick(inside, clipped, short.copysign_(d))
 
 
 def _soft(size: Tensor, threshold: Tensor, room: Tensor | None, out: Tensor) -> Tensor:
@@ -213,10 +224,5 @@ def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor
 
 def _within(size: Tensor, norm: Tensor, radius: Tensor) -> Tensor:
     """Undo what rounding left outside: scale down rows whose norm passes the radius."""
-    return torch.where(norm <= radius * (1 + slack(size.dtype) / 2), size, size * (radius / norm))
-
-
-def _size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """abs(d), and how far each entry may go in its own direction before it meets the box."""
-    d, x = d.flatten(1), x.flatten(1)
-    return d.abs(), torch.where(d > 0, 1 - x, x)
+    fits = norm <= radius * (1 + slack(size.dtype) / 2)
+    return size.mul_(torch.where(fits, 1, radius / norm))

@@ -1,0 +1,169 @@
+"""Attacks in pieces, in less precision and recorded: the same results, within their bounds."""
+
+import pytest
+import torch
+from torch import nn
+from toys import generator, relu_net
+
+from mpkit import capture
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Falling, Square
+from mpkit.capture import Captured
+from mpkit.losses import Margin, TargetedMargin
+from mpkit.memory import Batched
+from mpkit.precision import ChannelsLast, LowPrecision
+from mpkit.search import Restarts, UntilBroken, Worst
+from mpkit.sets import L1, L2, Linf, Union
+
+
+def net_problem(n=11):
+    model = relu_net(0, inputs=16, classes=5)
+    x = torch.rand(n, 1, 4, 4, generator=generator(), dtype=torch.float64)
+    return model, x, model(x).argmax(1)
+
+
+class Greedy(nn.Module):
+    """Runs out of memory when it sees more than a few images."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.model, self.most, self.sizes = model, most, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return self.model(x)
+
+
+@pytest.mark.parametrize("size", [1, 4, 11, 100])
+def test_pieces_give_the_same_result(size):
+    model, x, y = net_problem()
+    eps, target = torch.linspace(0.05, 0.2, 11), (y + 1) % 5
+    for attack in (
+        PGD(Linf(eps), 5, start=Clean(), loss=TargetedMargin(target)),
+        Worst((APGD(L2(0.3), 5, start=Clean()), PGD(Linf(eps), 5, start=Clean()))),
+    ):
+        whole = attack(model, x, y, generator())
+        cut = Batched(attack, size)(model, x, y, generator())
+        torch.testing.assert_close(cut.image, whole.image)
+        torch.testing.assert_close(cut.score, whole.score)
+        assert attack.set.contains(x, cut.z).all()
+
+
+def test_batch_is_halved_when_memory_runs_out():
+    model, x, y = net_problem()
+    greedy = Greedy(model, most=3)
+    attack = Batched(PGD(Linf(0.1), 3, start=Clean()), 11)
+    with (
+        pytest.warns(UserWarning, match="out of memory at 5 examples"),
+        pytest.warns(UserWarning, match=r"out of memory at 11 examples .*going on with 5"),
+    ):
+        found = attack(greedy, x, y, generator())
+    assert sorted(set(greedy.sizes), reverse=True) == [11, 5, 2, 1]
+    torch.testing.assert_close(found.image, attack(model, x, y, generator()).image)
+
+
+def test_halving_draws_no_random_number_twice():
+    """A run that had to halve equals one that began with the smaller batch."""
+    model, x, y = net_problem()
+    attack = PGD(Linf(0.1), 3)
+    with pytest.warns(UserWarning, match="going on with 2"):
+        halved = Batched(attack, 4)(Greedy(model, 2), x, y, generator(5))
+    small = Batched(attack, 2)(model, x, y, generator(5))
+    assert torch.equal(halved.image, small.image)
+
+
+def test_one_example_that_does_not_fit_is_an_error():
+    model, x, y = net_problem()
+    with (
+        pytest.warns(UserWarning, match="going on with 1"),
+        pytest.raises(torch.OutOfMemoryError),
+    ):
+        Batched(PGD(Linf(0.1), 2), 2)(Greedy(model, 0), x, y, generator())
+
+
+def small_cnn():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+
+
+def test_less_precision_and_another_layout_share_weights_and_nearly_agree():
+    net = small_cnn()
+    x = torch.rand(6, 1, 4, 4, generator=generator())
+    full = net(x)
+    for fast, off in ((LowPrecision(net), 0.05), (ChannelsLast(net), 1e-5)):
+        logits = fast(x)
+        assert logits.dtype == x.dtype
+        torch.testing.assert_close(logits, full, atol=off, rtol=off)
+        with torch.no_grad():
+            net[3].bias += 1
+            assert (fast(x) - logits).mean().item() == pytest.approx(1, abs=0.02)
+            net[3].bias -= 1
+    assert not torch.equal(LowPrecision(net)(x), full)
+    with pytest.raises(ValueError, match=r"bfloat16 or torch\.float16, got torch\.float32"):
+        LowPrecision(net, torch.float32)
+
+
+def test_attacks_through_less_precision_stay_exact_in_their_set():
+    net = small_cnn()
+    net.train()
+    x = torch.rand(6, 1, 4, 4, generator=generator())
+    y = net(x).argmax(1)
+    for attack in (APGD(L1(0.7), 8), PGD(Linf(0.1), 8), SLIDE(L1(0.7), 8)):
+        found = attack(LowPrecision(ChannelsLast(net)), x, y, generator())
+        assert found.image.dtype == torch.float32
+        assert attack.set.contains(x, found.z).all()
+    assert net.training
+    assert all(p.grad is None for p in net.parameters())
+
+
+LOOPS = [
+    PGD(Linf(0.1), 9),
+    PGD(L2(0.3), 9, schedule=Falling()),
+    SLIDE(L1(0.8), 9),
+    APGD(Linf(0.1), 30),
+    APGD(L1(0.8), 30),
+    MSD(Union(Linf(0.1), L2(0.3)), 6),
+    Square(L2(0.3), 20),
+]
+
+
+@pytest.mark.parametrize("attack", [*LOOPS, Restarts(LOOPS[0], 2), UntilBroken(LOOPS[0])])
+def test_captured_falls_back_to_the_attack_itself(attack):
+    model, x, y = net_problem()
+    plain, captured = (a(model, x, y, generator()) for a in (attack, Captured(attack)))
+    assert torch.equal(plain.image, captured.image)
+    assert torch.equal(plain.score, captured.score)
+
+
+@pytest.mark.parametrize("attack", LOOPS)
+def test_replaying_recorded_steps_gives_the_same_result(attack, monkeypatch):
+    """With a stand-in for the graph that repeats its own step, whatever k is by then."""
+    recorded = []
+
+    class Graph:
+        def __init__(self, steps, problem, state, k):
+            self.run = lambda: capture._write(state, steps.advance(problem, state, k))
+            recorded.append(k)
+
+        def replay(self):
+            self.run()
+
+    monkeypatch.setattr(capture, "_recorded", Graph)
+    model, x, y = net_problem()
+    monkeypatch.setattr(Captured, "find", lambda self, p: capture.replayed(attack.unrolled(), p))
+    replayed = Captured(attack)(model, x, y, generator())
+    plain = attack(model, x, y, generator())
+    torch.testing.assert_close(replayed.image, plain.image)
+    torch.testing.assert_close(replayed.score, plain.score)
+    expected = 0 if isinstance(attack, Square) or attack == LOOPS[1] else 1
+    assert len(recorded) >= expected
+
+
+def test_wrappers_carry_set_and_loss():
+    attack = PGD(Linf(0.1), 3, loss=Margin())
+    for wrapped in (Batched(attack), Captured(attack), UntilBroken(attack), Restarts(attack, 2)):
+        assert wrapped.set == attack.set
+        assert wrapped.loss == attack.loss
+    with pytest.raises(ValueError, match="Batched: size must be positive"):
+        Batched(attack, 0)
