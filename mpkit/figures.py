@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mpkit.charts import accuracy_curves, bars_with_intervals, numbers, unit_balls
 from mpkit.looks import COLORS, INK, LABELS, LOOKS, WIDTH, Look, canvas, style
-from mpkit.sliders import Slider, slider_figure
+from mpkit.sliders import Line, Slider, slider_chart, slider_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +26,7 @@ __all__ = [
     "COLORS",
     "LABELS",
     "LOOKS",
+    "Line",
     "Look",
     "Slider",
     "accuracy_curves",
@@ -33,6 +34,7 @@ __all__ = [
     "canvas",
     "show_images",
     "show_perturbations",
+    "slider_chart",
     "slider_figure",
     "style",
     "unit_balls",

@@ -12,16 +12,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mpkit.looks import INK
+
 GREY = [[0, "black"], [1, "white"]]
+CLEAR: dict[str, Any] = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": INK, "size": 13},
+}
+GRID = "rgba(117,117,117,0.25)"
 
 
 @dataclass(frozen=True)
 class Slider:
-    """Frames, what to call them, and where they are drawn; made by `slider_figure`."""
+    """Frames, their names and their place; made by `slider_figure` and `slider_chart`."""
 
     frames: tuple[tuple[dict[str, Any], ...], ...]
     labels: tuple[str, ...]
@@ -83,14 +91,12 @@ def _trace(image: Any, axis: str) -> dict[str, Any]:
 
 def _layout(panels: Sequence[str]) -> dict[str, Any]:
     """Place the panels side by side, square pixels, without axes; the page sets the ink."""
-    clear = "rgba(0,0,0,0)"
     layout: dict[str, Any] = {
+        **CLEAR,
         "grid": {"rows": 1, "columns": len(panels), "pattern": "independent", "xgap": 0.06},
         "height": 260,
         "margin": {"l": 4, "r": 4, "t": 8, "b": 44},
-        "paper_bgcolor": clear,
-        "plot_bgcolor": clear,
-        "font": {"color": "#757575", "size": 13},
+        "meta": {"square": len(panels)},
     }
     bare = {
         "ticks": "",
@@ -113,6 +119,13 @@ def _layout(panels: Sequence[str]) -> dict[str, Any]:
             "constrain": "domain",
         }
     return layout
+
+
+def _matched(function: str, frames: Sequence[Any], labels: Sequence[str]) -> None:
+    if len(labels) != len(frames) or not frames:
+        raise ValueError(
+            f"{function}: {len(labels)} labels for {len(frames)} frames; give one each"
+        )
 
 
 def slider_figure(
@@ -138,10 +151,7 @@ def slider_figure(
     Raises:
         ValueError: if labels or panels do not match the frames, or a shape is no image.
     """
-    if len(labels) != len(frames) or not frames:
-        raise ValueError(
-            f"slider_figure: {len(labels)} labels for {len(frames)} frames; give one each"
-        )
+    _matched("slider_figure", frames, labels)
     lengths = {len(frame) for frame in frames}
     if lengths != {len(panels)}:
         raise ValueError(
@@ -154,3 +164,75 @@ def slider_figure(
         for frame in frames
     )
     return Slider(drawn, tuple(labels), _layout(panels), title, alt, name)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of a chart, joined or not: x and y of equal length, in the units of the axes."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str
+    color: str = INK
+    mode: Literal["line", "dashed", "points"] = "line"
+
+    def _trace(self) -> dict[str, Any]:
+        rounded = [[float(f"{float(v):.4g}") for v in values] for values in (self.x, self.y)]
+        if len(rounded[0]) != len(rounded[1]):
+            raise ValueError(
+                f"Line: {len(rounded[0])} x for {len(rounded[1])} y in {self.label!r}; "
+                "give as many of each"
+            )
+        trace = {"type": "scatter", "x": rounded[0], "y": rounded[1], "name": self.label}
+        if self.mode == "points":
+            return {**trace, "mode": "markers", "marker": {"color": self.color, "size": 8}}
+        dash = {"line": "solid", "dashed": "dash"}[self.mode]
+        return {**trace, "mode": "lines", "line": {"color": self.color, "width": 2.2, "dash": dash}}
+
+
+Axis = tuple[str, tuple[float, float]]
+
+
+def slider_chart(
+    frames: Sequence[Sequence[Line]],
+    labels: Sequence[str],
+    title: str,
+    alt: str,
+    *,
+    x: Axis,
+    y: Axis,
+    name: str,
+) -> Slider:
+    """Put precomputed charts behind a slider; the axes stay, so that only the lines move.
+
+    Args:
+        frames: for each position of the slider its lines, of the same labels in the same order.
+            Numbers are kept to four significant digits.
+        labels: what each position is called, for example the dimension.
+        title: what the slider changes.
+        alt: what the drawing shows, in words.
+        x: the horizontal axis: its title and its (lowest, highest) value.
+        y: the vertical axis, likewise.
+        name: an identifier, unique on its page, that stays the same from run to run.
+
+    Raises:
+        ValueError: if labels do not match the frames, frames differ in their lines, or a line has
+            more x than y.
+    """
+    _matched("slider_chart", frames, labels)
+    if len({tuple(line.label for line in frame) for frame in frames}) > 1:
+        raise ValueError(
+            "slider_chart: the frames have different lines; give every frame the same labels "
+            "in the same order"
+        )
+    look = {"gridcolor": GRID, "zeroline": False, "fixedrange": True}
+    layout: dict[str, Any] = {
+        **CLEAR,
+        "height": 380,
+        "margin": {"l": 56, "r": 8, "t": 8, "b": 48},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        "xaxis": {**look, "title": {"text": x[0]}, "range": list(x[1])},
+        "yaxis": {**look, "title": {"text": y[0]}, "range": list(y[1])},
+    }
+    drawn = tuple(tuple(line._trace() for line in frame) for frame in frames)
+    return Slider(drawn, tuple(labels), layout, title, alt, name)

@@ -55,7 +55,37 @@ def test_plotly_accepts_both_forms_of_a_slider() -> None:
     assert bundle["text/plain"] == 'Two "images" <b>.'
 
 
+def chart(**changes: Any) -> figures.Slider:
+    frames = [
+        [
+            figures.Line([0, 1], [at, 1 / 3], "bound", mode="dashed"),
+            figures.Line([0.5], [at], "found", figures.COLORS["linf"], "points"),
+        ]
+        for at in (0.25, 0.75)
+    ]
+    given: dict[str, Any] = {
+        "frames": frames, "labels": ["2", "4"], "title": "dimension", "alt": "A line.",
+        "x": ("one risk", (0, 1)), "y": ("the other", (-1, 1)), "name": "lines",
+    }  # fmt: skip
+    return figures.slider_chart(**{**given, **changes})
+
+
+def test_a_chart_s_lines_move_and_its_axes_stay() -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(chart()._repr_mimebundle_()["application/vnd.plotly.v1+json"])
+    assert [frame.data[1].y for frame in figure.frames] == [(0.25,), (0.75,)]
+    assert figure.frames[0].data[0].y == (0.25, 0.3333)
+    assert figure.layout.xaxis.range == (0, 1)
+    assert figure.layout.yaxis.title.text == "the other"
+    assert figure.frames[0].data[1].marker.color == figures.COLORS["linf"]
+
+
+OTHER = [[figures.Line([0], [0], name)] for name in ("one", "another")]
 BAD = {
+    "other lines": (lambda: chart(frames=OTHER), "the same labels"),
+    "too few labels": (lambda: chart(labels=["2"]), "slider_chart: 1 labels for 2 frames"),
+    "ragged": (lambda: chart(frames=[[figures.Line([0, 1], [0], "r")]] * 2), "2 x for 1 y in 'r'"),
     "labels": (lambda: slider(labels=["one"]), "1 labels for 2 frames"),
     "panels": (lambda: slider(panels=["one"]), "for each panel"),
     "no frames": (lambda: slider(frames=[], labels=[]), "0 labels for 0 frames"),

@@ -9,7 +9,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const draw = () => {
       const ink = getComputedStyle(slider).color;
       const { l, r, t, b } = layout.margin;
-      const side = (plot.clientWidth - l - r) / frames[0].length;  // the panels are square
+      const panels = layout.meta?.square;  // images: as many square panels, side by side
+      const side = panels ? (plot.clientWidth - l - r) / panels : Infinity;
       const height = Math.min(layout.height, side + t + b);
       const drawing = { ...layout, height, font: { ...layout.font, color: ink } };
       const options = { responsive: true, displayModeBar: false };
