@@ -87,6 +87,8 @@ class Problem:
         y: (B,) int64.
         rng: the only source of randomness.
         stop: when an example may leave.
+        tally: (N,) int64, where each step of a search is counted for its examples; None for not.
+        rows: (B,) the places of the examples in the tally.
     """
 
     model: Model
@@ -94,10 +96,18 @@ class Problem:
     y: Tensor
     rng: torch.Generator
     stop: Stop = field(default_factory=Never)
+    tally: Tensor | None = None
+    rows: Tensor | None = None
 
     def take(self, rows: Tensor | slice) -> "Problem":
         """The same problem for some of its examples."""
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        places = None if self.rows is None else self.rows[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], rows=places)
+
+    def count_step(self) -> None:
+        """Add a step to the tally of the examples, if one is kept."""
+        if self.tally is not None and self.rows is not None:
+            self.tally[self.rows] += 1
 
 
 class Attack(ABC):
@@ -216,6 +226,7 @@ class Iterative(Attack):
         aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
         for k in range(self.steps):
             state = attack.advance(part, state, k)
+            part.count_step()
             stay = problem.stop.staying(state.best.reached, k)
             if stay is None:
                 continue

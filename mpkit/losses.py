@@ -28,8 +28,11 @@ class Loss(ABC):
         """Score logits (B, K) against labels (B,): (B,), larger is worse for the model."""
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Which examples are where the adversary wants them, here misclassified: (B,) bool."""
-        return logits.argmax(1) != y
+        """Which examples are where the adversary wants them, here misclassified: (B,) bool.
+
+        Logits with NaN are no answer, and count as wrong.
+        """
+        return (logits.argmax(1) != y) | logits.isnan().any(1)
 
     @abstractmethod
     def toward(self, target: Target) -> "Loss":

@@ -1,0 +1,222 @@
+"""Evaluation: every attack on every example that still stands, each success checked again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mpkit import trees
+from mpkit.checks import (
+    require_device,
+    require_fitting,
+    require_images,
+    require_labels,
+    require_positive,
+)
+from mpkit.engine import Attack, Found, OnceReached, Problem
+from mpkit.goals import Attacks, EachSet, Entry, Goal, named
+from mpkit.gradients import Model, evaluating, guard
+from mpkit.ledger import Ledger
+from mpkit.losses import CrossEntropy, Margin
+from mpkit.membership import located, verified
+from mpkit.memory import Batched
+from mpkit.progress import Quiet
+from mpkit.sheet import Sheet, Unit, opened
+from mpkit.threats import describe, parts
+
+
+class Watched(nn.Module):
+    """A network that counts the images it is asked about, and keeps NaN out of gradients.
+
+    Args:
+        model: any callable from images to logits.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.inner: Model = model
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's logits."""
+        self.forwards += len(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            self.backwards += len(x)
+            x.register_hook(torch.nan_to_num)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+def evaluate(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    attacks: Attacks,
+    rng: torch.Generator,
+    *,
+    goal: Goal | None = None,
+    batch: int = 256,
+    first: int = 0,
+    file: Path | None = None,
+    progress: Quiet | None = None,
+) -> Ledger:
+    """Attack every example with every attack that can still add something, and keep the books.
+
+    Examples go through all attacks batch by batch. A success is counted only when the network is
+    wrong on the image again, the image follows from its coordinate in float64, and the coordinate
+    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K); run in eval mode and left as it was.
+        x: (N, C, H, W) in [0, 1], float32 or float64.
+        y: (N,) int64.
+        attacks: attacks in the order in which they are run, by name if wanted, cheap ones first;
+            what ``standard`` gives.
+        rng: on the device of x; only one number is drawn, so that batches do not depend on each
+            other and a shard gives the same as the whole.
+        goal: which examples go on; EachSet() where not given.
+        batch: examples at a time, > 0; halved by itself where memory does not suffice.
+        first: place of the first example in its data set, a multiple of batch, for shards.
+        file: where the ledger is kept after every attack on every batch; if it is there from an
+            interrupted run it is gone on with, and the end is the same bit for bit.
+        progress: told of every attack on every batch.
+
+    Returns:
+        the ledger.
+
+    Raises:
+        OutsideSet: if an attack returns an example outside its set.
+        ValueError: if an argument is unfit, or the file belongs to another evaluation.
+    """
+    require_images(x)
+    require_labels(y, x)
+    require_device("rng", rng.device, x.device)
+    require_fitting(model, x)
+    require_positive("evaluate", batch=batch)
+    if first % batch:
+        raise ValueError(f"evaluate: first must be a multiple of batch ({batch}), got {first}")
+    entries = named(attacks)
+    for entry in entries:
+        entry.attack.set.check(x)
+    seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
+    goal = goal or EachSet()
+    facts = {
+        "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
+        "batch": batch,
+        "goal": repr(goal),
+        "model": fingerprint(model),
+        "seed": seed,
+    }
+    sheet = opened(file, entries, facts, x, y, first)
+    watched, told = Watched(model), progress or Quiet()
+    told.start(sheet.units, sheet.done)
+    try:
+        with evaluating(watched), torch.no_grad():
+            for unit in sheet.units_left():
+                watched.forwards = watched.backwards = 0
+                if unit.row == 0:
+                    _look_at_clean(sheet, unit, watched, x, y)
+                else:
+                    entry = entries[unit.row - 1]
+                    rows = _open_rows(sheet, unit, entry, goal)
+                    if len(rows):
+                        rng_of_unit = _generator(x, seed, entry.name, first // batch + unit.batch)
+                        _attack(sheet, unit, watched, x, y, entry, rows, rng_of_unit)
+                passes = torch.tensor([watched.forwards, watched.backwards])
+                sheet.ledger.images[unit.row] += passes
+                sheet.close_unit(file)
+                told.advance(1, sheet.note())
+    finally:
+        told.close()
+    return sheet.ledger
+
+
+def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, x: Tensor, y: Tensor) -> None:
+    """Fill the clean row for a batch."""
+    ledger, columns = sheet.ledger, unit.columns
+    wrong, margin, unfit = _answer(model, x[columns], y[columns])
+    ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
+    ledger.unfit[columns] = unfit
+    ledger.tried[0, columns] = True
+
+
+def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
+    """Places of the examples of a batch that the attack is run on: (n,) int64."""
+    ledger, columns = sheet.ledger, unit.columns
+    if entry.after is not None:
+        earlier = ledger.names.index(entry.after)
+        if not bool(ledger.broken[earlier, columns].any()):
+            return torch.empty(0, dtype=torch.int64)
+    broken = sheet.broken_by_set(columns)
+    mine = [ledger.sets.index(describe(part)) for part in parts(entry.attack.set)]
+    standing = goal.open(broken, broken[mine]) & ~ledger.broken[0, columns]
+    start: int = columns.start
+    return standing.nonzero().squeeze(1) + start
+
+
+def _attack(
+    sheet: Sheet,
+    unit: Unit,
+    model: Watched,
+    x: Tensor,
+    y: Tensor,
+    entry: Entry,
+    rows: Tensor,
+    rng: torch.Generator,
+) -> None:
+    """Run one attack on some examples, check what it claims, and enter it."""
+    ledger, row = sheet.ledger, unit.row
+    places = rows.to(x.device)
+    images, labels = x[places], y[places]
+    attack: Attack = trees.take(entry.attack, places)
+    tally = torch.zeros(len(rows), dtype=torch.int64, device=x.device)
+    guarded = guard(model, attack.classes, labels)
+    every = torch.arange(len(rows), device=x.device)
+    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every)
+    found = Batched(attack, sheet.batch).find(problem)
+    wrong, margin, unfit = _answer(model, found.image, labels)
+    if bool(wrong.any()):
+        claimed = wrong.nonzero().squeeze(1).to(x.device)
+        part = Found(*trees.take(tuple(found), claimed))
+        threat = trees.take(attack.set, claimed)
+        image, kept = verified(entry.name, threat, images[claimed], part)
+        again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
+        place = located(threat, part.z, len(claimed))
+        numbers = [ledger.sets.index(describe(one)) for one in parts(entry.attack.set)]
+        within = torch.tensor(numbers, dtype=torch.int8)[place]
+        counted = again & kept.cpu()
+        ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)
+        wrong[wrong.clone()] = counted
+    ledger.broken[row, rows], ledger.margin[row, rows] = wrong, margin
+    ledger.steps[row, rows] = tally.cpu().int()
+    ledger.tried[row, rows] = True
+    ledger.unfit[rows] |= unfit & wrong
+
+
+def _answer(model: Watched, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
+    logits = guard(model, 2, y)(images)
+    margin = Margin()(logits, y)
+    answers = (CrossEntropy().reached(logits, y), margin.float(), logits.isnan().any(1))
+    wrong, margin, unfit = (answer.cpu() for answer in answers)
+    return wrong, margin, unfit
+
+
+def _generator(x: Tensor, seed: int, name: str, batch: int) -> torch.Generator:
+    """Randomness of one attack on one batch, whatever ran before."""
+    content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
+    return torch.Generator(x.device).manual_seed(int.from_bytes(content[:7], "big"))
+
+
+def fingerprint(model: Model) -> str:
+    """A hash of a network's weights and buffers, or the name of another callable."""
+    if not isinstance(model, nn.Module):
+        return getattr(model, "__qualname__", type(model).__qualname__)
+    content = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in model.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return content.hexdigest()
