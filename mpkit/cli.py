@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mpkit import __version__
+from mpkit.commands_evaluate import evaluate
 
 PROBLEM = 1
 INTERRUPTED = 130
@@ -180,3 +181,6 @@ def data(name: str, download: bool, root: Path | None) -> None:
         size = "x".join(str(n) for n in images.shape)
         click.echo(f"{name} {split}: {len(images)} images {size}, {len(images.classes)} classes")
     click.echo(f"from: {library.where(name, root)}")
+
+
+main.add_command(evaluate)

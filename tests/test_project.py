@@ -15,8 +15,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpkit"
 ORDER = "geometry losses sets attacks search schemes models data train threats membership".split()
-ORDER += "ledger merging goals sheet suites evaluate theory results".split()
-ORDER += "looks sliders charts figures chapters execution rendering running cli".split()
+ORDER += "ledger merging goals sheet suites evaluate loading theory results".split()
+ORDER += "looks sliders charts figures reports chapters execution".split()
+ORDER += "rendering running commands_evaluate cli".split()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

@@ -1,0 +1,150 @@
+"""The command ``mpkit evaluate``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+import mpkit
+
+
+@click.command()
+@click.option(
+    "--model",
+    "spec",
+    required=True,
+    metavar="NAME",
+    help="small_cnn, paper_mnist, or package.module:factory of your own.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A safetensors file: a checkpoint of mpkit, or a plain state dict.",
+)
+@click.option(
+    "--data",
+    "dataset",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
+)
+@click.option(
+    "--threat",
+    "words",
+    default="usual",
+    show_default=True,
+    help="Such as 'linf:0.3 + l1:10 + l2:2 + rt:3px,30deg'; usual stands for the data set's own.",
+)
+@click.option(
+    "--budget",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="How hard the attacks try.",
+)
+@click.option(
+    "--goal",
+    type=click.Choice(["sets", "union"]),
+    default="sets",
+    show_default=True,
+    help="Accuracy in every set, or, cheaper, of the union only.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Test images, from the first on; 1000 give intervals of ± 3 points.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Images at a time; bounds the memory.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("evaluation"),
+    show_default=True,
+    help="Folder for ledger.safetensors, record.json and accuracy.png.",
+)
+def evaluate(
+    spec: str,
+    weights: Path | None,
+    dataset: str,
+    root: Path | None,
+    words: str,
+    budget: str,
+    goal: str,
+    points: int,
+    batch: int,
+    seed: int,
+    device: str,
+    output: Path,
+) -> None:
+    """Measure the robust accuracy of a network: in every set, and of their union.
+
+    The result is a ledger of which attack broke which image. An interrupted run, started again
+    with the same options, goes on where it stopped.
+
+    \b
+    Examples:
+      mpkit evaluate --model small_cnn --weights w.safetensors --budget quick
+      mpkit evaluate --model my_nets:resnet --weights w.safetensors --data cifar10 \\
+          --threat 'linf:8/255 + l2:0.5 + l1:12' --points 10000
+    """
+    import torch
+
+    from mpkit import data, evaluate, goals, loading, reports, results, sets, suites, threats
+    from mpkit.files import write_atomically
+    from mpkit.progress import Bar
+
+    images = data.load(dataset, "test", root).first(points)
+    usual = sets.Union(*sets.usual(dataset, images.shape).values())
+    threat = usual if words == "usual" else threats.parse_threat(words)
+    network = loading.load_model(spec, weights, images.shape, len(images.classes), device)
+    where = next((p.device for p in network.parameters()), torch.device("cpu"))
+    images = images.to(device=where)
+    begun = time.monotonic()
+    ledger = evaluate.evaluate(
+        network,
+        images.x,
+        images.y,
+        suites.standard(threat, budget, len(images.classes)),
+        torch.Generator(where).manual_seed(seed),
+        goal={"sets": goals.EachSet(), "union": goals.UnionOnly()}[goal],
+        batch=batch,
+        file=output / "ledger.safetensors",
+        progress=Bar("evaluating"),
+    )
+    parameters = {
+        "model": spec,
+        "weights": weights and weights.name,
+        "data": dataset,
+        "threat": threats.describe(threat),
+        "budget": budget,
+        "goal": goal,
+        "points": len(images),
+        "seed": seed,
+        "device": device,
+    }
+    code = Path(mpkit.__file__).parents[1]
+    record = results.provenance(parameters, code, time.monotonic() - begun, "evaluate")
+    results.write_record(output / "record.json", {**record, "ledger": reports.summary(ledger)})
+    picture = reports.figure(ledger)
+    write_atomically(
+        output / "accuracy.png", lambda file: picture.savefig(file, format="png", dpi=160)
+    )
+    click.echo(reports.table(ledger))
+    click.echo(f"\nledger, record and figure: {output}")
