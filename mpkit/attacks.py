@@ -1,5 +1,6 @@
 """The attacks on one set: frozen settings, called as ``attack(model, x, y, rng)``."""
 
+from mpkit.across import Across
 from mpkit.apgd import APGD
 from mpkit.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.engine import Attack, Found
@@ -14,6 +15,7 @@ __all__ = [
     "MSD",
     "PGD",
     "SLIDE",
+    "Across",
     "Attack",
     "Boundary",
     "Clean",

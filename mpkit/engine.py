@@ -89,6 +89,7 @@ class Problem:
         stop: when an example may leave.
         tally: (N,) int64, where each step of a search is counted for its examples; None for not.
         rows: (B,) the places of the examples in the tally.
+        donors: (M, C, H, W), images near which a search may begin; None for x itself.
     """
 
     model: Model
@@ -98,6 +99,7 @@ class Problem:
     stop: Stop = field(default_factory=Never)
     tally: Tensor | None = None
     rows: Tensor | None = None
+    donors: Tensor | None = None
 
     def take(self, rows: Tensor | slice) -> "Problem":
         """The same problem for some of its examples."""

@@ -175,7 +175,7 @@ def _attack(
     tally = torch.zeros(len(rows), dtype=torch.int64, device=x.device)
     guarded = guard(model, attack.classes, labels)
     every = torch.arange(len(rows), device=x.device)
-    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every)
+    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, x[unit.columns])
     found = Batched(attack, sheet.batch).find(problem)
     wrong, margin, unfit = _answer(model, found.image, labels)
     if bool(wrong.any()):

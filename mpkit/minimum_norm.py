@@ -14,6 +14,7 @@ from mpkit.geometry import unit_direction
 from mpkit.gradients import climb
 from mpkit.losses import Loss, Margin
 from mpkit.norms import positive
+from mpkit.pgd import Clean, Start
 from mpkit.sets import Ball
 
 
@@ -48,6 +49,7 @@ class FMN(Iterative):
             its gradient is the first guess of the distance.
         step: length of the first step in l_2, > 0; steps fall to a hundredth along a cosine.
         gain: relative change of the radius at the first step, in (0, 1); falls alike.
+        start: where to begin, inside of the ball or not: the image itself, or ``Across()``.
 
     Raises:
         ValueError: if a number is unfit.
@@ -60,16 +62,17 @@ class FMN(Iterative):
     loss: Loss = field(default_factory=Margin)
     step: float = 1.0
     gain: float = 0.05
+    start: Start = field(default_factory=Clean)
 
     def __post_init__(self) -> None:
         require_positive("FMN", steps=self.steps, step=self.step, gain=self.gain)
 
     def begin(self, problem: Problem) -> Approach:
-        """The image itself."""
-        x, z = problem.x, self.set.nothing(problem.x)
+        """The start, in a ball that just holds it."""
+        x, z = problem.x, self.start(self.set, problem)
         best = Best.none_yet(x, z)
         infinite = torch.full_like(best.score, torch.inf)
-        return Approach(z, torch.zeros_like(best.score), infinite, best)
+        return Approach(z, self.set.norm(z), infinite, best)
 
     def advance(self, problem: Problem, state: Approach, k: int) -> Approach:
         """Shrink the ball where the goal is reached, grow it elsewhere; step and project."""
@@ -90,8 +93,12 @@ class FMN(Iterative):
         return state._replace(z=z, radius=radius)
 
     def noted(self, state: Approach, here: Best) -> Approach:
-        """Keep the point if it breaks with a smaller norm, or nothing broke and it is better."""
+        """Keep the point if it breaks with a smaller norm, or nothing broke and it is better.
+
+        The goal counts as reached only within the set, so that no example leaves before that.
+        """
         norm = torch.where(here.reached, self.set.norm(here.z), torch.inf)
+        here = here._replace(reached=here.reached & self.set.fits(here.z, here.z))
         none = state.nearest.isinf() & norm.isinf()
         nearer = (norm < state.nearest) | (none & (here.score > state.best.score))
         best = trees.where(nearer, here, state.best)
