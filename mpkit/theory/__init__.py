@@ -7,6 +7,7 @@ Statements marked "ours" go beyond Tramèr and Boneh 2019.
 from mpkit.intervals import Estimate, mean_of, proportion
 from mpkit.theory.adversaries import (
     Adversary,
+    Erase,
     FlipStrong,
     FrankWolfe,
     Lie,
@@ -64,6 +65,7 @@ __all__ = [
     "AffineInBox",
     "BrightPixel",
     "Classifier",
+    "Erase",
     "Estimate",
     "FlipStrong",
     "Floor",

@@ -78,6 +78,26 @@ class Lie:
         return moved
 
 
+@dataclass(frozen=True)
+class Erase:
+    """Set x_0 to 0 and move every weak feature by ``amount`` against the label (ours).
+
+    With amount 1/d this costs 1 + 1 = 2 in l_1. The bit is gone, and what the weak features
+    still say is worth a risk of Φ(1/√d - α): the floor under R_1.
+
+    Args:
+        amount: how far, in the units of the features.
+    """
+
+    amount: float
+
+    def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The points (N, d + 1) with 0 first and amount · y taken from x_1..x_d."""
+        moved = ShiftWeak(self.amount)(f, x, y, rng)
+        moved[:, 0] = 0
+        return moved
+
+
 def swap(x: Tensor, j: Tensor) -> Tensor:
     """Exchange x_0 with x_j in every row.
 
