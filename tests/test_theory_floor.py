@@ -21,10 +21,12 @@ from mpkit.theory import (
     ShiftWeak,
     StrongBit,
     floor,
+    linear_risks,
     mean_of,
     measure,
     normal_cdf,
     proof_map_ends,
+    proportion,
     simple_classifiers,
     spread,
 )
@@ -192,3 +194,31 @@ def test_the_ends_of_the_proof_maps_by_simulation(model, seed):
     low, high = proof_map_ends(model)
     assert tally.risk("shift", LEVEL).holds(low)
     assert tally.risk("flip", LEVEL).holds(high)
+
+
+@drawn
+@given(st.integers(4, 10**6), st.floats(1, 3), st.floats(0.5, 1))
+def test_the_sharper_fourth_inequality(d, alpha, p):
+    """Of an exercise: it holds for linear rules, and s = 0 and s = 1/√d reach it at the ends."""
+    model, step = StrongBit(d, alpha, p), 1 / math.sqrt(d)
+    near, far = normal_cdf(step - alpha), normal_cdf(2 * step - alpha)
+    bound = (2 * p - 1) * near + 2 * (1 - p) * far
+    strong = torch.cat([torch.tensor([0, step]), torch.linspace(0, 3, 300)]).double()
+    other = linear_risks(model, strong, torch.zeros_like(strong)).other
+    assert bound >= floor(model).lines[3][2] - 1e-12
+    assert other.min() >= bound - 1e-12
+    assert other[:2].min() - bound <= 2 * step**2
+    for end, best in ((0.5, far), (1.0, near)):
+        exact = linear_risks(StrongBit(d, alpha, end), strong, torch.zeros_like(strong)).other
+        assert float(exact[:2].min()) == pytest.approx(best, abs=1e-7)
+
+
+def test_the_exercise_s_adversary_stays_in_its_ball_and_hides_the_bit():
+    rng = generator(3)
+    x, y = MODEL.sample(20_000, rng)
+    coin = torch.rand(len(y), generator=rng, dtype=torch.float64)
+    turned = (x[:, 0] == y) & (coin < (2 * MODEL.p - 1) / (2 * MODEL.p))
+    shifted = ShiftWeak(2 / MODEL.d)(None, x, y, rng)
+    moved = torch.where(turned[:, None], Lie()(None, x, y, rng), shifted)
+    assert (moved - x).abs().sum(dim=1).max() <= 2 + 1e-12
+    assert proportion(moved[:, 0] == y, 0.999).holds(0.5)
