@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpkit.intervals import Estimate
 from mpkit.looks import INK, LABELS, LOOKS, Look, style
+from mpkit.sliders import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,3 +135,58 @@ def bars_with_intervals(
         _percent(ax)
         if len(keys) > 1:
             ax.figure.legend(loc="outside upper center", ncols=len(keys) if len(keys) <= 4 else 3)
+
+
+def changes_with_intervals(ax: Axes, changes: Mapping[str, Mapping[str, Estimate]]) -> None:
+    """Draw what each of several changes does, one row for each, with its interval around a point.
+
+    Args:
+        ax: where to draw.
+        changes: for each key of `LOOKS` the same rows, in order from the top: a difference of
+            accuracies as a fraction in [-1, 1], with its interval.
+
+    Raises:
+        ValueError: for a key that `LOOKS` does not have.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    rows = list(next(iter(changes.values())))
+    with style():
+        ax.axvline(0, color=INK, linewidth=1)
+        for lift, (key, estimates) in zip(_slots(len(changes)), changes.items(), strict=True):
+            look = _look(key)
+            values, ends = _ends([estimates[row] for row in rows])
+            spread = None if ends is None else np.abs(ends.T - values)
+            at = lift - np.arange(len(rows))
+            named: dict[str, Any] = {"color": look.color, "label": look.label}
+            ax.errorbar(values, at, xerr=spread, fmt=look.marker, capsize=3, **named)
+        ax.set_yticks([-place for place in range(len(rows))], rows)
+        ax.set(ylim=(0.5 - len(rows), 0.5), xlabel="change in accuracy")
+        ax.grid(visible=True, axis="x")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}%"))
+        if len(changes) > 1:
+            ax.figure.legend(loc="outside upper center", ncols=len(changes))
+
+
+def _slots(n: int) -> NDArray[Any]:
+    """Give n places around zero, from the top."""
+    return (np.arange(n)[::-1] - (n - 1) / 2) * 0.6 / max(n, 2)
+
+
+def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
+    """Draw the lines of a `slider_chart` in a figure that stands still.
+
+    Args:
+        ax: where to draw.
+        lines: in the order of the legend.
+    """
+    forms: dict[str, dict[str, Any]] = {
+        "line": {"linestyle": "-", "marker": "o", "markersize": 4},
+        "dashed": {"linestyle": "--"},
+        "points": {"linestyle": "none", "marker": "o"},
+    }
+    with style():
+        for line in lines:
+            ax.plot(line.x, line.y, color=line.color, label=line.label, **forms[line.mode])
+        if len(lines) > 1:
+            ax.legend()

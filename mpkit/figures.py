@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpkit.charts import accuracy_curves, bars_with_intervals, numbers, unit_balls
+from mpkit.charts import (
+    accuracy_curves,
+    bars_with_intervals,
+    changes_with_intervals,
+    draw_lines,
+    numbers,
+    unit_balls,
+)
 from mpkit.looks import COLORS, INK, LABELS, LOOKS, WIDTH, Look, canvas, style
 from mpkit.sliders import Line, Slider, slider_chart, slider_figure
 
@@ -32,6 +39,8 @@ __all__ = [
     "accuracy_curves",
     "bars_with_intervals",
     "canvas",
+    "changes_with_intervals",
+    "draw_lines",
     "show_images",
     "show_perturbations",
     "slider_chart",

@@ -237,6 +237,30 @@ def test_bars_keep_their_values_and_their_intervals() -> None:
     np.testing.assert_allclose(segments, [[0.85, 0.95], [0.05, 0.2]])
 
 
+def test_changes_stand_at_their_values_with_their_intervals() -> None:
+    _, ax = figures.canvas()
+    rows = {"a slip": Estimate(0.1, 0.05, 0.2), "none": Estimate(0, -0.01, 0.02)}
+    figures.changes_with_intervals(ax, {"l1": rows, "clean": rows})
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(rows)
+    across = [bars.get_segments() for bars in ax.collections]
+    for segments in across:
+        ends = np.asarray(segments)[:, :, 0]
+        np.testing.assert_allclose(ends, [[0.05, 0.2], [-0.01, 0.02]], atol=1e-15)
+    assert (np.asarray(across[0])[:, 0, 1] > np.asarray(across[1])[:, 0, 1]).all()
+
+
+def test_lines_of_a_slider_can_stand_still() -> None:
+    _, ax = figures.canvas()
+    lines = [
+        figures.Line([1, 2], [3.0, 4.0], "a", figures.COLORS["l1"]),
+        figures.Line([1], [2.0], "b", mode="points"),
+    ]
+    figures.draw_lines(ax, lines)
+    assert [list(line.get_ydata()) for line in ax.lines] == [[3.0, 4.0], [2.0]]
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "None"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
 BAD = {
     "image": (lambda: figures.show_images([[digits(2, 8, 8)]]), "shape"),
     "ragged": (lambda: figures.show_images([[digits(8, 8)], []]), "one length"),
