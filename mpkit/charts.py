@@ -161,11 +161,17 @@ def changes_with_intervals(ax: Axes, changes: Mapping[str, Mapping[str, Estimate
             named: dict[str, Any] = {"color": look.color, "label": look.label}
             ax.errorbar(values, at, xerr=spread, fmt=look.marker, capsize=3, **named)
         ax.set_yticks([-place for place in range(len(rows))], rows)
-        ax.set(ylim=(0.5 - len(rows), 0.5), xlabel="change in accuracy")
+        ax.set(ylim=(0.5 - len(rows), 0.5), xlabel="change in accuracy (points)")
         ax.grid(visible=True, axis="x")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}%"))
+        ax.xaxis.set_major_formatter(FuncFormatter(_points))
         if len(changes) > 1:
             ax.figure.legend(loc="outside upper center", ncols=len(changes))
+
+
+def _points(value: float, _: Any) -> str:
+    """Give a difference in points, with a sign that is one."""
+    sign = {-1: "\N{MINUS SIGN}", 0: "", 1: "+"}[int(np.sign(round(1000 * value)))]
+    return f"{sign}{abs(100 * value):.3g}"
 
 
 def _slots(n: int) -> NDArray[Any]:

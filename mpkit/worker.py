@@ -62,8 +62,22 @@ def scrub(notebook: Any) -> None:
         )
         for output in cell.get("outputs", []):
             output.get("metadata", {}).pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = merged(cell.outputs)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
+
+
+def merged(outputs: list[Any]) -> list[Any]:
+    """Join what was printed in one go: where a kernel cuts a stream depends on the moment."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def unfinished(notebook: Any) -> int | None:

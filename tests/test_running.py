@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 from click.testing import CliRunner
 from toybook import mpkit, start, toy_book
 
+from mpkit import worker
 from mpkit.cli import main
 
 COUNT = (
@@ -193,6 +195,22 @@ def test_a_book_that_does_not_build_keeps_the_earlier_one(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "nosuch" in done.stderr
     assert "Nothing here" in (root / "_build" / "html" / "book" / "index.html").read_text()
+
+
+def test_a_stream_that_was_cut_is_whole_again() -> None:
+    """Two equal runs may cut what a cell prints at different places."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)")])
+    stream = nbformat.v4.new_output
+    notebook.cells[0].outputs = [
+        stream("stream", name="stdout", text="a\n"),
+        stream("stream", name="stdout", text="b\n"),
+        stream("display_data", data={"text/plain": "c"}),
+        stream("stream", name="stdout", text="d\n"),
+        stream("stream", name="stderr", text="e\n"),
+    ]
+    worker.scrub(notebook)
+    texts = [output.get("text") for output in notebook.cells[0].outputs]
+    assert texts == ["a\nb\n", None, "d\n", "e\n"]
 
 
 def test_refresh_twice_changes_nothing(tmp_path: Path) -> None:
