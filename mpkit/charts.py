@@ -182,17 +182,21 @@ def _slots(n: int) -> NDArray[Any]:
 def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
     """Draw the lines of a `slider_chart` in a figure that stands still.
 
+    A line of at most a dozen points shows them.
+
     Args:
         ax: where to draw.
         lines: in the order of the legend.
     """
     forms: dict[str, dict[str, Any]] = {
-        "line": {"linestyle": "-", "marker": "o", "markersize": 4},
+        "line": {"linestyle": "-", "markersize": 4},
         "dashed": {"linestyle": "--"},
         "points": {"linestyle": "none", "marker": "o"},
     }
     with style():
         for line in lines:
-            ax.plot(line.x, line.y, color=line.color, label=line.label, **forms[line.mode])
+            few = {"marker": "o"} if line.mode == "line" and len(line.x) <= 12 else {}
+            named = {"color": line.color, "label": line.label}
+            ax.plot(line.x, line.y, **named, **few, **forms[line.mode])
         if len(lines) > 1:
             ax.legend()
