@@ -195,8 +195,10 @@ def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
     }
     with style():
         for line in lines:
-            few = {"marker": "o"} if line.mode == "line" and len(line.x) <= 12 else {}
-            named = {"color": line.color, "label": line.label}
+            few: dict[str, Any] = (
+                {"marker": "o"} if line.mode == "line" and len(line.x) <= 12 else {}
+            )
+            named: dict[str, Any] = {"color": line.color, "label": line.label}
             ax.plot(line.x, line.y, **named, **few, **forms[line.mode])
         if len(lines) > 1:
             ax.legend()

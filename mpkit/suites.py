@@ -13,7 +13,7 @@ from mpkit.goals import Entry
 from mpkit.losses import DLR, CrossEntropy, Loss, Margin
 from mpkit.perturbation import PerturbationSet
 from mpkit.search import AffinePGD, Grid, MultiTargeted, Restarts, SpatialPGD, Worst, WorstOfK
-from mpkit.sets import Affine, Ball, Blend, RotationTranslation
+from mpkit.sets import L1, Affine, Ball, Blend, Linf, RotationTranslation
 from mpkit.threats import describe, parts
 
 
@@ -107,11 +107,17 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
         ("pgd", PGD(threat, max(10, steps // 5), loss=Margin(), schedule=Falling(0.01))),
         ("across", near),
         ("apgd-ce", APGD(threat, steps, CrossEntropy())),
-        ("across-more", far),
-        ("apgd-dlr", APGD(threat, steps, ratio)),
     ]
+    if isinstance(threat, Linf):
+        climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
+        aim = APGD(threat, max(2, steps // 2), aimed)
+    else:  # borders help most where steps are few and long
+        climbs += [("across-more", far), ("apgd-dlr", APGD(threat, steps, ratio))]
+        aim = APGD(threat, steps if isinstance(threat, L1) else max(2, steps // 2), aimed)
+    if isinstance(threat, L1):  # luck weighs most here: longer and again
+        climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 2)))
     if classes > 2:
-        climbs.append(("apgd-t", MultiTargeted(APGD(threat, steps, aimed), budget.targets)))
+        climbs.append(("apgd-t", MultiTargeted(aim, budget.targets)))
     if budget.restarts > 1:
         climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
     probe = f"square {name}"

@@ -23,7 +23,7 @@ from mpkit.progress import Quiet
 from mpkit.search import Restarts, Worst
 from mpkit.sets import L1, L2, Linf, PerturbationSet, Union
 from mpkit.suites import BUDGETS, Budget, standard
-from mpkit.threats import parse_threat
+from mpkit.threats import describe, parse_threat, parts
 
 THREAT = "linf:0.1 + l2:0.3 + l1:0.6"
 ATTACKS = {
@@ -220,8 +220,8 @@ def test_standard_covers_every_set_and_goes_deep_only_after_its_probe() -> None:
     threat = parse_threat(THREAT + " + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
     for budget in BUDGETS:
         suite = standard(threat, budget)
-        covered = {type(entry.attack.set) for entry in suite}
-        assert covered == {type(one) for one in threat.sets}
+        covered = {describe(part) for entry in suite for part in parts(entry.attack.set)}
+        assert covered == {describe(one) for one in threat.sets}
         deep = [entry for entry in suite if entry.after]
         assert [entry.after for entry in deep] == [
             entry.name.replace("-deep", "") for entry in deep
