@@ -195,10 +195,9 @@ def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
     }
     with style():
         for line in lines:
-            few: dict[str, Any] = (
-                {"marker": "o"} if line.mode == "line" and len(line.x) <= 12 else {}
-            )
-            named: dict[str, Any] = {"color": line.color, "label": line.label}
-            ax.plot(line.x, line.y, **named, **few, **forms[line.mode])
+            form = {"color": line.color, "label": line.label, **forms[line.mode]}
+            if line.mode == "line" and len(line.x) <= 12:
+                form["marker"] = "o"
+            ax.plot(line.x, line.y, **form)
         if len(lines) > 1:
             ax.legend()
