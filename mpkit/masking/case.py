@@ -1,0 +1,98 @@
+"""What all examinations of one model share: the model made safe, its images, what was prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.checks import require_positive
+from mpkit.engine import Attack
+from mpkit.norms import pick
+from mpkit.gradients import Model
+from mpkit.masking.bypass import Bypass
+from mpkit.masking.surrogate import Lesson
+from mpkit.masking.tame import Judged, Tame, judge
+
+
+Result = tuple[Tensor, Judged]
+"""The images that an attack found (B, C, H, W), and the model's own judgement of them."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the doctor tries; cost grows in proportion.
+
+    Args:
+        steps: gradients of each first-order attack.
+        queries: forward passes of the blind search.
+        estimates: steps of the search along averaged finite differences.
+        directions: Gaussian directions of each of them.
+        draws: calls that are averaged for a random model, or over noise on the image.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    steps: int = 40
+    queries: int = 400
+    estimates: int = 24
+    directions: int = 48
+    draws: int = 8
+
+    def __post_init__(self) -> None:
+        require_positive("Effort", **vars(self))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model on the sickbed.
+
+    Args:
+        model: the model as it was given, as a module.
+        tame: the same, never without a finite gradient.
+        x: (B, C, H, W), images that it gets right.
+        y: (B,) their labels.
+        rng: the only source of randomness.
+        effort: how long to try.
+        draws: how often a judgement asks: 1, or more for a random model.
+        bypass: the model with a detour for gradients, if one was found.
+        surrogate: a plain network to attack in its stead, if there is one.
+        lesson: what the surrogate goes on learning from, if it imitates.
+    """
+
+    model: Model
+    tame: Tame
+    x: Tensor
+    y: Tensor
+    rng: torch.Generator
+    effort: Effort
+    draws: int = 1
+    bypass: Bypass | None = None
+    surrogate: nn.Module | None = None
+    lesson: Lesson | None = None
+
+    def take(self, rows: Tensor) -> Case:
+        """The same model with some of the images."""
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
+    def judge(self, image: Tensor) -> Judged:
+        """What the model as it was given makes of images, one for each of the case."""
+        return judge(self.model, image, self.y, self.draws)
+
+    def reach(self, attack: Attack, model: Model | None = None) -> Result:
+        """Run an attack on the tame model, or on another in its stead, and judge what it found."""
+        image = attack(model or self.tame, self.x, self.y, self.rng).image
+        return image, self.judge(image)
+
+
+def worst(results: Sequence[Result]) -> Result:
+    """Image by image the worst of several results: a wrong answer first, then the margin."""
+    (image, (margin, wrong)), *others = results
+    for other, (higher, broken) in others:
+        better = (broken & ~wrong) | ((broken == wrong) & (higher > margin))
+        image = pick(better.view(-1, 1, 1, 1), other, image)
+        margin, wrong = torch.where(better, higher, margin), wrong | broken
+    return image, Judged(margin, wrong)

@@ -1,0 +1,122 @@
+"""Accuracy against steps, step length and radius, and the loss along two directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpkit import geometry
+from mpkit.attacks import APGD, PGD, Falling
+from mpkit.gradients import Model, climb, evaluating, guard
+from mpkit.intervals import proportion
+from mpkit.losses import CrossEntropy, Margin
+from mpkit.masking.case import Case, worst
+from mpkit.masking.report import Evidence, Weight
+from mpkit.masking.tame import LARGE, Tame
+from mpkit.sets import L1, L2, Ball, Linf
+
+FACTORS = (2.0, 4.0)
+"""Multiples of the radius looked at on the way to a ball that holds every image."""
+
+
+def curves(case: Case, ball: Ball) -> list[Evidence]:
+    """All curves of one set."""
+    return [_effort(case, ball), _growth(case, ball), _slope(case, ball)]
+
+
+def everything(ball: Ball, x: Tensor) -> Ball:
+    """The ball of the same kind that holds every image of the shape of x (B, C, H, W)."""
+    size = x[0].numel()
+    radius = {Linf: 1.0, L2: size**0.5, L1: float(size)}[type(ball)]
+    return type(ball)(radius)
+
+
+def _effort(case: Case, ball: Ball) -> Evidence:
+    """More steps, and other step lengths: both should change little."""
+    shrink, base = Falling(0.05), case.effort.steps // 2 + 1
+    standard = PGD(ball, base, loss=Margin(), schedule=shrink)
+    rate = {"standard": case.reach(standard)[1].wrong}
+    rate["4x steps"] = case.reach(PGD(ball, 4 * base, loss=Margin(), schedule=shrink))[1].wrong
+    for name, factor in (("step / 4", 0.25), ("step x 4", 4.0)):
+        step = factor * 2.5 * float(torch.as_tensor(ball.eps).max()) / base
+        attack = PGD(ball, base, step, loss=Margin(), schedule=shrink)
+        rate[name] = case.reach(attack)[1].wrong
+    words = ", ".join(f"{name} {1 - float(w.double().mean()):.0%}" for name, w in rate.items())
+    more = max(int(w.sum()) for w in rate.values()) - int(rate["standard"].sum())
+    weight = Weight.SIGN if more >= max(3, 0.15 * len(case.x)) else Weight.FINE
+    advice = "The attack had not settled: take more steps and try step lengths."
+    finding = f"accuracy under PGD, {base} steps: {words}"
+    return Evidence("steps and step length", finding, weight, advice if weight else "")
+
+
+def _growth(case: Case, ball: Ball) -> Evidence:
+    """Accuracy as the ball grows until it holds every image, where no model can be right."""
+    all_of_it = everything(ball, case.x)
+    rates = []
+    for one in (*(ball.scaled(factor) for factor in FACTORS), all_of_it):
+        attacks = (
+            APGD(one, case.effort.steps, CrossEntropy()),
+            APGD(one, case.effort.steps, Margin()),
+        )
+        rates.append(~worst([case.reach(attack) for attack in attacks])[1].wrong)
+    left = proportion(rates[-1])
+    names = [*(f"{factor:g}x" for factor in FACTORS), "every image"]
+    words = ", ".join(
+        f"{name} {float(rate.double().mean()):.0%}" for name, rate in zip(names, rates, strict=True)
+    )
+    answers = case.y.unique()
+    possible = len(answers) > 1
+    weight = Weight.PROOF if possible and left.low > 0.2 else Weight.FINE
+    weight = Weight.SIGN if possible and 0.05 < left.low <= 0.2 else weight
+    finding = f"accuracy under Auto-PGD at radius {words}"
+    if weight:
+        finding += "; where every image is allowed an image of another class is too, and no "
+        finding += "model can be right"
+    advice = "The attack fails where success is certain: mend it before believing its accuracy."
+    return Evidence("growing radius", finding, weight, advice if weight else "", left)
+
+
+def _slope(case: Case, ball: Ball) -> Evidence:
+    """Whether a step along the gradient hurts more than a step of the same length anywhere."""
+    lines = landscape(case.tame, case.x, case.y, ball, case.rng, points=3)
+    up, random = (line[:, 1:].amax(1) - line[:, 0] for line in lines)
+    worse = up <= random
+    rate = proportion(worse)
+    weight = Weight.SIGN if rate.low > 0.25 else Weight.FINE
+    finding = f"for {rate.value:.0%} a step along the gradient does not raise the margin more "
+    finding += "than a random one"
+    advice = "Gradients do not point uphill: use attacks that do not need them."
+    return Evidence("loss landscape", finding, weight, advice if weight else "", rate)
+
+
+def landscape(
+    model: Model, x: Tensor, y: Tensor, ball: Ball, rng: torch.Generator, points: int = 21
+) -> tuple[Tensor, Tensor]:
+    """The margin along the steepest direction of the gradient, and along a random one.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) int64.
+        ball: the far end of a line is a point of its sphere, brought into ball ∩ box.
+        rng: draws the random directions.
+        points: points of each line, ends included, at least 2.
+
+    Returns: two tensors (B, points) of margins, from the image to the far end.
+    """
+    tame = Tame(model)
+    with evaluating(tame), torch.no_grad():
+        seen = climb(guard(tame, 2, y), Margin(), x, y)
+        noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+        if isinstance(ball, L1):
+            noise = noise.sign() * noise.abs().pow(4)
+        step = ball.stride(x, seen.gradient, geometry.per_row(ball.eps, x))
+        far = noise / geometry.per_row(ball.norm(noise), x) * geometry.per_row(ball.eps, x)
+        if isinstance(ball, Linf):
+            far = ball.eps * noise.sign()
+        lines = []
+        for end in (ball.project(x, step), ball.project(x, far)):
+            shares = torch.linspace(0, 1, points, dtype=x.dtype, device=x.device)
+            margins = [Margin()(tame(x + share * end), y) for share in shares]
+            lines.append(torch.stack(margins, 1).clamp(-LARGE, LARGE))
+    return lines[0], lines[1]

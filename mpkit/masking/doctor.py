@@ -1,0 +1,94 @@
+"""The doctor: everything that can be asked of a model about its gradients, in one call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.checks import require_device, require_fitting, require_images, require_labels
+from mpkit.gradients import Model
+from mpkit.masking import probes
+from mpkit.masking.bypass import find_bypass
+from mpkit.masking.case import Case, Effort
+from mpkit.masking.examine import examine
+from mpkit.masking.report import Report, SetReport, Weight
+from mpkit.masking.surrogate import imitate
+from mpkit.masking.tame import Tame, judge
+from mpkit.perturbation import PerturbationSet
+from mpkit.threats import describe, kind, parts
+
+LEAST = 10
+"""With fewer images that a model gets right, there is nothing to be said."""
+
+
+def diagnose(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: PerturbationSet,
+    rng: torch.Generator,
+    effort: Effort | None = None,
+    surrogate: nn.Module | None = None,
+) -> Report:
+    """Look for gradient masking: robustness that gradient attacks see and others do not.
+
+    The verdict rests on contests on the same images: attacks that need no true gradient, and
+    remedies made for one way of hiding it, against the first-order attacks run once more. A model
+    is called masked if one of them breaks significantly more, or raises the margin further on
+    most images; if its answers depend on chance or on batch-mates; or if gradients fail where the
+    set holds every image. Everything else that is unusual makes it suspicious, no more.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K); run in eval mode, and left as it was.
+        x: (B, C, H, W), float32 or float64, in [0, 1]; 100 to 200 images do well.
+        y: (B,) int64 labels.
+        threat: a perturbation set, or a union of some.
+        rng: a generator on the device of x.
+        effort: how long to try; None for the usual.
+        surrogate: a plain network for the same task, to transfer attacks from; without one a
+            small network learns to imitate the model's answers.
+
+    Raises:
+        ValueError: an argument is unfit, or the model is right on too few images.
+    """
+    effort = effort or Effort()
+    require_images(x)
+    require_labels(y, x)
+    require_device("rng", rng.device, x.device)
+    require_fitting(model, x)
+    threat.check(x)
+    answers = probes.randomness(model, x)
+    draws = 2 * effort.draws if answers.weight else 1
+    right = ~judge(model, x, y, draws).wrong
+    if int(right.sum()) < LEAST:
+        raise ValueError(
+            f"diagnose: the model is right on {int(right.sum())} of {len(x)} images, at least "
+            f"{LEAST} are needed; give more images, or check labels and pixel range"
+        )
+    x, y, points = x[right], y[right], len(x)
+    general = [answers, *([] if answers.weight else [probes.company(model, x)])]
+    near = (x + 0.02 * torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)).clamp(
+        0, 1
+    )
+    general += probes.presence(model, near, y) + probes.truth(model, near, y, rng)
+    case = _prepare(Case(model, Tame(model), x, y, rng, effort, draws, surrogate=surrogate))
+    sets: dict[str, SetReport] = {}
+    for part in parts(threat):
+        name = kind(describe(part))
+        label = name if name not in sets else describe(part)
+        found = examine(part, case)
+        sets[label] = SetReport(part, found.evidence, found.accuracy, tuple(general))
+    return Report(points, len(x), tuple(general), sets)
+
+
+def _prepare(case: Case) -> Case:
+    """Look for a detour and, where no surrogate was given, train one."""
+    from dataclasses import replace
+
+    bypass = find_bypass(case.model, case.x[: max(2, min(len(case.x), 64))], case.rng)
+    if case.surrogate is not None:
+        return replace(case, bypass=bypass)
+    taught = imitate(case.tame, case.x, case.rng)
+    if taught is None:
+        return replace(case, bypass=bypass)
+    return replace(case, bypass=bypass, surrogate=taught[0], lesson=taught[1])

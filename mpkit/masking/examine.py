@@ -1,0 +1,164 @@
+"""The examination of one perturbation set: contests and curves, and what they weigh."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks import APGD
+from mpkit.intervals import proportion
+from mpkit.losses import CrossEntropy, Margin
+from mpkit.masking.attackers import FIRST_ORDER, Remedy, first_order, remedies
+from mpkit.masking.case import Case, Result, worst
+from mpkit.masking.contests import Contest
+from mpkit.masking.curves import curves
+from mpkit.masking.probes import raw_slope
+from mpkit.masking.report import Evidence, SetReport, Weight
+from mpkit.masking.surrogate import Lesson
+from mpkit.perturbation import PerturbationSet
+from mpkit.search import Grid, WorstOfK
+from mpkit.sets import Ball, RotationTranslation
+
+FEW = 5
+"""With fewer examples than this there is no contest."""
+
+
+@singledispatch
+def examine(threat: PerturbationSet, case: Case) -> SetReport:
+    """Examine a model under one set; sets without gradients are searched blindly anyway.
+
+    Args:
+        threat: what the adversary may do.
+        case: the model and the images it gets right, at least one.
+    """
+    blind = case.reach(WorstOfK(threat, case.effort.queries, Margin()))
+    return _searched(threat, case, blind)
+
+
+@examine.register
+def _(threat: RotationTranslation, case: Case) -> SetReport:
+    return _searched(threat, case, case.reach(Grid(threat, 5, 15, loss=Margin())))
+
+
+@examine.register
+def _(threat: Ball, case: Case) -> SetReport:
+    first = first_order(case, threat)
+    evidence = [*_randomness(case, first), *_company(case, first), _vanishing(case, threat)]
+    standing = (~first[1].wrong).nonzero().squeeze(1)
+    everything = first[1].wrong.clone()
+    if len(standing) >= FEW:
+        part = case.take(standing)
+        control = first_order(part, threat)[1]
+        clean = part.judge(part.x)
+        everything[standing] |= control.wrong
+        for remedy in remedies(part, threat):
+            reached = _apply(remedy, part)[1]
+            everything[standing] |= reached.wrong
+            names = (remedy.name, FIRST_ORDER)
+            contest = Contest.between(names, len(case.x), clean, control, reached)
+            evidence.append(_weigh(contest, remedy.advice))
+    evidence += curves(case, threat)
+    found = {"first-order": proportion(~first[1].wrong), "everything": proportion(~everything)}
+    return SetReport(threat, tuple(evidence), found)
+
+
+def _apply(remedy: Remedy, case: Case) -> Result:
+    """Run a remedy; a surrogate that imitates learns from its own attempts and tries again."""
+    results = [case.reach(attack, remedy.model) for attack in remedy.attacks]
+    if remedy.name.startswith("transfer") and case.lesson is not None:
+        for _ in range(2):
+            _learn(case, case.lesson, [image for image, _ in results])
+            results += [case.reach(attack, remedy.model) for attack in remedy.attacks]
+    return worst(results)
+
+
+def _learn(case: Case, lesson: Lesson, images: list[Tensor]) -> None:
+    assert case.surrogate is not None
+    lesson.add(torch.cat(images))
+    lesson.teach(case.surrogate, 4)
+
+
+def _weigh(contest: Contest, advice: str) -> Evidence:
+    """What a contest says: a challenger that wins proves that gradients mislead."""
+    weight = Weight.PROOF if contest.won else Weight.FINE
+    name = contest.challenger.split(",")[0]
+    return Evidence(name, contest.words(), weight, advice if contest.won else "")
+
+
+def _vanishing(case: Case, ball: Ball) -> Evidence:
+    """Whether cross-entropy fails where the margin succeeds, and because its gradient is zero."""
+    losses = (CrossEntropy(), Margin())
+    reached = [case.reach(APGD(ball, case.effort.steps, loss))[1] for loss in losses]
+    clean = case.judge(case.x)
+    names = ("the margin loss", "cross-entropy")
+    contest = Contest.between(names, len(case.x), clean, *reached)
+    zero = [
+        (raw_slope(case.model, loss, case.x, case.y).gradient.flatten(1) == 0).all(1)
+        for loss in losses
+    ]
+    blind = zero[0] & ~zero[1]
+    finding = f"{contest.words()}; only the gradient of cross-entropy is zero for "
+    finding += f"{float(blind.double().mean()):.0%}"
+    proof = contest.breaks and float(blind.double().mean()) >= 0.1
+    sign = contest.gained - contest.lost >= 0.15 * len(case.x)
+    weight = Weight.PROOF if proof else Weight.SIGN if sign else Weight.FINE
+    advice = "Attack the margin or the logits ratio, or divide the logits by a temperature."
+    return Evidence(
+        "cross-entropy against margin", finding, weight, advice if weight else "", proportion(blind)
+    )
+
+
+def _randomness(case: Case, first: Result) -> list[Evidence]:
+    """For a random model: whether an attack's success is still one when it is judged afresh."""
+    if case.draws == 1:
+        return []
+    image, judged = first
+    again = [(case.tame(image).argmax(1) != case.y) for _ in range(case.draws)]
+    share = torch.stack(again).double().mean(0)
+    torn = (share > 0) & (share < 1)
+    proof = int(torn.sum()) >= max(3, 0.05 * len(torn))
+    finding = f"asked again, the verdict on {float(torn.double().mean()):.0%} of the attacked "
+    finding += "images is not always the same"
+    advice = "Report the mean over fresh draws, and attack the mean logits (EOT)."
+    weight = Weight.PROOF if proof else Weight.FINE
+    return [
+        Evidence("repeated judgement", finding, weight, advice if proof else "", proportion(torn))
+    ]
+
+
+@torch.no_grad()
+def _company(case: Case, first: Result) -> list[Evidence]:
+    """Whether an attacked image stays what it is when its batch-mates are clean images."""
+    if case.draws > 1 or len(case.x) < FEW:
+        return []
+    image, judged = first
+    wrong = torch.empty_like(judged.wrong)
+    for rows in torch.arange(len(image), device=image.device).split(max(1, len(image) // 8)):
+        mixed = case.x.clone()
+        mixed[rows] = image[rows]
+        wrong[rows] = case.judge(mixed).wrong[rows]
+    changed = wrong != judged.wrong
+    proof = int(changed.sum()) >= max(3, 0.05 * len(changed))
+    finding = f"among clean images, {float(changed.double().mean()):.0%} of the attacked images "
+    finding += "are judged otherwise"
+    advice = "Fix the statistics of normalization layers (eval mode)."
+    weight = Weight.PROOF if proof else Weight.FINE
+    return [
+        Evidence("attacked batch-mates", finding, weight, advice if proof else "",
+                 proportion(changed))
+    ]  # fmt: skip
+
+
+def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
+    """A set that is searched without gradients: nothing to hide, but randomness still misleads."""
+    again = case.reach(WorstOfK(threat, case.effort.queries // 2, Margin()))
+    both = found[1].wrong | again[1].wrong
+    evidence = [
+        *_randomness(case, found),
+        *_company(case, found),
+        Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
+    ]
+    rates = {"first-order": proportion(~found[1].wrong), "everything": proportion(~both)}
+    return SetReport(threat, tuple(evidence), rates)

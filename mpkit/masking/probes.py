@@ -1,0 +1,182 @@
+"""Indicators that need no attack: is the model a function of the image, is its gradient true?"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.gradients import Model, evaluating
+from mpkit.intervals import proportion
+from mpkit.losses import CrossEntropy, Loss, Margin
+from mpkit.masking.report import Evidence, Weight
+from mpkit.masking.tame import Connected
+
+DRAWS = 8
+"""How often a random model is asked."""
+
+
+class Slope(NamedTuple):
+    """Logits (B, K) and the gradient (B, C, H, W) of a loss as the model gives it."""
+
+    logits: Tensor
+    gradient: Tensor
+
+
+def raw_slope(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Slope:
+    """The gradient just as the model gives it, NaN and all; zero where there is none."""
+    with evaluating(model), torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        logits = Connected(model)(leaf)
+        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), leaf)
+    return Slope(logits.detach(), gradient)
+
+
+def share(which: Tensor) -> tuple[str, Weight]:
+    """A share (B,) bool in words; it is a sign of something from one example in ten on."""
+    rate = float(which.double().mean())
+    return f"{rate:.0%}", Weight.SIGN if rate >= 0.1 else Weight.FINE
+
+
+@torch.no_grad()
+def repeats(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    """How far logits move when the same batch is asked again, and whether the answer changes.
+
+    Returns: (B,) the largest move over the spread of the logits, and (B,) bool.
+    """
+    with evaluating(model):
+        asked = torch.stack([torch.nan_to_num(model(x)).to(x.dtype) for _ in range(DRAWS)])
+    spread = asked[0].amax(1) - asked[0].amin(1) + torch.finfo(x.dtype).tiny
+    moved = (asked - asked[0]).abs().amax((0, 2)) / spread
+    labels = asked.argmax(2)
+    return moved, (labels != labels[0]).any(0)
+
+
+def randomness(model: Model, x: Tensor) -> Evidence:
+    """Ask the same thing again and again."""
+    moved, changed = repeats(model, x)
+    said, _ = share(changed)
+    if float(moved.median()) <= 1e-3:
+        return Evidence("repeated answers", "the same image always gets the same logits")
+    return Evidence(
+        "repeated answers",
+        f"asked {DRAWS} times, logits move by {float(moved.median()):.1%} of their range "
+        f"(median), and {said} of the images get more than one class",
+        Weight.SIGN,
+        "The model is random: average logits and gradients over many draws in every attack, and "
+        "judge every example by fresh draws.",
+        proportion(changed),
+    )
+
+
+@torch.no_grad()
+def company(model: Model, x: Tensor) -> Evidence:
+    """Show the same image alone, among copies of itself, and among others."""
+    with evaluating(model):
+        first = model(x)
+        alone = torch.cat([model(one) for one in x.split(1)])
+        order = first.argmax(1).argsort()
+        ranked = torch.empty_like(first)
+        for rows in order.split(max(2, len(x) // 8)):
+            ranked[rows] = model(x[rows])
+    spread = first.amax(1) - first.amin(1) + torch.finfo(first.dtype).tiny
+    moved = torch.stack([(other - first).abs().amax(1) / spread for other in (alone, ranked)])
+    changed = torch.stack([other.argmax(1) != first.argmax(1) for other in (alone, ranked)]).any(0)
+    if float(moved.amax(0).median()) <= 1e-3:
+        return Evidence("batch-mates", "logits do not depend on the other images of a batch")
+    proof = int(changed.sum()) >= max(3, 0.03 * len(x))
+    return Evidence(
+        "batch-mates",
+        f"logits of an image depend on its batch-mates (median move "
+        f"{float(moved.amax(0).median()):.1%} of their range), and {share(changed)[0]} of the "
+        "images change their class with their company",
+        Weight.PROOF if proof else Weight.SIGN,
+        "Accuracy here is not a property of the image: put normalization layers into eval mode "
+        "(fixed statistics) and evaluate again.",
+        proportion(changed),
+    )
+
+
+def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
+    """Whether there are logits and gradients at all, finite and not zero."""
+    advice = "Attack with another loss, without gradients, or around the part that has none."
+    found = []
+    margin, entropy = (raw_slope(model, loss, x, y) for loss in (Margin(), CrossEntropy()))
+    bad = ~margin.logits.isfinite().all(1)
+    if bool(bad.any()):
+        words = f"logits are not finite for {share(bad)[0]} of the images"
+        found.append(
+            Evidence("finite logits", words, Weight.SIGN, "Count these as broken.", proportion(bad))
+        )
+    for name, slope in (("margin", margin), ("cross-entropy", entropy)):
+        flat = slope.gradient.flatten(1)
+        wild, zero = ~flat.isfinite().all(1), (flat == 0).all(1)
+        none = wild | zero
+        words, weight = share(none)
+        finding = f"no usable gradient for {words} (zero {share(zero)[0]}, not finite "
+        finding += f"{share(wild)[0]})"
+        say = advice if weight else ""
+        found.append(Evidence(f"{name} gradient", finding, weight, say, proportion(none)))
+    return found
+
+
+def truth(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Evidence]:
+    """Whether gradients repeat, agree with float64, and with finite differences."""
+    here = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
+    again = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
+    odd = torch.cosine_similarity(here, again) < 0.95
+    alive = (here != 0).any(1)
+    words, weight = share(odd & alive)
+    advice = "Average gradients over many draws." if weight else ""
+    found = [
+        Evidence("repeated gradient", f"another direction at the same point for {words}",
+                 weight, advice, proportion(odd & alive))
+    ]  # fmt: skip
+    doubled = _doubled(model, x, y)
+    if doubled is not None:
+        apart = torch.cosine_similarity(here.double(), doubled.flatten(1)) < 0.9
+        words, weight = share(apart & (doubled != 0).flatten(1).any(1))
+        say = "Attack a float64 copy." if weight else ""
+        found.append(Evidence("float64", f"another gradient in float64 for {words}", weight, say))
+    wrong = _wrong_slope(model, x, y, rng)
+    words, weight = share(wrong)
+    advice = "Do not trust gradients: use gradient-free attacks or averaged finite differences."
+    say = advice if weight else ""
+    finding = f"the margin does not move as its gradient promises for {words}"
+    return [*found, Evidence("finite differences", finding, weight, say, proportion(wrong))]
+
+
+def _doubled(model: Model, x: Tensor, y: Tensor) -> Tensor | None:
+    """The margin's gradient of a copy in float64; None where there is no such copy."""
+    if not isinstance(model, nn.Module) or x.dtype == torch.float64:
+        return None
+    try:
+        twin = copy.deepcopy(model).double()
+        return raw_slope(twin, Margin(), x.double(), y).gradient.nan_to_num()
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def _wrong_slope(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    """Where central differences differ from the gradient by more than a third of their sizes.
+
+    The step is small, but large against rounding. Directions are the gradient's own and a random
+    one; the shorter of the two disagreements counts, so that a kink in between is no lie.
+    """
+    h = 1e-2 if x.dtype == torch.float32 else 1e-4
+    gradient = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
+    noise = torch.randn(gradient.shape, generator=rng, dtype=x.dtype, device=x.device)
+    wrong = []
+    with evaluating(model):
+        for way in (noise, torch.where((gradient == 0).all(1, keepdim=True), noise, gradient)):
+            way = way / way.norm(dim=1, keepdim=True)
+            step = h * way.view_as(x)
+            ends = [Margin()(torch.nan_to_num(model(x + s)).to(x.dtype), y) for s in (step, -step)]
+            measured = (ends[0] - ends[1]) / (2 * h)
+            promised = (gradient * way).sum(1)
+            size = measured.abs() + promised.abs()
+            wrong.append((measured - promised).abs() > size / 3)
+    return wrong[0] & wrong[1]

@@ -1,0 +1,163 @@
+"""What the doctor says: evidence, a verdict for each set, and advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from mpkit.intervals import Estimate
+from mpkit.perturbation import PerturbationSet
+
+
+class Weight(IntEnum):
+    """How much a piece of evidence says."""
+
+    FINE = 0
+    SIGN = 1
+    PROOF = 2
+
+
+class Verdict(IntEnum):
+    """What the evidence adds up to."""
+
+    NO_SIGN = 0
+    SUSPICIOUS = 1
+    MASKED = 2
+
+    @property
+    def words(self) -> str:
+        """The verdict for a table."""
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One indicator, what it found, and what that means.
+
+    Args:
+        indicator: its name in a few words.
+        finding: what was measured, a sentence with numbers.
+        weight: FINE, SIGN (unusual, proves nothing) or PROOF (the consequence was shown).
+        advice: what to do about it; empty where it is fine.
+        rate: the main number with its interval, where there is one.
+    """
+
+    indicator: str
+    finding: str
+    weight: Weight = Weight.FINE
+    advice: str = ""
+    rate: Estimate | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for a record."""
+        rate = None if self.rate is None else list(self.rate)
+        return {
+            "indicator": self.indicator,
+            "finding": self.finding,
+            "weight": self.weight.name.lower(),
+            "advice": self.advice,
+            "rate": rate,
+        }
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """The diagnosis for one perturbation set.
+
+    Args:
+        set: what the adversary may do.
+        evidence: all indicators of this set.
+        accuracy: robust accuracy by the first-order attacks, and by everything that was tried.
+        general: the indicators that do not depend on the set.
+    """
+
+    set: PerturbationSet
+    evidence: tuple[Evidence, ...]
+    accuracy: dict[str, Estimate]
+    general: tuple[Evidence, ...] = field(default=(), repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """MASKED with any proof, SUSPICIOUS with any sign."""
+        heaviest = max((e.weight for e in (*self.general, *self.evidence)), default=Weight.FINE)
+        return Verdict(int(heaviest))
+
+    @property
+    def reasons(self) -> tuple[Evidence, ...]:
+        """The evidence that carries the verdict."""
+        weight = Weight(int(self.verdict))
+        everything = (*self.general, *self.evidence)
+        return tuple(e for e in everything if weight and e.weight == weight)
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do, without repetitions."""
+        return tuple(dict.fromkeys(e.advice for e in self.reasons if e.advice))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The diagnosis of a model.
+
+    Args:
+        points: images looked at.
+        right: images that the model gets right without an attack; only these are attacked.
+        general: the indicators that do not depend on the set.
+        sets: a report for each perturbation set, by name.
+    """
+
+    points: int
+    right: int
+    general: tuple[Evidence, ...]
+    sets: dict[str, SetReport]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all sets."""
+        return max((one.verdict for one in self.sets.values()), default=Verdict.NO_SIGN)
+
+    @property
+    def masked(self) -> bool:
+        """Whether masking was proven for any set."""
+        return self.verdict == Verdict.MASKED
+
+    def text(self) -> str:
+        """A table: a line for each set, then the reasons and the advice."""
+        lines = [f"{self.right} of {self.points} images are right without an attack.", ""]
+        lines.append(f"{'set':8}{'first-order':>14}{'everything':>14}   verdict")
+        for name, one in self.sets.items():
+            first, everything = one.accuracy.values()
+            lines.append(
+                f"{name:8}{first.value:>14.1%}{everything.value:>14.1%}   {one.verdict.words}"
+            )
+        told: set[Evidence] = set()
+        for name, one in self.sets.items():
+            for evidence in one.reasons:
+                if evidence not in told:
+                    told.add(evidence)
+                    where = "all sets" if evidence in self.general else name
+                    lines.append(f"\n{where}: {evidence.indicator}\n  {evidence.finding}")
+                    lines.append(f"  Advice: {evidence.advice}")
+        if self.verdict == Verdict.NO_SIGN:
+            lines.append("\nNo sign of masking: stronger attacks may still exist.")
+        return "\n".join(lines)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for a record: everything, with all intervals."""
+        return {
+            "points": self.points,
+            "right": self.right,
+            "verdict": self.verdict.words,
+            "general": [e.describe() for e in self.general],
+            "sets": {
+                name: {
+                    "set": repr(one.set),
+                    "verdict": one.verdict.words,
+                    "accuracy": {key: list(value) for key, value in one.accuracy.items()},
+                    "evidence": [e.describe() for e in one.evidence],
+                    "advice": list(one.advice),
+                }
+                for name, one in self.sets.items()
+            },
+        }
