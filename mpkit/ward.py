@@ -237,7 +237,7 @@ def with_batch_statistics(network: nn.Sequential, x: Tensor) -> nn.Sequential:
 def cosines(n: int) -> Tensor:
     """The orthogonal matrix (n, n) of the discrete cosine transform, in float64."""
     k, i = torch.meshgrid(*2 * [torch.arange(n, dtype=torch.float64)], indexing="ij")
-    rows = (math.pi * k * (2 * i + 1) / (2 * n)).cos() * (2 / n) ** 0.5
+    rows: Tensor = (math.pi * k * (2 * i + 1) / (2 * n)).cos() * (2 / n) ** 0.5
     rows[0] /= 2**0.5
     return rows
 

@@ -74,7 +74,7 @@ class Bypass(nn.Module):
 
             with torch.no_grad(), _hooked(self.core.register_forward_pre_hook, remember):
                 self.model(x.detach())
-            run, image = self.core, x + (fed[-1] - x).detach()
+            run, image = self.core, x + ((fed[-1] if fed else x) - x).detach()
         return self._logits(run, image)
 
     def _logits(self, run: nn.Module, image: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ def find_bypass(model: Model, x: Tensor, rng: torch.Generator) -> Bypass | None:
         return None
     return Bypass(
         model,
-        core and core.module,
-        source and source.module,
+        core.module if core else None,
+        source.module if source else None,
         tuple({id(c.module): c.module for c in around}.values()),
         tuple(dict.fromkeys(found)),
     )
@@ -154,7 +154,7 @@ def _lies(call: Call, rng: torch.Generator) -> bool:
     u = call.given
     if not u.is_floating_point() or u.dim() < 2:
         return False
-    way, weight = (torch.randn(u.shape, generator=rng, dtype=u.dtype, device=u.device) for _ in "ab")
+    way, weight = torch.randn((2, *u.shape), generator=rng, dtype=u.dtype, device=u.device)
     step = 0.1 * u.std() * way
     with torch.no_grad():
         change = (weight * (call.module(u + step) - call.module(u - step)) / 2).flatten(1).sum(1)
@@ -173,7 +173,8 @@ def _lies(call: Call, rng: torch.Generator) -> bool:
 
 def _straight(module: nn.Module, inputs: Any, result: Tensor) -> Tensor:
     """Forward what the module says, backward the identity."""
-    return inputs[0] + (result - inputs[0]).detach()
+    given: Tensor = inputs[0]
+    return given + (result - given).detach()
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from mpkit.checks import require_positive
 from mpkit.engine import Attack
-from mpkit.norms import pick
 from mpkit.gradients import Model
 from mpkit.masking.bypass import Bypass
 from mpkit.masking.surrogate import Lesson
 from mpkit.masking.tame import Judged, Tame, judge
-
+from mpkit.norms import pick
 
 Result = tuple[Tensor, Judged]
 """The images that an attack found (B, C, H, W), and the model's own judgement of them."""

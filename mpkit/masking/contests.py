@@ -16,7 +16,7 @@ MATERIAL = 0.1
 
 def at_least(k: int, n: int) -> float:
     """The chance of k or more heads in n throws of a fair coin: the one-sided sign test."""
-    return sum(comb(n, i) for i in range(k, n + 1)) / 2**n
+    return float(sum(comb(n, i) for i in range(k, n + 1)) / 2**n)
 
 
 @dataclass(frozen=True)

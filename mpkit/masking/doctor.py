@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from mpkit.masking import probes
 from mpkit.masking.bypass import find_bypass
 from mpkit.masking.case import Case, Effort
 from mpkit.masking.examine import examine
-from mpkit.masking.report import Report, SetReport, Weight
+from mpkit.masking.report import Evidence, Report, SetReport
 from mpkit.masking.surrogate import imitate
 from mpkit.masking.tame import Tame, judge
 from mpkit.perturbation import PerturbationSet
@@ -57,38 +59,46 @@ def diagnose(
     require_device("rng", rng.device, x.device)
     require_fitting(model, x)
     threat.check(x)
-    answers = probes.randomness(model, x)
+    points, answers = len(x), probes.randomness(model, x)
     draws = 2 * effort.draws if answers.weight else 1
+    x, y = _right(model, x, y, draws)
+    case = Case(model, Tame(model), x, y, rng, effort, draws, surrogate=surrogate)
+    general = _general(case, answers)
+    case, sets = _prepared(case), dict[str, SetReport]()
+    for part in parts(threat):
+        name = describe(part)
+        name = kind(name) if kind(name) not in sets else name
+        sets[name] = replace(examine(part, case), general=general)
+    return Report(points, len(x), general, sets)
+
+
+def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """The images that a model gets right, with their labels."""
     right = ~judge(model, x, y, draws).wrong
     if int(right.sum()) < LEAST:
         raise ValueError(
             f"diagnose: the model is right on {int(right.sum())} of {len(x)} images, at least "
             f"{LEAST} are needed; give more images, or check labels and pixel range"
         )
-    x, y, points = x[right], y[right], len(x)
-    general = [answers, *([] if answers.weight else [probes.company(model, x)])]
-    near = (x + 0.02 * torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)).clamp(
-        0, 1
-    )
-    general += probes.presence(model, near, y) + probes.truth(model, near, y, rng)
-    case = _prepare(Case(model, Tame(model), x, y, rng, effort, draws, surrogate=surrogate))
-    sets: dict[str, SetReport] = {}
-    for part in parts(threat):
-        name = kind(describe(part))
-        label = name if name not in sets else describe(part)
-        found = examine(part, case)
-        sets[label] = SetReport(part, found.evidence, found.accuracy, tuple(general))
-    return Report(points, len(x), tuple(general), sets)
+    return x[right], y[right]
 
 
-def _prepare(case: Case) -> Case:
-    """Look for a detour and, where no surrogate was given, train one."""
-    from dataclasses import replace
+def _general(case: Case, answers: Evidence) -> tuple[Evidence, ...]:
+    """What does not depend on a set, at points close to the images."""
+    x, y = case.x, case.y
+    noise = torch.randn(x.shape, generator=case.rng, dtype=x.dtype, device=x.device)
+    near = (x + 0.02 * noise).clamp(0, 1)
+    found = [answers]
+    if not answers.weight:
+        found.append(probes.company(case.model, x))
+    found += probes.presence(case.model, near, y)
+    return (*found, *probes.truth(case.model, near, y, case.rng))
 
-    bypass = find_bypass(case.model, case.x[: max(2, min(len(case.x), 64))], case.rng)
+
+def _prepared(case: Case) -> Case:
+    """With a detour, if there is one, and where no surrogate was given with one that imitates."""
+    case = replace(case, bypass=find_bypass(case.model, case.x[:64], case.rng))
     if case.surrogate is not None:
-        return replace(case, bypass=bypass)
+        return case
     taught = imitate(case.tame, case.x, case.rng)
-    if taught is None:
-        return replace(case, bypass=bypass)
-    return replace(case, bypass=bypass, surrogate=taught[0], lesson=taught[1])
+    return replace(case, surrogate=taught[0], lesson=taught[1]) if taught else case

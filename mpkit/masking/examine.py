@@ -53,6 +53,7 @@ def _(threat: Ball, case: Case) -> SetReport:
         control = first_order(part, threat)[1]
         clean = part.judge(part.x)
         everything[standing] |= control.wrong
+        evidence.append(_restarts(control.wrong, len(case.x)))
         for remedy in remedies(part, threat):
             reached = _apply(remedy, part)[1]
             everything[standing] |= reached.wrong
@@ -78,6 +79,14 @@ def _learn(case: Case, lesson: Lesson, images: list[Tensor]) -> None:
     assert case.surrogate is not None
     lesson.add(torch.cat(images))
     lesson.teach(case.surrogate, 4)
+
+
+def _restarts(broken: Tensor, total: int) -> Evidence:
+    """What a fresh start of the same attacks adds: it should be next to nothing."""
+    more = int(broken.sum())
+    finding = f"started once more, gradient attacks break {more} of the {len(broken)} left"
+    weight = Weight.SIGN if more >= max(3, 0.1 * total) else Weight.FINE
+    return Evidence("restarts", finding, weight, "Take more restarts." if weight else "")
 
 
 def _weigh(contest: Contest, advice: str) -> Evidence:
@@ -114,7 +123,7 @@ def _randomness(case: Case, first: Result) -> list[Evidence]:
     """For a random model: whether an attack's success is still one when it is judged afresh."""
     if case.draws == 1:
         return []
-    image, judged = first
+    image, _ = first
     again = [(case.tame(image).argmax(1) != case.y) for _ in range(case.draws)]
     share = torch.stack(again).double().mean(0)
     torn = (share > 0) & (share < 1)
@@ -135,7 +144,8 @@ def _company(case: Case, first: Result) -> list[Evidence]:
         return []
     image, judged = first
     wrong = torch.empty_like(judged.wrong)
-    for rows in torch.arange(len(image), device=image.device).split(max(1, len(image) // 8)):
+    order = torch.arange(len(image), device=image.device)
+    for rows in torch.split(order, max(1, len(image) // 8)):
         mixed = case.x.clone()
         mixed[rows] = image[rows]
         wrong[rows] = case.judge(mixed).wrong[rows]

@@ -76,10 +76,10 @@ def company(model: Model, x: Tensor) -> Evidence:
     """Show the same image alone, among copies of itself, and among others."""
     with evaluating(model):
         first = model(x)
-        alone = torch.cat([model(one) for one in x.split(1)])
+        alone = torch.cat([model(one.expand(2, -1, -1, -1))[:1] for one in torch.split(x, 1)])
         order = first.argmax(1).argsort()
         ranked = torch.empty_like(first)
-        for rows in order.split(max(2, len(x) // 8)):
+        for rows in torch.split(order, max(2, len(x) // 8)):
             ranked[rows] = model(x[rows])
     spread = first.amax(1) - first.amin(1) + torch.finfo(first.dtype).tiny
     moved = torch.stack([(other - first).abs().amax(1) / spread for other in (alone, ranked)])
@@ -166,10 +166,10 @@ def _wrong_slope(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Te
     The step is small, but large against rounding. Directions are the gradient's own and a random
     one; the shorter of the two disagreements counts, so that a kink in between is no lie.
     """
-    h = 1e-2 if x.dtype == torch.float32 else 1e-4
+    h: float = 1e-2 if x.dtype == torch.float32 else 1e-4
     gradient = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
     noise = torch.randn(gradient.shape, generator=rng, dtype=x.dtype, device=x.device)
-    wrong = []
+    wrong: list[Tensor] = []
     with evaluating(model):
         for way in (noise, torch.where((gradient == 0).all(1, keepdim=True), noise, gradient)):
             way = way / way.norm(dim=1, keepdim=True)
@@ -179,4 +179,5 @@ def _wrong_slope(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Te
             promised = (gradient * way).sum(1)
             size = measured.abs() + promised.abs()
             wrong.append((measured - promised).abs() > size / 3)
-    return wrong[0] & wrong[1]
+    own, other = wrong
+    return own & other

@@ -113,7 +113,7 @@ class Smoothed(Steered):
         return total
 
     def _rise(self, problem: Problem, image: Tensor, step: Tensor) -> Tensor:
-        """Loss after each step (n, B, C, H, W) minus loss after the opposite one: (n, B, 1, 1, 1)."""
+        """Loss after each step (n, B, C, H, W) minus that after its opposite: (n, B, 1, 1, 1)."""
         n, labels = len(step), problem.y.repeat(2 * len(step))
         asked = torch.cat([image + step, image - step]).clamp(0, 1).flatten(0, 1)
         score = look(problem.model, self.loss, asked, labels)[1].view(2, n, -1)

@@ -34,7 +34,7 @@ class Lesson:
     def ask(self, images: Tensor) -> Tensor:
         """The model's logits over their usual lead: (N, K) in a range that softmax resolves."""
         with evaluating(self.model):
-            parts = [torch.nan_to_num(self.model(part)) for part in images.split(512)]
+            parts = [torch.nan_to_num(self.model(part)) for part in torch.split(images, 512)]
         return (torch.cat(parts).to(images.dtype) / self.softness).clamp(-20, 20)
 
     def add(self, images: Tensor) -> None:
@@ -49,7 +49,7 @@ class Lesson:
         with torch.enable_grad():
             for _ in range(epochs):
                 order = torch.randperm(len(self.images), generator=self.rng, device=self.rng.device)
-                for rows in order.split(128):
+                for rows in torch.split(order, 128):
                     said = functional.log_softmax(net(self.images[rows]), 1)
                     wanted = functional.softmax(self.answers[rows], 1)
                     optimizer.zero_grad()

@@ -55,7 +55,7 @@ class Tame(Connected):
 
 
 class Averaged(nn.Module):
-    """The mean logits over several calls: expectation over transformation, for images and gradients.
+    """The mean logits over several calls, and its gradient: expectation over transformation.
 
     With a positive ``spread`` each call sees other Gaussian noise on the image, and the gradient
     becomes that of a smoothed model.

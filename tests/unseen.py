@@ -1,0 +1,161 @@
+"""Ways to hide a gradient, and honest oddities, that the doctor's indicators were not made with."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Wrapped(nn.Module):
+    """A network behind something that hides its gradients."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+
+class KeyedNoise(Wrapped):
+    """Noise that is a function of the image: nothing is random, and the gradient is noise."""
+
+    def forward(self, x):
+        key = torch.frac(torch.sin(x.sum((1, 2, 3), keepdim=True) * 997 + x * 313) * 4375)
+        return self.network(x + 0.3 * (key - key.detach().mean()))
+
+
+class ThroughNumpy(Wrapped):
+    """A pass through numpy that fails on a tensor that wants a gradient."""
+
+    def forward(self, x):
+        image = np.round(x.numpy() * 6) / 6
+        return self.network(torch.from_numpy(image.astype(np.float32)).to(x))
+
+
+class NaNGradient(Wrapped):
+    """The square root of zero: right forwards, NaN backwards."""
+
+    def forward(self, x):
+        return self.network(x + (x - x.detach()).pow(2).sqrt())
+
+
+class RoundedLogits(Wrapped):
+    """Logits in coarse steps."""
+
+    def forward(self, x):
+        return (self.network(x) / 2).round() * 2
+
+
+class SteepSigmoid(Wrapped):
+    """A threshold that can be differentiated, with slopes that underflow."""
+
+    def forward(self, x):
+        return self.network(torch.sigmoid(400 * (x - 0.47)))
+
+
+class Wiggle(Wrapped):
+    """Ripples too small to see and so steep that the gradient shows nothing else."""
+
+    def forward(self, x):
+        return self.network(x + 0.02 * torch.sin(1500 * x))
+
+
+class Decoy(Wrapped):
+    """A backward pass that tells of other pixels."""
+
+    def forward(self, x):
+        x.requires_grad and x.register_hook(lambda g: g.roll((3, 2), (2, 3)).flip(2))
+        return self.network(x * 1)
+
+
+class DropoutAlways(Wrapped):
+    """Pixels fall out at random, also when the network is in eval mode."""
+
+    def __init__(self, network, rng):
+        super().__init__(network)
+        self.rng = rng
+
+    def forward(self, x):
+        kept = torch.rand(x.shape, generator=self.rng, dtype=x.dtype) > 0.15
+        return self.network(x * kept / 0.85)
+
+
+class Roulette(nn.Module):
+    """One of several networks answers, drawn at random for each batch."""
+
+    def __init__(self, networks, rng):
+        super().__init__()
+        self.networks, self.rng = nn.ModuleList(networks), rng
+
+    def forward(self, x):
+        return self.networks[int(torch.randint(len(self.networks), (), generator=self.rng))](x)
+
+
+class Levelled(Wrapped):
+    """The brightness of the batch is evened out: an image's logits depend on its company."""
+
+    def forward(self, x):
+        return self.network((x - 0.7 * (x.mean(0, keepdim=True) - 0.3)).clamp(0, 1))
+
+
+def secretive(network):
+    """A function, not a module, and no gradient."""
+
+    def ask(x):
+        with torch.no_grad():
+            return network(x)
+
+    return ask
+
+
+def unseen_masks(network, other, seed):
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        "keyed noise": KeyedNoise(network),
+        "through numpy": ThroughNumpy(network),
+        "NaN gradient": NaNGradient(network),
+        "rounded logits": RoundedLogits(network),
+        "steep sigmoid": SteepSigmoid(network),
+        "wiggle": Wiggle(network),
+        "decoy": Decoy(network),
+        "dropout always": DropoutAlways(network, rng),
+        "roulette": Roulette([network, other], rng),
+        "levelled batch": Levelled(network),
+        "function without gradient": secretive(network),
+    }
+
+
+class Committee(nn.Module):
+    """The mean of several networks."""
+
+    def __init__(self, networks):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x):
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+
+class LogProbabilities(Wrapped):
+    def forward(self, x):
+        return self.network(x).log_softmax(1)
+
+
+class Tempered(Wrapped):
+    def forward(self, x):
+        return self.network(x) / 5
+
+
+class Straight(Wrapped):
+    """Rounded pixels with an honest gradient: the straight-through estimate."""
+
+    def forward(self, x):
+        return self.network(x + ((x * 15).round() / 15 - x).detach())
+
+
+def unseen_honest(network, other):
+    return {
+        "committee": Committee([network, other]),
+        "log-probabilities": LogProbabilities(network),
+        "tempered": Tempered(network),
+        "straight-through": Straight(network),
+        "in train mode": nn.Sequential(nn.Dropout(0.3), network).train(),
+        "plain function": lambda x: network(x),
+    }
