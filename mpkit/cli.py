@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mpkit import __version__
+from mpkit.commands_doctor import doctor
 from mpkit.commands_evaluate import evaluate
 
 PROBLEM = 1
@@ -184,3 +185,4 @@ def data(name: str, download: bool, root: Path | None) -> None:
 
 
 main.add_command(evaluate)
+main.add_command(doctor)

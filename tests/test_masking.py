@@ -68,7 +68,7 @@ def test_taming_an_honest_model_changes_nothing():
 
 
 def test_the_mean_over_draws_is_the_mean():
-    model, x, y = digits_like(dtype=torch.float64)
+    model, x, _ = digits_like(dtype=torch.float64)
     calls = []
 
     class Counting(nn.Module):

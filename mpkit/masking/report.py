@@ -124,20 +124,25 @@ class Report:
 
     def text(self) -> str:
         """A table: a line for each set, then the reasons and the advice."""
-        lines = [f"{self.right} of {self.points} images are right without an attack.", ""]
-        lines.append(f"{'set':8}{'first-order':>14}{'everything':>14}   verdict")
+        lines = [
+            f"{self.right} of {self.points} images are right without an attack. "
+            "How many of these stay right:",
+            "",
+            f"{'set':10}{'under first-order attacks':27}{'under all attacks':25}verdict",
+        ]
         for name, one in self.sets.items():
-            first, everything = one.accuracy.values()
-            lines.append(
-                f"{name:8}{first.value:>14.1%}{everything.value:>14.1%}   {one.verdict.words}"
+            first, everything = (
+                f"{rate.value:6.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+                for rate in one.accuracy.values()
             )
+            lines.append(f"{name:10}{first:27}{everything:25}{one.verdict.words}")
         told: set[Evidence] = set()
         for name, one in self.sets.items():
             for evidence in one.reasons:
                 if evidence not in told:
                     told.add(evidence)
                     where = "all sets" if evidence in self.general else name
-                    lines.append(f"\n{where}: {evidence.indicator}\n  {evidence.finding}")
+                    lines.append(f"\n{where}: {evidence.indicator}\n  {evidence.finding}.")
                     lines.append(f"  Advice: {evidence.advice}")
         if self.verdict == Verdict.NO_SIGN:
             lines.append("\nNo sign of masking: stronger attacks may still exist.")

@@ -1,0 +1,110 @@
+"""The command ``mpkit doctor``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+import mpkit
+
+
+@click.command()
+@click.option(
+    "--model",
+    "spec",
+    required=True,
+    metavar="NAME",
+    help="small_cnn, paper_mnist, or package.module:factory of your own.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A safetensors file: a checkpoint of mpkit, or a plain state dict.",
+)
+@click.option(
+    "--data",
+    "dataset",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
+)
+@click.option(
+    "--threat",
+    "words",
+    default="usual",
+    show_default=True,
+    help="Such as 'linf:0.3 + l1:10 + l2:2 + rt:3px,30deg'; usual stands for the data set's own.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(min=1),
+    default=150,
+    show_default=True,
+    help="Test images, from the first on.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--json",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all evidence, with intervals, to this file too.",
+)
+def doctor(
+    spec: str,
+    weights: Path | None,
+    dataset: str,
+    root: Path | None,
+    words: str,
+    points: int,
+    seed: int,
+    device: str,
+    file: Path | None,
+) -> None:
+    """Look for gradient masking: robustness that only gradient attacks believe in.
+
+    For every perturbation set: a verdict (no sign, suspicious, masked), the evidence for it, and
+    what to do. Nothing that the doctor does makes a model more robust.
+
+    \b
+    Examples:
+      mpkit doctor --model small_cnn --weights w.safetensors
+      mpkit doctor --model my_nets:resnet --weights w.safetensors --data cifar10 \\
+          --threat 'linf:8/255 + l2:0.5' --points 100 --json report.json
+    """
+    import torch
+
+    from mpkit import data, loading, masking, results, sets, threats
+
+    images = data.load(dataset, "test", root).first(points)
+    usual = sets.Union(*sets.usual(dataset, images.shape).values())
+    threat = usual if words == "usual" else threats.parse_threat(words)
+    network = loading.load_model(spec, weights, images.shape, len(images.classes), device)
+    where = next((p.device for p in network.parameters()), torch.device("cpu"))
+    images = images.to(device=where)
+    begun = time.monotonic()
+    rng = torch.Generator(where).manual_seed(seed)
+    report = masking.diagnose(network, images.x, images.y, threat, rng)
+    click.echo(report.text())
+    if file is None:
+        return
+    parameters = {
+        "model": spec,
+        "weights": weights and weights.name,
+        "data": dataset,
+        "threat": threats.describe(threat),
+        "points": len(images),
+        "seed": seed,
+        "device": device,
+    }
+    code = Path(mpkit.__file__).parents[1]
+    record = results.provenance(parameters, code, time.monotonic() - begun, "doctor")
+    results.write_record(file, {**record, "report": report.describe()})
+    click.echo(f"\nrecord: {file}")
