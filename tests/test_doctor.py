@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 BALLS = {name: one for name, one in usual("digits", (1, 8, 8)).items() if name != "rt"}
 QUICK = masking.Effort(steps=24, queries=150, estimates=15, directions=32, draws=6)
-POINTS = 70
+POINTS = 60
 
 
 def attack(name):

@@ -110,7 +110,7 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     blind = zero[0] & ~zero[1]
     finding = f"{contest.words()}; only the gradient of cross-entropy is zero for "
     finding += f"{float(blind.double().mean()):.0%}"
-    proof = contest.breaks and float(blind.double().mean()) >= 0.1
+    proof = contest.won and float(blind.double().mean()) >= 0.1
     sign = contest.gained - contest.lost >= 0.15 * len(case.x)
     weight = Weight.PROOF if proof else Weight.SIGN if sign else Weight.FINE
     advice = "Attack the margin or the logits ratio, or divide the logits by a temperature."

@@ -79,7 +79,7 @@ def company(model: Model, x: Tensor) -> Evidence:
         alone = torch.cat([model(one.expand(2, -1, -1, -1))[:1] for one in torch.split(x, 1)])
         order = first.argmax(1).argsort()
         ranked = torch.empty_like(first)
-        for rows in torch.split(order, max(2, len(x) // 8)):
+        for rows in torch.tensor_split(order, max(1, min(8, len(x) // 2))):
             ranked[rows] = model(x[rows])
     spread = first.amax(1) - first.amin(1) + torch.finfo(first.dtype).tiny
     moved = torch.stack([(other - first).abs().amax(1) / spread for other in (alone, ranked)])
