@@ -13,14 +13,18 @@ from mpkit.masking import probes
 from mpkit.masking.bypass import find_bypass
 from mpkit.masking.case import Case, Effort
 from mpkit.masking.examine import examine
-from mpkit.masking.report import Evidence, Report, SetReport
+from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
 from mpkit.masking.surrogate import imitate
 from mpkit.masking.tame import Tame, judge
 from mpkit.perturbation import PerturbationSet
+from mpkit.sets import Ball
 from mpkit.threats import describe, kind, parts
 
 LEAST = 10
 """With fewer images that a model gets right, there is nothing to be said."""
+
+WIDER = 3.0
+"""A suspicious model is examined once more at this multiple of the radius."""
 
 
 def diagnose(
@@ -37,7 +41,8 @@ def diagnose(
     The verdict rests on contests on the same images: attacks that need no true gradient, and
     remedies made for one way of hiding it, against the first-order attacks run once more. A model
     is called masked if one of them breaks significantly more, or raises the margin further on
-    most images; if its answers depend on chance or on batch-mates; or if gradients fail where the
+    most images, in the set itself or, where something else is unusual, in one three times as
+    wide; if its answers depend on chance or on batch-mates; or if gradients fail where the
     set holds every image. Everything else that is unusual makes it suspicious, no more.
 
     Args:
@@ -68,8 +73,21 @@ def diagnose(
     for part in parts(threat):
         name = describe(part)
         name = kind(name) if kind(name) not in sets else name
-        sets[name] = replace(examine(part, case), general=general)
+        sets[name] = _followed(replace(examine(part, case), general=general), case)
     return Report(points, len(x), general, sets)
+
+
+def _followed(report: SetReport, case: Case) -> SetReport:
+    """Where there is smoke and no fire, look again in a wider ball, where more can be found."""
+    if report.verdict != Verdict.SUSPICIOUS or not isinstance(report.set, Ball):
+        return report
+    wide = examine(report.set.scaled(WIDER), case).evidence
+    proofs = [
+        replace(one, indicator=f"at {WIDER:g} times the radius: {one.indicator}")
+        for one in wide
+        if one.weight == Weight.PROOF
+    ]
+    return replace(report, evidence=(*report.evidence, *proofs))
 
 
 def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
