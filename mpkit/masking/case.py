@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,12 @@ from mpkit.masking.surrogate import Lesson
 from mpkit.masking.tame import Judged, Tame, judge
 from mpkit.norms import pick
 
-Result = tuple[Tensor, Judged]
-"""The images that an attack found (B, C, H, W), and the model's own judgement of them."""
+
+class Result(NamedTuple):
+    """The images that an attack found (B, C, H, W), and the model's own judgement of them."""
+
+    image: Tensor
+    judged: Judged
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Case:
     def reach(self, attack: Attack, model: Model | None = None) -> Result:
         """Run an attack on the tame model, or on another in its stead, and judge what it found."""
         image = attack(model or self.tame, self.x, self.y, self.rng).image
-        return image, self.judge(image)
+        return Result(image, self.judge(image))
 
 
 def worst(results: Sequence[Result]) -> Result:
@@ -94,4 +99,4 @@ def worst(results: Sequence[Result]) -> Result:
         better = (broken & ~wrong) | ((broken == wrong) & (higher > margin))
         image = pick(better.view(-1, 1, 1, 1), other, image)
         margin, wrong = torch.where(better, higher, margin), wrong | broken
-    return image, Judged(margin, wrong)
+    return Result(image, Judged(margin, wrong))

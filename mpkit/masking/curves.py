@@ -35,12 +35,12 @@ def _effort(case: Case, ball: Ball) -> Evidence:
     """More steps, and other step lengths: both should change little."""
     shrink, base = Falling(0.05), case.effort.steps // 2 + 1
     standard = PGD(ball, base, loss=Margin(), schedule=shrink)
-    rate = {"standard": case.reach(standard)[1].wrong}
-    rate["4x steps"] = case.reach(PGD(ball, 4 * base, loss=Margin(), schedule=shrink))[1].wrong
+    rate = {"standard": case.reach(standard).judged.wrong}
+    rate["4x steps"] = case.reach(PGD(ball, 4 * base, loss=Margin(), schedule=shrink)).judged.wrong
     for name, factor in (("step / 4", 0.25), ("step x 4", 4.0)):
         step = factor * 2.5 * float(torch.as_tensor(ball.eps).max()) / base
         attack = PGD(ball, base, step, loss=Margin(), schedule=shrink)
-        rate[name] = case.reach(attack)[1].wrong
+        rate[name] = case.reach(attack).judged.wrong
     words = ", ".join(f"{name} {1 - float(w.double().mean()):.0%}" for name, w in rate.items())
     more = max(int(w.sum()) for w in rate.values()) - int(rate["standard"].sum())
     weight = Weight.SIGN if more >= max(3, 0.15 * len(case.x)) else Weight.FINE
@@ -61,7 +61,7 @@ def _growth(case: Case, ball: Ball) -> Evidence:
             APGD(one, case.effort.steps, CrossEntropy(), Clean()),
             APGD(one, case.effort.steps, Margin(), Clean()),
         )
-        rates.append(~worst([case.reach(attack) for attack in attacks])[1].wrong)
+        rates.append(~worst([case.reach(attack) for attack in attacks]).judged.wrong)
     left = proportion(rates[-1])
     names = [*(f"{factor:g}x" for factor in FACTORS), "every image"]
     words = ", ".join(

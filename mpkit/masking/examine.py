@@ -46,22 +46,22 @@ def _(threat: RotationTranslation, case: Case) -> SetReport:
 def _(threat: Ball, case: Case) -> SetReport:
     first = first_order(case, threat)
     evidence = [*_randomness(case, first), *_company(case, first), _vanishing(case, threat)]
-    standing = (~first[1].wrong).nonzero().squeeze(1)
-    everything = first[1].wrong.clone()
+    standing = (~first.judged.wrong).nonzero().squeeze(1)
+    everything = first.judged.wrong.clone()
     if len(standing) >= FEW:
         part = case.take(standing)
-        control = first_order(part, threat)[1]
+        control = first_order(part, threat).judged
         clean = part.judge(part.x)
         everything[standing] |= control.wrong
         evidence.append(_restarts(control.wrong, len(case.x)))
         for remedy in remedies(part, threat):
-            reached = _apply(remedy, part)[1]
+            reached = _apply(remedy, part).judged
             everything[standing] |= reached.wrong
             names = (remedy.name, FIRST_ORDER)
             contest = Contest.between(names, len(case.x), clean, control, reached)
             evidence.append(_weigh(contest, remedy.advice))
     evidence += curves(case, threat)
-    found = {"first-order": proportion(~first[1].wrong), "everything": proportion(~everything)}
+    found = {"first-order": proportion(~first.judged.wrong), "everything": proportion(~everything)}
     return SetReport(threat, tuple(evidence), found)
 
 
@@ -99,7 +99,7 @@ def _weigh(contest: Contest, advice: str) -> Evidence:
 def _vanishing(case: Case, ball: Ball) -> Evidence:
     """Whether cross-entropy fails where the margin succeeds, and because its gradient is zero."""
     losses = (CrossEntropy(), Margin())
-    reached = [case.reach(APGD(ball, case.effort.steps, loss))[1] for loss in losses]
+    reached = [case.reach(APGD(ball, case.effort.steps, loss)).judged for loss in losses]
     clean = case.judge(case.x)
     names = ("the margin loss", "cross-entropy")
     contest = Contest.between(names, len(case.x), clean, *reached)
@@ -164,11 +164,11 @@ def _company(case: Case, first: Result) -> list[Evidence]:
 def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     """A set that is searched without gradients: nothing to hide, but randomness still misleads."""
     again = case.reach(WorstOfK(threat, case.effort.queries // 2, Margin()))
-    both = found[1].wrong | again[1].wrong
+    both = found.judged.wrong | again.judged.wrong
     evidence = [
         *_randomness(case, found),
         *_company(case, found),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]
-    rates = {"first-order": proportion(~found[1].wrong), "everything": proportion(~both)}
+    rates = {"first-order": proportion(~found.judged.wrong), "everything": proportion(~both)}
     return SetReport(threat, tuple(evidence), rates)
