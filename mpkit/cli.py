@@ -13,6 +13,7 @@ import click
 from mpkit import __version__
 from mpkit.commands_doctor import doctor
 from mpkit.commands_evaluate import evaluate
+from mpkit.commands_train import recipes, reproduce, train
 
 PROBLEM = 1
 INTERRUPTED = 130
@@ -184,5 +185,5 @@ def data(name: str, download: bool, root: Path | None) -> None:
     click.echo(f"from: {library.where(name, root)}")
 
 
-main.add_command(evaluate)
-main.add_command(doctor)
+for command in (evaluate, doctor, train, recipes, reproduce):
+    main.add_command(command)

@@ -1,0 +1,197 @@
+"""Named recipes: what ``mpkit train`` and ``mpkit reproduce`` can train, each complete but a seed.
+
+A name is a data set and a scheme, such as ``mnist-max``. The scale ``cpu`` has a network and a
+schedule for minutes on a few cores, the scale ``gpu`` the paper's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack
+from mpkit.capture import Captured
+from mpkit.curricula import Balanced, Ramp
+from mpkit.recipes import Recipe, Steps, fingerprint
+from mpkit.schemes import Average, Max, Natural, Random, Scheme, Single
+from mpkit.search import WorstOfK
+from mpkit.sets import L1, L2, Ball, Linf, PerturbationSet, Union, usual
+
+SCALES = ("cpu", "gpu")
+
+ABOUT = {
+    "natural": "no attack",
+    "linf": "adversarial training in l_inf",
+    "l2": "adversarial training in l_2",
+    "l1": "adversarial training in l_1, with sparse descent",
+    "rt": "adversarial training against rotations and shifts, worst of 10",
+    "avg": "all of l_inf, l_2 and l_1, mean loss",
+    "max": "the worst of l_inf, l_2 and l_1 for each image",
+    "msd": "one walk led by all three norms",
+    "random": "one of the three norms per batch, drawn at random",
+    "balanced": "the l_inf network, fine-tuned with l_inf and l_1 by their errors",
+    "avg-rt": "l_inf and rotations with shifts, mean loss",
+    "max-rt": "the worse of l_inf and rotations with shifts for each image",
+    "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
+    "msd-long": "as msd, twice the steps and half as many epochs again",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One named recipe: everything that decides a network but the images and the seed.
+
+    Args:
+        name: such as "mnist-max".
+        network: a key of ``mpkit.models.NETWORKS``.
+        scheme: how a batch becomes losses.
+        recipe: how losses become weights.
+        watch: attacks of the validation after each epoch, by name.
+        held_out: images at the end of the training split that only the validation sees.
+        start: the name of the recipe whose network is trained on; empty for random weights.
+    """
+
+    name: str
+    network: str
+    scheme: Scheme
+    recipe: Recipe
+    watch: tuple[tuple[str, Attack], ...] = ()
+    held_out: int = 0
+    start: str = ""
+
+    @property
+    def key(self) -> str:
+        """The sha256 that changes when anything that matters changes."""
+        return fingerprint(self)
+
+    @property
+    def about(self) -> str:
+        """The scheme in a few words."""
+        return ABOUT[self.name.partition("-")[2]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a scale decides for a data set.
+
+    Args:
+        network: a key of ``mpkit.models.NETWORKS``.
+        recipe: for training from the start.
+        tuning: for fine-tuning.
+        steps: gradients of each inner attack.
+        ramp: shares of the budgets in the first epochs.
+        held_out: images for validation.
+        wrap: around each inner attack, such as Captured on a GPU.
+    """
+
+    network: str
+    recipe: Recipe
+    tuning: Recipe
+    steps: int
+    ramp: tuple[float, ...]
+    held_out: int
+    wrap: Callable[[Attack], Attack] = lambda attack: attack
+
+
+FAST = Recipe(compute=torch.bfloat16, layout=torch.channels_last)
+
+
+def scale_of(data: str, scale: str) -> Scale:
+    """Network and schedule for a data set, on a CPU or on a GPU.
+
+    Raises:
+        ValueError: unknown scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")
+    if scale == "gpu":
+        recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
+        tuning = replace(recipe, epochs=3, lr=3e-4)
+        return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, Captured)
+    if data == "digits":
+        recipe = Recipe(epochs=12, averaging=0.99)
+        return Scale("small_cnn", recipe, replace(recipe, epochs=4, lr=1e-3), 8, (1 / 3,), 100)
+    recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
+    tuning = replace(recipe, epochs=3, lr=1e-3)
+    return Scale("small_cnn", recipe, tuning, 10, (0.1, 0.3, 0.6), 1000)
+
+
+def names(data: str = "mnist") -> list[str]:
+    """The names of all recipes for a data set."""
+    return [f"{data}-{scheme}" for scheme in ABOUT]
+
+
+def plan(
+    name: str, shape: tuple[int, int, int], scale: str = "cpu", data: str | None = None
+) -> Plan:
+    """Look a named recipe up.
+
+    Args:
+        name: such as "mnist-max".
+        shape: (C, H, W) of the images.
+        scale: "cpu" or "gpu".
+        data: the data set where it is another than the name begins with.
+
+    Raises:
+        ValueError: unknown name or scale.
+    """
+    prefix, _, scheme = name.partition("-")
+    if scheme not in ABOUT:
+        raise ValueError(
+            f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "
+            f"{', '.join(ABOUT)}"
+        )
+    size = scale_of(data or prefix, scale)
+    sets = usual(data or prefix, shape)
+    attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
+    watch = tuple((key, quick(sets[key])) for key in sets if key != "rt" or "rt" in scheme)
+    made = Plan(name, size.network, Natural(), size.recipe, watch, size.held_out)
+    if scheme == "balanced":
+        pair = tuple((key, attacks[key]) for key in ("linf", "l1"))
+        start = f"{prefix}-linf"
+        return replace(made, scheme=Balanced(pair), recipe=size.tuning, start=start)
+    if scheme == "natural":
+        return made
+    if scheme == "msd-long":
+        longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
+        size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
+    return replace(made, scheme=Ramp(_scheme(scheme, sets, attacks, size), size.ramp))
+
+
+def _scheme(
+    scheme: str,
+    sets: Mapping[str, PerturbationSet],
+    attacks: Mapping[str, Attack],
+    size: Scale,
+) -> Scheme:
+    norms = tuple(attacks[key] for key in ("linf", "l2", "l1"))
+    balls = [one for one in sets.values() if isinstance(one, Ball)]
+    auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if not isinstance(ball, Linf))
+    turned = (attacks["linf"], attacks["rt"])
+    if scheme.startswith("msd"):
+        return Single(size.wrap(MSD(Union(*balls), size.steps)))
+    schemes: dict[str, Callable[[], Scheme]] = {
+        "avg": lambda: Average(norms),
+        "max": lambda: Max(norms),
+        "random": lambda: Random(norms),
+        "avg-rt": lambda: Average(turned),
+        "max-rt": lambda: Max(turned),
+        "max-apgd": lambda: Max((attacks["linf"], *auto)),
+    }
+    return schemes[scheme]() if scheme in schemes else Single(attacks[scheme])
+
+
+def inner(threat: PerturbationSet, steps: int) -> Attack:
+    """The attack of the paper's training on one set, with so many gradients."""
+    if isinstance(threat, L1):
+        return SLIDE(threat, steps)
+    return PGD(threat, steps) if isinstance(threat, Ball) else WorstOfK(threat, 10)
+
+
+def quick(threat: PerturbationSet) -> Attack:
+    """The attack of the validation: stronger than that of the training."""
+    if isinstance(threat, L1 | L2):
+        return APGD(threat, 20)
+    return PGD(threat, 20) if isinstance(threat, Ball) else WorstOfK(threat, 20)

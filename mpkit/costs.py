@@ -1,0 +1,91 @@
+"""What a training scheme costs: images sent through the network, forward and backward."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mpkit.schemes import Scheme
+
+
+class Passes(NamedTuple):
+    """Passes through the network for one training image; the weights' gradient is among them.
+
+    Attributes:
+        forward: forward passes.
+        backward: of these, followed by a backward one: the gradient evaluations.
+    """
+
+    forward: float
+    backward: float
+
+
+class Counted(nn.Module):
+    """A network that counts the images it sees and the gradients that come back.
+
+    Args:
+        model: any network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's logits."""
+        self.forwards += len(x)
+        logits: Tensor = self.model(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passes:
+    """Count what a scheme does to one image, by training a tiny network on two.
+
+    Args:
+        scheme: the scheme, as it is after its first epochs.
+        shape: (C, H, W) of the images.
+        draws: batches to count over, > 0; more than one for schemes that draw an attack.
+
+    Returns: the mean over the batches.
+    """
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *shape, generator=rng)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10, device="meta"))
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.rand(weight.shape, generator=rng) - 0.5)
+    counted = Counted(model)
+    for _ in range(draws):
+        torch.autograd.backward(scheme(counted, x, torch.tensor([3, 7]), rng).sum())
+    return Passes(counted.forwards / len(x) / draws, counted.backwards / len(x) / draws)
+
+
+def speed(model: nn.Module, x: Tensor, seconds: float = 0.5) -> float:
+    """Images per second that a network trains on without any attack, measured.
+
+    Args:
+        model: any network; its weights stay as they are.
+        x: (B, C, H, W), one batch on the network's device.
+        seconds: how long to measure.
+    """
+    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    done, begun = 0, time.perf_counter()
+    while not done or time.perf_counter() - begun < seconds:
+        loss = cross_entropy(model(x), y)
+        torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+        done += len(x)
+        loss.item()
+        if done == len(x):  # the first batch warms up
+            begun = time.perf_counter()
+    return (done - len(x)) / (time.perf_counter() - begun)

@@ -1,0 +1,163 @@
+"""Training a named recipe, with a folder from which an interrupted run is gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mpkit import parallel
+from mpkit.catalog import Plan
+from mpkit.costs import passes
+from mpkit.data import Images
+from mpkit.files import DataError
+from mpkit.models import NETWORKS, parameter_count, resolve_device
+from mpkit.progress import Quiet
+from mpkit.results import read_record, write_record
+from mpkit.train import Checkpoints, Epoch, Validation, fit
+from mpkit.weightfiles import halved, read_weights, write_weights
+
+WEIGHTS = "weights.safetensors"
+FACTS = "training.json"
+
+
+def trained(
+    made: Plan,
+    images: Images,
+    seed: int,
+    folder: Path,
+    device: str = "auto",
+    progress: Quiet | None = None,
+    start: Path | None = None,
+) -> nn.Module:
+    """Train a network as a named recipe says, or read it where that is already done.
+
+    The folder gets checkpoints while the training runs, ``metrics.jsonl``, and at the end the
+    network in half precision (``weights.safetensors``) with what is known of its training
+    (``training.json``).
+
+    Args:
+        made: the named recipe.
+        images: the whole training split; the recipe's held-out images are taken off its end.
+        seed: of the weights and of the training.
+        folder: one for each recipe and seed.
+        device: see :func:`mpkit.models.resolve_device`.
+        progress: is told how far the training is.
+        start: the weights to begin with, for recipes that go on from another's network.
+
+    Returns: the network, as the file holds it, on its device and in eval mode.
+
+    Raises:
+        DataError: the recipe goes on from another's network, and ``start`` is not there.
+        ValueError: the folder is that of another run, or there are too few images.
+    """
+    where = resolve_device(device)
+    with parallel.joined(where) as mine:
+        if not _finished(folder, made, seed):
+            model = _begin(made, images, seed, start).to(mine)
+            history = _fit(model, made, images, seed, folder, progress)
+            if parallel.rank() == 0:
+                _keep(model, made, images, seed, folder, history)
+            return halved(model).eval()
+        facts = read_record(folder / FACTS)
+        return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine)
+
+
+def split(images: Images, held_out: int) -> tuple[Images, Images]:
+    """All but the last ``held_out`` images, and those (all, where none is held out).
+
+    Raises:
+        ValueError: fewer images than that.
+    """
+    if not held_out:
+        return images, images
+    if len(images) <= held_out:
+        raise ValueError(
+            f"train: {images.name} has {len(images)} images, and the recipe holds {held_out} of "
+            "them out; give more images"
+        )
+    last = replace(images, x=images.x[-held_out:], y=images.y[-held_out:])
+    return images.first(len(images) - held_out), last
+
+
+def _finished(folder: Path, made: Plan, seed: int) -> bool:
+    path = folder / FACTS
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    facts = read_record(path)
+    if (facts["key"], facts["seed"]) != (made.key, seed):
+        raise ValueError(
+            f"{folder} holds another run, {facts['recipe']} with seed {facts['seed']}; give this "
+            "one a folder of its own, or remove that one"
+        )
+    return True
+
+
+def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Module:
+    if not made.start:
+        rng = torch.Generator().manual_seed(seed)
+        return NETWORKS[made.network](images.shape, len(images.classes), rng)
+    if start is None or not start.is_file():
+        raise DataError(
+            f"{made.name} goes on from {made.start}, whose weights are not there"
+            f"{f' ({start})' if start else ''}; train {made.start} with the same seed first"
+        )
+    return read_weights(start)
+
+
+def _fit(
+    model: nn.Module,
+    made: Plan,
+    images: Images,
+    seed: int,
+    folder: Path,
+    progress: Quiet | None,
+) -> list[Epoch]:
+    seen, held = split(images, made.held_out)
+    watch = Validation(held, dict(made.watch)) if made.watch else None
+    rng = torch.Generator().manual_seed(seed)
+    keep = Checkpoints(folder, seconds=5.0)
+    return fit(model, seen, made.scheme, made.recipe, rng, progress, watch, keep)
+
+
+def _keep(
+    model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, history: list[Epoch]
+) -> None:
+    """Write the network and the facts, then remove the checkpoints."""
+    seen, _ = split(images, made.held_out)
+    sha256 = write_weights(folder / WEIGHTS, model, made.network, images.shape, len(images.classes))
+    write_record(folder / FACTS, facts(made, seen, seed, model, history, sha256))
+    for path in folder.glob("step-*"):
+        path.unlink(missing_ok=True)
+
+
+def facts(
+    made: Plan, seen: Images, seed: int, model: nn.Module, history: list[Epoch], sha256: str
+) -> dict[str, Any]:
+    """What a record holds of a training."""
+    each = passes(made.scheme, seen.shape, draws=8)
+    images = made.recipe.epochs * (len(seen) // made.recipe.batch) * made.recipe.batch
+    return {
+        "recipe": made.name,
+        "key": made.key,
+        "seed": seed,
+        "settings": {
+            "network": made.network,
+            "parameters": parameter_count(model),
+            "scheme": repr(made.scheme),
+            "recipe": repr(made.recipe),
+            "start": made.start,
+            "images": len(seen),
+            "held_out": made.held_out,
+        },
+        "cost": {
+            "forward": round(each.forward * images),
+            "gradients": round(each.backward * images),
+            "seconds": round(sum(epoch.seconds for epoch in history), 1),
+        },
+        "history": [asdict(epoch) for epoch in history],
+        "weights": {"file": WEIGHTS, "sha256": sha256, "type": "float16"},
+    }

@@ -1,0 +1,244 @@
+"""A table of networks as work that can be done piece by piece: rows, seeds, order, what is missing.
+
+Every job trains one named recipe with one seed and evaluates the network with the recommended
+suite of attacks. Its record is written when both are done; everything else about it lies in a
+work folder, from which an interrupted job is gone on with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpkit import data as library
+from mpkit.catalog import Plan, plan
+from mpkit.data import Images
+from mpkit.examinations import Examination, examine, pictures
+from mpkit.planned import FACTS, WEIGHTS, trained
+from mpkit.progress import Quiet
+from mpkit.results import provenance, read_record, write_record
+
+ROWS: tuple[str, ...] = (
+    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced"),
+    *("rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the table: a named recipe and a seed."""
+
+    name: str
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """The name of its record and of its work folder."""
+        return f"{self.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of networks on one data set.
+
+    Args:
+        data: "mnist" or "digits".
+        folder: where the records go, one file for every job.
+        work: where checkpoints, weights and ledgers go.
+        scale: "cpu" or "gpu", see :mod:`mpkit.catalog`.
+        seeds: how many, > 0.
+        rows: schemes in order of value.
+        examination: how networks are evaluated.
+        device: where to compute.
+        root: folder of the data, see :func:`mpkit.data.load`.
+    """
+
+    data: str
+    folder: Path
+    work: Path
+    scale: str = "cpu"
+    seeds: int = 3
+    rows: tuple[str, ...] = ROWS
+    examination: Examination = field(default_factory=Examination)
+    device: str = "auto"
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"Study: seeds must be at least 1, got {self.seeds}")
+
+    def jobs(self) -> list[Job]:
+        """All jobs in order of value: every row once before any row a second time."""
+        return [Job(f"{self.data}-{row}", seed) for seed in range(self.seeds) for row in self.rows]
+
+    def record_of(self, job: Job) -> Path:
+        """Where the record of a job stands when the job is done."""
+        return self.folder / f"{job.id}.json"
+
+    def place(self, job: Job, made: Plan) -> Path:
+        """The work folder of a job; a recipe that changes gets another one."""
+        return self.work / f"{job.id}-{made.key[:8]}"
+
+    def done(self, job: Job, made: Plan) -> bool:
+        """Whether the record is there and is that of this recipe and this examination."""
+        path = self.record_of(job)
+        if not path.is_file():
+            return False
+        record = read_record(path)
+        return (record.get("key"), record.get("examination")) == (made.key, self.examination.key)
+
+
+class OutOfTime(Exception):
+    """The time that was given is over; what was done so far is kept."""
+
+
+class Deadline(Quiet):
+    """Progress that ends the work when the time is over.
+
+    Args:
+        inner: is told what is told.
+        end: on the clock of time.monotonic; None for no end.
+    """
+
+    def __init__(self, inner: Quiet, end: float | None) -> None:
+        self.inner, self.end = inner, end
+
+    def start(self, total: int, done: int) -> None:
+        """Pass it on."""
+        self.inner.start(total, done)
+
+    def advance(self, steps: int, note: str) -> None:
+        """Pass it on, and look at the clock.
+
+        Raises:
+            OutOfTime: it is later than the end.
+        """
+        self.inner.advance(steps, note)
+        if self.end is not None and time.monotonic() > self.end:
+            raise OutOfTime
+
+    def close(self) -> None:
+        """Pass it on."""
+        self.inner.close()
+
+
+def work_on(
+    study: Study,
+    bar: Callable[[str], Quiet],
+    end: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Do the missing jobs in order of value.
+
+    Several processes with the same folders share the jobs.
+
+    Args:
+        study: the table.
+        bar: makes the progress of one part of a job, from its label.
+        end: when to stop, on the clock of time.monotonic; None for never.
+        tell: is given a line whenever a job begins or ends.
+
+    Returns: how many jobs of the table are not done.
+    """
+    train = library.load(study.data, "train", study.root)
+    test = library.load(study.data, "test", study.root)
+    plans = {job: plan(job.name, train.shape, study.scale) for job in study.jobs()}
+    left = [job for job in plans if not study.done(job, plans[job])]
+    tell(f"{len(plans) - len(left)} of {len(plans)} networks are there, {len(left)} missing")
+    progressed = True
+    while progressed and left and (end is None or time.monotonic() < end):
+        progressed = False
+        for job in left:
+            made, start = plans[job], _start(study, job, plans[job], train)
+            with claimed(study.place(job, made) / "claim") as mine:
+                if not mine or study.done(job, made) or (start and not start.is_file()):
+                    continue
+                tell(f"{job.id}: {made.about}")
+                try:
+                    record = do(
+                        study, job, made, train, test, lambda name: Deadline(bar(name), end)
+                    )
+                except OutOfTime:
+                    break
+                tell(f"{job.id}: {line(record)}")
+                progressed = True
+        left = [job for job in left if not study.done(job, plans[job])]
+    return len(left)
+
+
+def do(
+    study: Study,
+    job: Job,
+    made: Plan,
+    train: Images,
+    test: Images,
+    bar: Callable[[str], Quiet],
+) -> dict[str, Any]:
+    """Train and evaluate one network, and write its record; see :func:`work_on`."""
+    begun = time.monotonic()
+    folder, start = study.place(job, made), _start(study, job, made, train)
+    told = bar(f"{job.id} training")
+    model = trained(made, train, job.seed, folder, study.device, told, start)
+    told = bar(f"{job.id} evaluation")
+    found = examine(model, test, study.examination, folder / "ledger.safetensors", told)
+    parameters = {
+        "recipe": job.name,
+        "scale": study.scale,
+        "data": study.data,
+        "seed": job.seed,
+        "device": study.device,
+        "threads": torch.get_num_threads(),
+    }
+    code = Path(__file__).parents[1]
+    first = next(w for w in model.parameters() if w.dim() == 4)
+    record = {
+        **read_record(folder / FACTS),
+        **provenance(parameters, code, time.monotonic() - begun, "study"),
+        "about": made.about,
+        "examination": study.examination.key,
+        **found,
+        "pictures": pictures(model, test),
+        "filters": (first.detach().double() * 1e4).round().div(1e4).tolist(),
+    }
+    write_record(study.record_of(job), record)
+    return record
+
+
+def _start(study: Study, job: Job, made: Plan, train: Images) -> Path | None:
+    """The weights that a recipe goes on from."""
+    if not made.start:
+        return None
+    before = plan(made.start, train.shape, study.scale)
+    return study.place(Job(before.name, job.seed), before) / WEIGHTS
+
+
+def line(record: dict[str, Any]) -> str:
+    """The accuracies of a record in one line."""
+    shares = record["evaluation"]["accuracy"]
+    return ", ".join(f"{key} {100 * value[0]:.1f} %" for key, value in shares.items())
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may do what a lock file stands for; freed even by SIGKILL.
+
+    Where the system has no such locks the answer is always yes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            yield False
+            return
+        yield True
