@@ -32,6 +32,7 @@ def trained(
     device: str = "auto",
     progress: Quiet | None = None,
     start: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """Train a network as a named recipe says, or read it where that is already done.
 
@@ -47,6 +48,7 @@ def trained(
         device: see :func:`mpkit.models.resolve_device`.
         progress: is told how far the training is.
         start: the weights to begin with, for recipes that go on from another's network.
+        dtype: torch.float64 for results that hardly differ between machines.
 
     Returns: the network, as the file holds it, on its device and in eval mode.
 
@@ -57,13 +59,13 @@ def trained(
     where = resolve_device(device)
     with parallel.joined(where) as mine:
         if not _finished(folder, made, seed):
-            model = _begin(made, images, seed, start).to(mine)
+            model = _begin(made, images, seed, start).to(mine, dtype)
             history = _fit(model, made, images, seed, folder, progress)
             if parallel.rank() == 0:
                 _keep(model, made, images, seed, folder, history)
             return halved(model).eval()
         facts = read_record(folder / FACTS)
-        return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine)
+        return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
 
 
 def split(images: Images, held_out: int) -> tuple[Images, Images]:

@@ -1,0 +1,106 @@
+"""Named recipes: complete, hashed, and honest about their cost."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mpkit.attacks import APGD, MSD, PGD
+from mpkit.catalog import ABOUT, names, plan
+from mpkit.cli import main
+from mpkit.costs import passes
+from mpkit.curricula import Balanced, Ramp
+from mpkit.estimates import estimate
+from mpkit.schemes import Average, Max, Natural, Single
+from mpkit.search import WorstOfK
+from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
+
+SHAPE = (1, 28, 28)
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_every_name_is_a_recipe_with_a_key_of_its_own(scale):
+    plans = [plan(name, SHAPE, scale) for name in names("mnist")]
+    assert len({made.key for made in plans}) == len(plans) == len(ABOUT)
+    assert all(made.key == plan(made.name, SHAPE, scale).key for made in plans)
+
+
+def test_the_radii_are_those_of_the_paper():
+    made = plan("mnist-max", SHAPE)
+    sets = {attack.set for attack in made.scheme.scheme.attacks}
+    assert sets == {Linf(0.3), L2(2), L1(10)}
+    assert plan("mnist-max-rt", SHAPE).scheme.scheme.attacks[1].set == RotationTranslation(3, 30)
+
+
+def test_a_key_changes_with_anything_that_matters():
+    made = plan("mnist-max", SHAPE)
+    others = [
+        replace(made, network="paper_mnist"),
+        replace(made, recipe=replace(made.recipe, lr=1e-4)),
+        replace(made, scheme=replace(made.scheme, shares=(0.1,))),
+        replace(made, held_out=999),
+        replace(made, start="mnist-linf"),
+        plan("mnist-max", SHAPE, "gpu"),
+    ]
+    assert len({made.key, *(other.key for other in others)}) == 7
+
+
+def test_a_folder_of_pictures_gets_radii_of_its_own_size():
+    small, large = (plan("mine-linf", (3, n, n), data="folder:x") for n in (16, 64))
+    assert small.scheme.scheme.attack.set == large.scheme.scheme.attack.set
+    assert plan("mine-l1", (3, 64, 64), data="folder:x").scheme.scheme.attack.set.eps == 48
+
+
+@pytest.mark.parametrize(
+    ("scheme", "forward", "backward"),
+    [
+        (Natural(), 1, 1),
+        (Single(PGD(Linf(0.3), steps=5)), 7, 6),
+        (Single(APGD(L1(10), steps=5)), 7, 6),
+        (Average((PGD(Linf(0.3), steps=5), PGD(L2(2), steps=3))), 12, 10),
+        (Max((PGD(Linf(0.3), steps=5), PGD(L2(2), steps=3))), 13, 9),
+        (Single(MSD(Union(Linf(0.3), L2(2), L1(10)), steps=4)), 17, 5),
+        (Single(WorstOfK(RotationTranslation(3, 30), 10)), 11, 1),
+        (Ramp(Single(PGD(Linf(0.3), steps=5)), (0.5,)), 7, 6),
+        (Balanced((("linf", PGD(Linf(0.3), steps=5)),)), 7, 6),
+    ],
+)
+def test_passes_are_counted(scheme, forward, backward):
+    assert passes(scheme, (1, 6, 6), draws=2) == (forward, backward)
+
+
+def test_an_estimate_follows_the_epochs():
+    made = plan("digits-linf", (1, 8, 8))
+    twice = replace(made, recipe=replace(made.recipe, epochs=2 * made.recipe.epochs))
+    assert estimate(twice, "digits", "cpu").gradients == 2 * estimate(made, "digits", "cpu")[0]
+    assert estimate(made, "digits", "cpu").gradients == 12 * 1197 * 9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipes", "mnist-best"], r"no 'mnist-best'; take DATA-SCHEME"),
+        (["recipes", "--data", "cats"], r"data must be one of digits, mnist, cifar10"),
+        (["train", "digits-best"], r"no 'digits-best'"),
+        (["train", "cats-max"], r"cats"),
+        (["train", "digits-balanced", "--out", "x"], r"goes on from digits-linf"),
+        (["train", "digits-max", "--device", "cuda:99"], r"cuda:99 was asked for"),
+        (["reproduce", "digits", "--budget", "9"], r"'9' is no time; write 90s, 9m or 2h"),
+        (["reproduce", "digits", "--rows", "best"], r"no 'digits-best'"),
+    ],
+)
+def test_bad_words_are_explained(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code in (1, 2) and "Traceback" not in result.output
+    assert re.search(message, result.output), result.output
+
+
+def test_recipes_lists_all_and_shows_one():
+    result = CliRunner().invoke(main, ["recipes", "digits-max", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    made = plan("digits-max", (1, 8, 8))
+    assert made.key in result.output and repr(made.scheme) in result.output
+    assert torch.float64 is not made.recipe.compute

@@ -1,0 +1,168 @@
+"""A table is worked off piece by piece, and nothing is done twice or lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mpkit import catalog, data
+from mpkit import study as library
+from mpkit.catalog import plan
+from mpkit.examinations import Examination, packed
+from mpkit.files import DataError, digest
+from mpkit.planned import trained
+from mpkit.progress import Quiet
+from mpkit.results import read_record, write_record
+from mpkit.study import Job, OutOfTime, Study, claimed, work_on
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Natural, l_inf and its fine-tuning on digits, an epoch each."""
+    real = catalog.scale_of
+
+    def tiny(data, scale):
+        size = real(data, scale)
+        short = replace(size.recipe, epochs=1, batch=16)
+        return replace(size, recipe=short, tuning=short, steps=1, held_out=30)
+
+    monkeypatch.setattr(catalog, "scale_of", tiny)
+    rows = ("natural", "linf", "balanced")
+    look = Examination(points=12, budget="quick", batch=12, affine=False)
+    return Study("digits", tmp_path / "records", tmp_path / "work", "cpu", 1, rows, look, "cpu")
+
+
+def quiet(label):
+    return Quiet()
+
+
+def test_a_table_is_done_once(study, monkeypatch):
+    assert work_on(study, quiet) == 0
+    names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
+    assert sorted(path.stem for path in study.folder.iterdir()) == names
+    done = []
+    real = library.do
+    monkeypatch.setattr(library, "do", lambda *rest: done.append(rest[1].id) or real(*rest))
+    assert work_on(study, quiet) == 0 and done == []
+    study.record_of(Job("digits-linf", 0)).unlink()
+    assert work_on(study, quiet) == 0 and done == ["digits-linf-seed0"]
+    assert work_on(replace(study, seeds=2), quiet) == 0
+    assert done[1:] == ["digits-natural-seed1", "digits-linf-seed1", "digits-balanced-seed1"]
+
+
+def test_a_record_of_another_recipe_or_examination_is_not_taken(study):
+    work_on(study, quiet)
+    path = study.record_of(Job("digits-natural", 0))
+    record = read_record(path)
+    made = plan("digits-natural", (1, 8, 8))
+    assert study.done(Job("digits-natural", 0), made)
+    write_record(path, record | {"key": "0" * 64})
+    assert not study.done(Job("digits-natural", 0), made)
+    write_record(path, record)
+    other = replace(study, examination=replace(study.examination, points=13))
+    assert not other.done(Job("digits-natural", 0), made)
+
+
+def test_a_record_tells_all(study):
+    work_on(study, quiet)
+    record = read_record(study.record_of(Job("digits-balanced", 0)))
+    place = study.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
+    assert record["weights"]["sha256"] == digest(place / "weights.safetensors")
+    assert record["settings"]["start"] == "digits-linf" and record["seed"] == 0
+    assert record["cost"]["gradients"] == 2 * 1264 and len(record["history"]) == 1
+    accuracy, seen = (record["evaluation"][key] for key in ("accuracy", "first_order"))
+    assert accuracy["union norms"][0] <= min(accuracy[key][0] for key in ("linf", "l2", "l1"))
+    assert all(accuracy[key][0] <= seen[key][0] for key in seen)
+    assert set(record["pictures"]["said"]) == {"clean", "linf", "l2", "l1", "rt"}
+    assert {"commit", "versions", "device", "duration_s", "parameters"} <= set(record)
+
+
+def test_bits_are_packed_first_to_highest():
+    assert packed(torch.tensor([True, False, True])) == {"count": 3, "bits": "oA=="}
+
+
+def test_time_that_is_over_ends_the_work_and_what_was_done_counts(study):
+    assert work_on(study, quiet, end=time.monotonic() - 1) == 3 and not study.folder.exists()
+    bars = iter([Quiet(), Quiet(), Dies(0)])
+    assert work_on(study, lambda label: next(bars)) == 2
+    assert [path.stem for path in study.folder.iterdir()] == ["digits-natural-seed0"]
+    assert work_on(study, quiet) == 0
+
+
+class Dies(Quiet):
+    """Ends a run after so many reports."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def advance(self, steps: int, note: str) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OutOfTime
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_training_that_was_interrupted_goes_on_to_the_same_bits(
+    study, tmp_path, after, monkeypatch
+):
+    made, images = plan("digits-linf", (1, 8, 8)), data.load("digits")
+    whole = trained(made, images, 0, tmp_path / "whole", "cpu")
+    with pytest.raises(OutOfTime):
+        trained(made, images, 0, tmp_path / "parts", "cpu", Dies(after))
+    again = trained(made, images, 0, tmp_path / "parts", "cpu")
+    files = [tmp_path / name / "weights.safetensors" for name in ("whole", "parts")]
+    assert digest(files[0]) == digest(files[1])
+    pairs = zip(whole.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not list((tmp_path / "parts").glob("step-*"))
+
+
+def test_the_folder_of_another_run_is_refused(study, tmp_path):
+    made, images = plan("digits-natural", (1, 8, 8)), data.load("digits")
+    trained(made, images, 0, tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match=r"holds another run, digits-natural with seed 0"):
+        trained(made, images, 1, tmp_path / "run", "cpu")
+
+
+def test_what_is_missing_is_said(study, tmp_path):
+    images = data.load("digits")
+    with pytest.raises(DataError, match=r"goes on from digits-linf.*train digits-linf"):
+        trained(plan("digits-balanced", (1, 8, 8)), images, 0, tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match=r"has 20 images, and the recipe holds 30"):
+        trained(plan("digits-natural", (1, 8, 8)), images.first(20), 0, tmp_path / "few", "cpu")
+    with pytest.raises(ValueError, match=r"seeds must be at least 1"):
+        replace(study, seeds=0)
+
+
+def test_a_claim_is_held_by_one(tmp_path):
+    path = tmp_path / "job" / "claim"
+    with claimed(path) as first, claimed(path) as second:
+        assert (first, second) == (True, False)
+    with claimed(path) as again:
+        assert again
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
+    code = "from mpkit.cli import main; main()"
+
+    def start(folder):
+        words = ["train", "digits-avg", "--device", "cpu", "--out", str(tmp_path / folder)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", code, *words], env=env)
+
+    process, deadline = start("killed"), time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("step-*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    assert start("killed").wait(240) == 0 and start("whole").wait(240) == 0
+    files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
+    assert digest(files[0]) == digest(files[1])

@@ -1,0 +1,106 @@
+"""Networks that come with the package: the right files, or a clear word."""
+
+import pytest
+import torch
+
+from mpkit import zoo
+from mpkit.files import DataError, digest
+from mpkit.models import small_cnn
+from mpkit.results import read_record, write_record
+from mpkit.weightfiles import halved, read_weights, write_weights
+
+
+@pytest.fixture
+def network():
+    return halved(small_cnn((1, 8, 8), 10, torch.Generator().manual_seed(3)))
+
+
+@pytest.fixture
+def shelf(tmp_path, network, monkeypatch):
+    """A zoo of one network."""
+    weights = tmp_path / "run" / "weights.safetensors"
+    sha256 = write_weights(weights, network, "small_cnn", (1, 8, 8), 10)
+    record = {
+        "recipe": "digits-max",
+        "about": "worst of three",
+        "seed": 0,
+        "settings": {},
+        "parameters": {"data": "digits"},
+        "cost": {"gradients": 1},
+        "evaluation": {"accuracy": {"clean": [1.0, 0.9, 1.0]}, "budget": "quick", "points": 9},
+        "commit": "0123456789",
+        "commit_date": "2026-01-01",
+        "weights": {"sha256": sha256},
+    }
+    write_record(tmp_path / "record.json", record)
+    monkeypatch.setattr(zoo, "SHIPPED", tmp_path / "zoo")
+    zoo.ship(tmp_path / "record.json", weights, tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_a_network_comes_back_to_the_bit(shelf, network):
+    assert zoo.names() == ["digits-max"]
+    loaded = zoo.load("digits-max")
+    assert not loaded.training
+    pairs = zip(network.state_dict().values(), loaded.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert zoo.card("digits-max").accuracy["clean"] == [1.0, 0.9, 1.0]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-5], lambda b: b[:-1] + b"\x07", lambda b: b"", lambda b: b + b"\x00"]
+)
+def test_a_damaged_file_is_refused_with_its_hash(shelf, damage):
+    path = shelf / "digits-max.safetensors"
+    good = digest(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=f"sha256 is {digest(path)}, expected {good}"):
+        zoo.load("digits-max")
+    path.unlink()
+    with pytest.raises(DataError, match=r"digits-max.safetensors: no such file"):
+        zoo.load("digits-max")
+
+
+def test_an_unknown_name_lists_the_others(shelf):
+    with pytest.raises(ValueError, match=r"no network 'mnist-best'; there are digits-max"):
+        zoo.load("mnist-best")
+
+
+def test_only_the_weights_of_the_record_are_shipped(shelf, tmp_path, network):
+    other = tmp_path / "other.safetensors"
+    write_weights(other, torch.nn.Linear(2, 2), "small_cnn", (1, 8, 8), 10)
+    with pytest.raises(DataError, match=r"damaged or foreign"):
+        zoo.ship(tmp_path / "record.json", other, shelf)
+
+
+def test_foreign_files_are_no_networks(tmp_path, network):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"not a network")
+    with pytest.raises(DataError, match=r"is no network that can be read"):
+        read_weights(path)
+    write_weights(path, network, "small_cnn", (1, 16, 16), 10)
+    with pytest.raises(DataError, match=r"is no network that can be read"):
+        read_weights(path)
+
+
+def test_what_comes_with_the_package_is_whole_and_small():
+    names = [path.stem for path in zoo.SHIPPED.glob("*.json")]
+    for name in names:
+        assert zoo.load(name)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+        assert {"clean", "union norms"} <= set(zoo.card(name).accuracy)
+    files = list(zoo.SHIPPED.iterdir()) if names else []
+    assert sum(path.stat().st_size for path in files) < 20e6
+
+
+def test_digits_are_trained_once_and_again_when_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = zoo.digits("natural")
+    assert next(first.parameters()).dtype == torch.float64
+    (path,) = tmp_path.rglob("weights.safetensors")
+    made, record = digest(path), read_record(path.with_name("training.json"))
+    again = zoo.digits("natural")
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    path.write_bytes(path.read_bytes()[:-3])
+    zoo.digits("natural")
+    assert digest(path) == made == record["weights"]["sha256"]
