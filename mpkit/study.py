@@ -151,25 +151,36 @@ def work_on(
     plans = {job: plan(job.name, train.shape, study.scale) for job in study.jobs()}
     left = [job for job in plans if not study.done(job, plans[job])]
     tell(f"{len(plans) - len(left)} of {len(plans)} networks are there, {len(left)} missing")
-    progressed = True
-    while progressed and left and (end is None or time.monotonic() < end):
-        progressed = False
-        for job in left:
-            made, start = plans[job], _start(study, job, plans[job], train)
-            with claimed(study.place(job, made) / "claim") as mine:
-                if not mine or study.done(job, made) or (start and not start.is_file()):
-                    continue
-                tell(f"{job.id}: {made.about}")
-                try:
-                    record = do(
-                        study, job, made, train, test, lambda name: Deadline(bar(name), end)
-                    )
-                except OutOfTime:
-                    break
-                tell(f"{job.id}: {line(record)}")
-                progressed = True
-        left = [job for job in left if not study.done(job, plans[job])]
-    return len(left)
+    try:
+        while left and (end is None or time.monotonic() < end):
+            before = len(left)
+            for job in left:
+                _attempt(study, job, plans[job], train, test, bar, end, tell)
+            left = [job for job in left if not study.done(job, plans[job])]
+            if len(left) == before:  # all that is left is in other hands, or waits for it
+                break
+    except OutOfTime:
+        pass
+    return sum(not study.done(job, plans[job]) for job in left)
+
+
+def _attempt(
+    study: Study,
+    job: Job,
+    made: Plan,
+    train: Images,
+    test: Images,
+    bar: Callable[[str], Quiet],
+    end: float | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Do a job, unless another process has it or it waits for another job's network."""
+    start = _start(study, job, made, train)
+    with claimed(study.place(job, made) / "claim") as mine:
+        if mine and not study.done(job, made) and (start is None or start.is_file()):
+            tell(f"{job.id}: {made.about}")
+            record = do(study, job, made, train, test, lambda label: Deadline(bar(label), end))
+            tell(f"{job.id}: {line(record)}")
 
 
 def do(
