@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -48,3 +49,37 @@ class Bar(Quiet):
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
+
+
+class OutOfTime(Exception):
+    """The time that was given is over; what was done so far is kept."""
+
+
+class Deadline(Quiet):
+    """Progress that ends the work when the time is over.
+
+    Args:
+        inner: is told what is told.
+        end: on the clock of time.monotonic; None for no end.
+    """
+
+    def __init__(self, inner: Quiet, end: float | None) -> None:
+        self.inner, self.end = inner, end
+
+    def start(self, total: int, done: int) -> None:
+        """Pass it on."""
+        self.inner.start(total, done)
+
+    def advance(self, steps: int, note: str) -> None:
+        """Pass it on, and look at the clock.
+
+        Raises:
+            OutOfTime: it is later than the end.
+        """
+        self.inner.advance(steps, note)
+        if self.end is not None and time.monotonic() > self.end:
+            raise OutOfTime
+
+    def close(self) -> None:
+        """Pass it on."""
+        self.inner.close()

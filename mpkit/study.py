@@ -8,8 +8,7 @@ work folder, from which an interrupted job is gone on with.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from mpkit.catalog import Plan, plan
 from mpkit.data import Images
 from mpkit.examinations import Examination, examine, pictures
 from mpkit.planned import FACTS, WEIGHTS, trained
-from mpkit.progress import Quiet
+from mpkit.files import claimed
+from mpkit.progress import Deadline, OutOfTime, Quiet
 from mpkit.results import provenance, read_record, write_record
 
 ROWS: tuple[str, ...] = (
@@ -92,40 +92,6 @@ class Study:
             return False
         record = read_record(path)
         return (record.get("key"), record.get("examination")) == (made.key, self.examination.key)
-
-
-class OutOfTime(Exception):
-    """The time that was given is over; what was done so far is kept."""
-
-
-class Deadline(Quiet):
-    """Progress that ends the work when the time is over.
-
-    Args:
-        inner: is told what is told.
-        end: on the clock of time.monotonic; None for no end.
-    """
-
-    def __init__(self, inner: Quiet, end: float | None) -> None:
-        self.inner, self.end = inner, end
-
-    def start(self, total: int, done: int) -> None:
-        """Pass it on."""
-        self.inner.start(total, done)
-
-    def advance(self, steps: int, note: str) -> None:
-        """Pass it on, and look at the clock.
-
-        Raises:
-            OutOfTime: it is later than the end.
-        """
-        self.inner.advance(steps, note)
-        if self.end is not None and time.monotonic() > self.end:
-            raise OutOfTime
-
-    def close(self) -> None:
-        """Pass it on."""
-        self.inner.close()
 
 
 def work_on(
@@ -233,23 +199,3 @@ def line(record: dict[str, Any]) -> str:
     """The accuracies of a record in one line."""
     shares = record["evaluation"]["accuracy"]
     return ", ".join(f"{key} {100 * value[0]:.1f} %" for key, value in shares.items())
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may do what a lock file stands for; freed even by SIGKILL.
-
-    Where the system has no such locks the answer is always yes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            yield False
-            return
-        yield True

@@ -14,11 +14,11 @@ from mpkit import catalog, data
 from mpkit import study as library
 from mpkit.catalog import plan
 from mpkit.examinations import Examination, packed
-from mpkit.files import DataError, digest
+from mpkit.files import DataError, claimed, digest
 from mpkit.planned import trained
-from mpkit.progress import Quiet
+from mpkit.progress import OutOfTime, Quiet
 from mpkit.results import read_record, write_record
-from mpkit.study import Job, OutOfTime, Study, claimed, work_on
+from mpkit.study import Job, Study, work_on
 
 
 @pytest.fixture
