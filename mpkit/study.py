@@ -19,8 +19,8 @@ from mpkit import data as library
 from mpkit.catalog import Plan, plan
 from mpkit.data import Images
 from mpkit.examinations import Examination, examine, pictures
-from mpkit.planned import FACTS, WEIGHTS, trained
 from mpkit.files import claimed
+from mpkit.planned import FACTS, WEIGHTS, trained
 from mpkit.progress import Deadline, OutOfTime, Quiet
 from mpkit.results import provenance, read_record, write_record
 
