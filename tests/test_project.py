@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpkit"
 ORDER = "geometry losses sets attacks search schemes models data train threats membership".split()
 ORDER += "ledger merging goals sheet suites evaluate loading theory results".split()
+ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
 ORDER += "looks sliders charts figures reports chapters execution".split()
-ORDER += "rendering running commands_evaluate cli".split()
+ORDER += "rendering running commands_evaluate commands_train cli".split()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
