@@ -83,6 +83,7 @@ class Scale:
         steps: gradients of each inner attack.
         ramp: shares of the budgets in the first epochs.
         held_out: images for validation.
+        watching: whether there is a validation where the scheme does not need it.
         wrap: around each inner attack, such as Captured on a GPU.
     """
 
@@ -92,6 +93,7 @@ class Scale:
     steps: int
     ramp: tuple[float, ...]
     held_out: int
+    watching: bool = True
     wrap: Callable[[Attack], Attack] = lambda attack: attack
 
 
@@ -109,10 +111,11 @@ def scale_of(data: str, scale: str) -> Scale:
     if scale == "gpu":
         recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
         tuning = replace(recipe, epochs=3, lr=3e-4)
-        return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, Captured)
+        return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, wrap=Captured)
     if data == "digits":
-        recipe = Recipe(epochs=12, averaging=0.99)
-        return Scale("small_cnn", recipe, replace(recipe, epochs=4, lr=1e-3), 8, (1 / 3,), 100)
+        recipe = Recipe(epochs=10, averaging=0.99)
+        tuning = replace(recipe, epochs=4, lr=1e-3)
+        return Scale("small_cnn", recipe, tuning, 5, (1 / 3,), 100, watching=False)
     recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
     tuning = replace(recipe, epochs=3, lr=1e-3)
     return Scale("small_cnn", recipe, tuning, 10, (0.1, 0.3, 0.6), 1000)
@@ -146,7 +149,10 @@ def plan(
     size = scale_of(data or prefix, scale)
     sets = usual(data or prefix, shape)
     attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
-    watch = tuple((key, quick(sets[key])) for key in sets if key != "rt" or "rt" in scheme)
+    watched = [key for key in sets if key != "rt" or "rt" in scheme]
+    if not size.watching and scheme != "balanced":
+        watched = []
+    watch = tuple((key, quick(sets[key])) for key in watched)
     made = Plan(name, size.network, Natural(), size.recipe, watch, size.held_out)
     if scheme == "balanced":
         pair = tuple((key, attacks[key]) for key in ("linf", "l1"))
