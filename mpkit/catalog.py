@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -32,11 +33,14 @@ ABOUT = {
     "msd": "one walk led by all three norms",
     "random": "one of the three norms per batch, drawn at random",
     "balanced": "the l_inf network, fine-tuned with l_inf and l_1 by their errors",
+    "tuned": "the avg network, fine-tuned with l_inf and a long Auto-PGD in l_1 by their errors",
     "avg-rt": "l_inf and rotations with shifts, mean loss",
     "max-rt": "the worse of l_inf and rotations with shifts for each image",
     "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
     "msd-long": "as msd, twice the steps and half as many epochs again",
 }
+
+TUNED = {"balanced": "linf", "tuned": "avg"}  # the network that a fine-tuning goes on from
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,15 @@ def plan(
     sets = usual(data or prefix, shape)
     attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
     watched = [key for key in sets if key != "rt" or "rt" in scheme]
-    if not size.watching and scheme != "balanced":
+    if not size.watching and scheme not in TUNED:
         watched = []
     watch = tuple((key, quick(sets[key])) for key in watched)
     made = Plan(name, size.network, Natural(), size.recipe, watch, size.held_out)
-    if scheme == "balanced":
-        pair = tuple((key, attacks[key]) for key in ("linf", "l1"))
-        start = f"{prefix}-linf"
+    if scheme in TUNED:
+        long = size.wrap(APGD(cast(Ball, sets["l1"]), 2 * size.steps))
+        l1 = long if scheme == "tuned" else attacks["l1"]
+        pair = (("linf", attacks["linf"]), ("l1", l1))
+        start = f"{prefix}-{TUNED[scheme]}"
         return replace(made, scheme=Balanced(pair), recipe=size.tuning, start=start)
     if scheme == "natural":
         return made
