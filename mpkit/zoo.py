@@ -99,7 +99,7 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
     machines up to rare roundings, and kept in the user's cache folder.
 
     Args:
-        scheme: such as "max", see :data:`mpkit.catalog.ABOUT`.
+        scheme: such as "max", see ``mpkit recipes``.
         seed: of weights and training.
         progress: is told how far the training is.
 
