@@ -12,6 +12,7 @@ from mpkit.engine import Best, Climb, Problem
 from mpkit.geometry import per_row
 from mpkit.gradients import climb
 from mpkit.losses import Loss
+from mpkit.norms import halved
 from mpkit.pgd import Start, movable
 from mpkit.sets import L1
 
@@ -131,11 +132,11 @@ def sparse_signs(g: Tensor, moving: Tensor) -> Tensor:
     """
     size = g.flatten(1).abs()
     wanted = (moving.unsqueeze(1) * size.shape[1]).clamp(min=1)
-    low, high = torch.zeros_like(wanted), size.amax(1, keepdim=True)
     among = torch.empty_like(size)
-    for _ in range(16):
-        level = (low + high) / 2
-        many = torch.ge(size, level, out=among).sum(1, keepdim=True) > wanted
-        low, high = torch.where(many, level, low), torch.where(many, high, level)
+
+    def too_many(level: Tensor) -> Tensor:
+        return torch.ge(size, level, out=among).sum(1, keepdim=True) > wanted
+
+    _, high = halved(torch.zeros_like(wanted), size.amax(1, keepdim=True), too_many, 16)
     signs = torch.ge(size, high, out=among).mul_(g.flatten(1).sign())
     return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)

@@ -4,6 +4,8 @@ Every function treats a batch ``(B, ...)`` as B independent vectors: all entries
 channels and pixels, count together. A radius is a number or a tensor ``(B,)``.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -104,20 +106,38 @@ def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
     """
     size, room = size_and_room(g, image)
     budget, above = length.reshape(-1, 1), torch.empty_like(size)
-    low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
 
     def cost(level: Tensor) -> Tensor:
         spent: Tensor = torch.linalg.vecdot(torch.gt(size, level, out=above), room)
         return spent.unsqueeze(1)
 
-    for _ in range(24):
-        level = (low + high) / 2
-        fits = cost(level) <= budget
-        low, high = torch.where(fits, low, level), torch.where(fits, level, high)
+    top = size.amax(1, keepdim=True)
+    low, high = halved(torch.zeros_like(top), top, lambda level: cost(level) > budget, 24)
     share = (budget - cost(high)) / positive(cost(low) - cost(high))
     first = (size > high).to(size.dtype)
     part = torch.lerp((size > low).to(size.dtype), first, 1 - share.clamp(0, 1))
     return (part * room).mul_(g.flatten(1).sign()).view_as(g)
+
+
+def halved(
+    low: Tensor, high: Tensor, higher: Callable[[Tensor], Tensor], times: int
+) -> tuple[Tensor, Tensor]:
+    """Halve the intervals from low to high, row by row, keeping the half that holds the turn.
+
+    Args:
+        low: (B, 1).
+        high: (B, 1), ≥ low.
+        higher: called with levels (B, 1); true (B, 1) where the turn lies above the level.
+        times: how often.
+
+    Returns:
+        the ends of the last intervals, (B, 1) each.
+    """
+    width = high - low
+    for _ in range(times):
+        width = width * 0.5
+        low = torch.addcmul(low, higher(low + width).to(low.dtype), width)
+    return low, torch.minimum(low + width, high)
 
 
 def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

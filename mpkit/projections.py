@@ -1,14 +1,16 @@
 """Nearest points of the l_inf, l_2 and l_1 balls, alone and cut by the pixel box, row by row.
 
 Rows that are already inside come back untouched, bit for bit, and projecting twice changes
-nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64.
+nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64. A row
+counts as inside up to half of the rounding allowance that membership grants, so whatever comes
+back is a member, however its norm is summed.
 """
 
 import torch
 from torch import Tensor
 
 from mpkit.checks import Radius, require_sound
-from mpkit.norms import l2_norm, per_row, pick, positive, size_and_room, slack
+from mpkit.norms import halved, l2_norm, per_row, pick, positive, size_and_room, slack
 
 
 @torch.no_grad()
@@ -46,7 +48,7 @@ def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
     require_sound("nearest_in_l2_ball", d, eps)
     radius = per_row(eps, d)
     norm = per_row(l2_norm(d), d)
-    fits = norm <= radius * (1 + slack(d.dtype))
+    fits = norm <= radius * (1 + slack(d.dtype) / 2)
     return d * torch.where(fits, 1, radius / positive(norm))
 
 
@@ -116,37 +118,39 @@ def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
         ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_l2_ball_and_box", d, eps)
-    clipped = clip_to_box(d, x).flatten(1)
+    long, low, high = d.flatten(1), -x.flatten(1), 1 - x.flatten(1)
+    clipped = torch.clamp(long, low, high)
     radius = per_row(eps, clipped)
-    inside = clipped.norm(dim=1, keepdim=True) <= radius * (1 + slack(d.dtype))
+    inside = clipped.norm(dim=1, keepdim=True) <= radius * (1 + slack(d.dtype) / 2)
     if not d.is_cuda and bool(inside.all()):
         return clipped.view_as(d)
-    size, room = size_and_room(d, x)
-    size.div_(positive(size.amax(1, keepdim=True)))
-    scale = _scale(size, room, radius, inside)
-    short = torch.minimum(size.mul_(scale), room, out=size)
+    long = long / positive(long.abs().amax(1, keepdim=True))
+    short = _scaled_into(long, low, high, radius, inside)
     short = _within(short, short.norm(dim=1, keepdim=True), radius)
-    return pick(inside, clipped, short.copysign_(d.flatten(1))).view_as(d)
+    return pick(inside, clipped, short).view_as(d)
 
 
-def _scale(size: Tensor, room: Tensor, radius: Tensor, inside: Tensor) -> Tensor:
-    """The s at which ‖min(s size, room)‖_2 rises to the radius, (B, 1).
+def _scaled_into(d: Tensor, low: Tensor, high: Tensor, radius: Tensor, inside: Tensor) -> Tensor:
+    """clip(s d) with the s at which its norm rises to the radius, (B, n).
 
-    Entries that reach their room are counted with it, and s follows from the others, until no
-    row moves any more. On a CPU the loop ends there; on a GPU it runs its fixed length.
+    Newton steps on s squared: entries that reach the box keep their part of the norm, and s
+    follows from the others, from below and until no row moves any more. On a CPU the loop ends
+    there; on a GPU it runs its fixed length.
     """
-    size_squared, room_squared, reach = size.square(), room.square(), torch.empty_like(size)
-    scale = radius / positive(size_squared.sum(1, keepdim=True).sqrt_())
+    squared, reach, short = d.square(), torch.empty_like(d), torch.empty_like(d)
+    first = radius.square() / positive(squared.sum(1, keepdim=True))
+    scale = torch.where(inside, 1, first)
     for _ in range(40):
-        held = torch.ge(torch.mul(size, scale, out=reach), room, out=reach)
-        spent = torch.linalg.vecdot(held, room_squared).unsqueeze(1)
-        free = torch.linalg.vecdot(torch.sub(1, held, out=held), size_squared).unsqueeze(1)
-        following = ((radius.square() - spent).clamp_(min=0) / positive(free)).sqrt_()
-        settled = inside | (following <= scale)
-        if not size.is_cuda and bool(settled.all()):
+        torch.clamp(torch.mul(d, scale.sqrt(), out=reach), low, high, out=short)
+        free = torch.linalg.vecdot(torch.eq(short, reach, out=reach), squared).unsqueeze(1)
+        missing = radius.square() - torch.linalg.vecdot(short, short).unsqueeze(1)
+        following = scale + missing / positive(free)
+        settled = inside | (missing <= slack(d.dtype) / 8 * radius.square())
+        settled = settled | (following == scale) | (free == 0)
+        if not d.is_cuda and bool(settled.all()):
             break
         scale = torch.where(settled, scale, following)
-    return scale
+    return short
 
 
 @torch.no_grad()
@@ -177,7 +181,7 @@ def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
 def _shrunk_to_l1(d: Tensor, clipped: Tensor, x: Tensor | None, eps: Radius) -> Tensor:
     """Rows of ``clipped`` whose l_1 norm is within eps, else d shrunk by its threshold."""
     radius = per_row(eps, d)
-    inside = clipped.abs().sum(1, keepdim=True) <= radius * (1 + slack(d.dtype))
+    inside = clipped.abs().sum(1, keepdim=True) <= radius * (1 + slack(d.dtype) / 2)
     if not d.is_cuda and bool(inside.all()):
         return clipped.clone()
     size, room = (d.abs(), None) if x is None else size_and_room(d, x)
@@ -198,13 +202,12 @@ def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor
     A few bisections, then Newton steps kept inside the bracket, until no row moves any more.
     On a CPU the loop ends there; on a GPU it runs its fixed length, so nothing is synchronized.
     """
-    low = torch.zeros_like(size[:, :1])
-    high = size.amax(1, keepdim=True)
     shrunk, moved = torch.empty_like(size), torch.empty_like(size)
-    for _ in range(6):
-        middle = (low + high) / 2
-        above = _soft(size, middle, room, shrunk).sum(1, keepdim=True) > radius
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+
+    def short_of(level: Tensor) -> Tensor:
+        return _soft(size, level, room, shrunk).sum(1, keepdim=True) > radius
+
+    low, high = halved(torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True), short_of, 5)
     threshold = low
     for _ in range(40):
         _soft(size, threshold, room, shrunk)
@@ -214,7 +217,7 @@ def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor
         low, high = torch.where(above, threshold, low), torch.where(above, high, threshold)
         newton = threshold + excess / free.sum(1, keepdim=True).clamp_(min=1)
         newton = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
-        close = excess.abs() <= slack(size.dtype) / 4 * radius
+        close = excess.abs() <= slack(size.dtype) / 8 * radius
         settled = inside | close | (newton == threshold)
         if not size.is_cuda and bool(settled.all()):
             break
@@ -224,5 +227,5 @@ def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor
 
 def _within(size: Tensor, norm: Tensor, radius: Tensor) -> Tensor:
     """Undo what rounding left outside: scale down rows whose norm passes the radius."""
-    fits = norm <= radius * (1 + slack(size.dtype) / 2)
+    fits = norm <= radius * (1 + slack(size.dtype) / 4)
     return size.mul_(torch.where(fits, 1, radius / norm))
