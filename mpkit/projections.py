@@ -1,7 +1,8 @@
 """Nearest points of the l_inf, l_2 and l_1 balls, alone and cut by the pixel box, row by row.
 
 Rows that are already inside come back untouched, bit for bit, and projecting twice changes
-nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64. A row
+nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64; for points
+thousands of radii away, to the rounding of the point itself. A row
 counts as inside up to half of the rounding allowance that membership grants, so whatever comes
 back is a member, however its norm is summed.
 """
@@ -215,8 +216,10 @@ def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor
         free = torch.eq(shrunk, torch.sub(size, threshold, out=moved), out=moved)
         above = excess > 0
         low, high = torch.where(above, threshold, low), torch.where(above, high, threshold)
-        newton = threshold + excess / free.sum(1, keepdim=True).clamp_(min=1)
-        newton = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+        slope = free.sum(1, keepdim=True)
+        newton = threshold + excess / slope.clamp(min=1)
+        good = (slope > 0) & (newton >= low) & (newton <= high)
+        newton = torch.where(good, newton, (low + high) / 2)
         close = excess.abs() <= slack(size.dtype) / 8 * radius
         settled = inside | close | (newton == threshold)
         if not size.is_cuda and bool(settled.all()):

@@ -75,6 +75,6 @@ def nearest_by_cvxpy(kind, d, eps, x=None):
     if x is not None:
         rules += [x + q >= 0, x + q <= 1]
     problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(q - d)), rules)
-    tight = dict.fromkeys(["tol_gap_abs", "tol_gap_rel", "tol_feas"], 1e-9)
+    tight = dict.fromkeys(["tol_gap_abs", "tol_gap_rel", "tol_feas"], 1e-10)
     problem.solve(solver=cvxpy.CLARABEL, **tight)
     return q.value

@@ -173,3 +173,35 @@ def test_projection_of_a_tensor_that_requires_grad():
     d = torch.full((1, 4), 2.0, requires_grad=True)
     for function in ALONE.values():
         assert not function(d, 1.0).requires_grad
+
+
+@pytest.mark.parametrize("far", [1, 16, 256, 4096, 1e5])
+@pytest.mark.parametrize("boxed", [False, True], ids=["ball", "ball and box"])
+def test_points_far_away_project_to_the_rounding_of_the_point(far, boxed):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(50, 1, 8, 8, generator=rng)
+    d = torch.randn(50, 1, 8, 8, generator=rng) * far
+    eps = 2.0
+    if boxed:
+        near = geometry.nearest_in_l1_ball_and_box(d, eps, x)
+        exact = geometry.nearest_in_l1_ball_and_box(d.double(), eps, x.double())
+        size, room = d.double().abs(), torch.where(d > 0, 1 - x.double(), x.double())
+    else:
+        near = geometry.nearest_in_l1_ball(d, eps)
+        exact = geometry.nearest_in_l1_ball(d.double(), eps)
+        size, room = d.double().abs(), torch.full_like(x, torch.inf, dtype=torch.float64)
+    low, high = torch.zeros(50, 1, 1, 1).double(), size.amax((1, 2, 3), keepdim=True)
+    for _ in range(120):  # the threshold, by halving alone
+        middle = (low + high) / 2
+        spent = torch.minimum((size - middle).clamp(min=0), room).sum((1, 2, 3), keepdim=True)
+        low, high = (
+            torch.where(spent > eps, middle, low),
+            torch.where(spent > eps, high, middle),
+        )
+    oracle = torch.minimum((size - high).clamp(min=0), room) * d.sign()
+    inside = torch.minimum(size, room).sum((1, 2, 3), keepdim=True) <= eps
+    oracle = torch.where(inside, torch.minimum(size, room) * d.sign(), oracle)
+    rounding = float(d.abs().max()) * torch.finfo(torch.float32).eps
+    assert float((near.double() - oracle).abs().max()) <= max(1e-5 * eps, 4 * rounding)
+    rounding = float(d.abs().max()) * torch.finfo(torch.float64).eps
+    assert float((exact - oracle).abs().max()) <= max(1e-12, 16 * rounding)
