@@ -21,8 +21,8 @@ from mpkit.train import Recipe, fit
 pytestmark = pytest.mark.slow
 
 BALLS = {name: one for name, one in usual("digits", (1, 8, 8)).items() if name != "rt"}
-QUICK = masking.Effort(steps=24, queries=150, estimates=15, directions=32, draws=6)
-POINTS = 60
+QUICK = masking.Effort(steps=20, queries=120, estimates=12, directions=32, draws=6)
+POINTS = 50
 
 
 def attack(name):

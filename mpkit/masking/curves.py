@@ -54,12 +54,12 @@ def _growth(case: Case, ball: Ball) -> Evidence:
 
     The search starts at the image itself: in a ball that large a random start alone breaks most.
     """
-    all_of_it = everything(ball, case.x)
+    all_of_it, steps = everything(ball, case.x), max(10, case.effort.steps // 2)
     rates = []
     for one in (*(ball.scaled(factor) for factor in FACTORS), all_of_it):
         attacks = (
-            APGD(one, case.effort.steps, CrossEntropy(), Clean()),
-            APGD(one, case.effort.steps, Margin(), Clean()),
+            APGD(one, steps, CrossEntropy(), Clean()),
+            APGD(one, steps, Margin(), Clean()),
         )
         rates.append(~worst([case.reach(attack) for attack in attacks]).judged.wrong)
     left = proportion(rates[-1])
