@@ -17,14 +17,14 @@ STEP = 1.2  # a step of an attack, in forward and backward passes of training
 LOOK = 0.4  # a forward pass alone
 
 
-class Estimate(NamedTuple):
+class Work(NamedTuple):
     """Gradient evaluations on single images, and seconds on this machine."""
 
     gradients: float
     seconds: float
 
 
-def estimate(made: Plan, data: str, device: str = "auto") -> Estimate:
+def estimate(made: Plan, data: str, device: str = "auto") -> Work:
     """Estimate the training of a named recipe; evaluation comes on top.
 
     The network's speed is measured for half a second, the passes of the scheme are counted.
@@ -42,4 +42,4 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Estimate:
     rate = speed(Autocast(model, made.recipe.compute) if made.recipe.compute else model, x)
     images = made.recipe.epochs * (COUNTS[data] - made.held_out)
     work = STEP * each.backward + LOOK * (each.forward - each.backward)
-    return Estimate(images * each.backward, images * work / rate)
+    return Work(images * each.backward, images * work / rate)

@@ -35,7 +35,7 @@ class Examination:
 
     Args:
         points: test images, from the first on.
-        budget: of the recommended suites, see :data:`mpkit.suites.BUDGETS`.
+        budget: of the recommended suites, see ``mpkit.suites.BUDGETS``.
         batch: images at a time; part of what makes results repeat.
         affine: also try the affine adversaries of the two pairs.
         seed: of the attacks.

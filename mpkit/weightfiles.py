@@ -34,7 +34,7 @@ def write_weights(
     Args:
         path: the file; its folder is made.
         model: what ``NETWORKS[network]`` built, trained.
-        network: a key of :data:`mpkit.models.NETWORKS`.
+        network: a key of ``mpkit.models.NETWORKS``.
         shape: (C, H, W) of the images.
         classes: number of classes.
     """
