@@ -99,11 +99,7 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
     machines up to rare roundings, and kept in the user's cache folder.
 
     Args:
-<<<<<<< HEAD
         scheme: such as "max", see ``mpkit recipes``.
-=======
-        scheme: such as "max", see ``mpkit.catalog.ABOUT``.
->>>>>>> 0fcea20 (References that resolve)
         seed: of weights and training.
         progress: is told how far the training is.
 
