@@ -34,13 +34,15 @@ ABOUT = {
     "random": "one of the three norms per batch, drawn at random",
     "balanced": "the l_inf network, fine-tuned with l_inf and l_1 by their errors",
     "tuned": "the avg network, fine-tuned with l_inf and a long Auto-PGD in l_1 by their errors",
+    "tuned-on": "the tuned network, once more, with a search of twice the length",
     "avg-rt": "l_inf and rotations with shifts, mean loss",
     "max-rt": "the worse of l_inf and rotations with shifts for each image",
     "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
     "msd-long": "as msd, twice the steps and half as many epochs again",
 }
 
-TUNED = {"balanced": "linf", "tuned": "avg"}  # the network that a fine-tuning goes on from
+TUNED = {"balanced": "linf", "tuned": "avg", "tuned-on": "tuned"}  # what they go on from
+LONGER = {"tuned": 2, "tuned-on": 4}  # times the steps of their Auto-PGD in l_1
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,9 @@ def plan(
     watch = tuple((key, quick(sets[key])) for key in watched)
     made = Plan(name, size.network, Natural(), size.recipe, watch, size.held_out)
     if scheme in TUNED:
-        long = size.wrap(APGD(cast(Ball, sets["l1"]), 2 * size.steps))
-        l1 = long if scheme == "tuned" else attacks["l1"]
+        long = LONGER.get(scheme, 1) * size.steps
+        strong = size.wrap(APGD(cast(Ball, sets["l1"]), long))
+        l1 = strong if scheme in LONGER else attacks["l1"]
         pair = (("linf", attacks["linf"]), ("l1", l1))
         start = f"{prefix}-{TUNED[scheme]}"
         return replace(made, scheme=Balanced(pair), recipe=size.tuning, start=start)

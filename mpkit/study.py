@@ -25,7 +25,19 @@ from mpkit.progress import Deadline, OutOfTime, Quiet
 from mpkit.results import provenance, read_record, write_record
 
 ROWS: tuple[str, ...] = (
-    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
+    *(
+        "natural",
+        "linf",
+        "max",
+        "l1",
+        "l2",
+        "avg",
+        "msd",
+        "random",
+        "balanced",
+        "tuned",
+        "tuned-on",
+    ),
     *("rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
 )
 
