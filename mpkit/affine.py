@@ -15,10 +15,14 @@ from mpkit.engine import Attack, Best, Found, Iterative, Problem
 from mpkit.geometry import clip_to_box, l2_norm, per_row, unit_direction
 from mpkit.gradients import climb, climb_through
 from mpkit.hull import box_pair, nearest_pair
+from mpkit.in_turn import InTurn
 from mpkit.losses import CrossEntropy, Loss
 from mpkit.pgd import Falling, Schedule, movable
 from mpkit.sets import Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
 from mpkit.spatial import SpatialPGD
+
+SHARES = (0.25, 0.5, 0.75)
+"""Shares of the spatial budget at which a grid of poses is tried."""
 
 
 class Pair(NamedTuple):
@@ -171,7 +175,8 @@ class AffinePGD(Composite):
 
     Both ends, w = 1 and w = 0, are attacked too, so the result is never weaker than the attacks
     at the ends. Between them, both perturbations follow the gradient, and the nearest pair within
-    the common budget gives w: where a unit of either budget is worth the same.
+    the common budget gives w: where a unit of either budget is worth the same. The landscape of
+    poses is rugged, so for them fixed shares are tried too, with a grid of poses (``InTurn``).
 
     Args:
         set: Affine of two balls or of a RotationTranslation and a ball, or Blend of two balls.
@@ -206,8 +211,11 @@ class AffinePGD(Composite):
             )
 
     def attacks_on(self, problem: Problem) -> Iterator[Attack]:
-        """Both ends, then the search between them."""
+        """Both ends, for poses three fixed shares, and the search between them."""
         yield from self.ends or (self.end(self.set.a), self.end(self.set.b))
+        if isinstance(self.set, Affine) and isinstance(self.set.a, RotationTranslation):
+            for share in SHARES:
+                yield InTurn(self.set, share, max(1, self.steps // 4), loss=self.loss)
         yield self.between()
 
     def between(self) -> BetweenSearch:

@@ -9,6 +9,7 @@ from torch import Tensor
 from mpkit import geometry, trees
 from mpkit.balls import Ball
 from mpkit.checks import Radius
+from mpkit.norms import boxed
 from mpkit.perturbation import PerturbationSet
 from mpkit.poses import RotationTranslation
 
@@ -138,8 +139,7 @@ class Affine(Between):
     def apply(self, x: Tensor, z: Any) -> Tensor:
         """The first perturbation, then the second on top of it: (B, C, H, W)."""
         _, z_a, z_b = z
-        image: Tensor = self.a.apply(x, z_a) + z_b
-        return image.clamp_(0, 1)
+        return boxed(self.a.apply(x, z_a) + z_b)
 
     def contains(self, x: Tensor, z: Any) -> Tensor:
         """Whether both parts keep their shares and the image lies in [0, 1]: (B,) bool."""
@@ -178,7 +178,7 @@ class Blend(Between):
         """The weighted mean of the two perturbed images: (B, C, H, W)."""
         w, z_a, z_b = z
         mean = torch.lerp(self.b.apply(x, z_b), self.a.apply(x, z_a), geometry.per_row(w, x))
-        return mean.clamp(0, 1)
+        return boxed(mean)
 
     def contains(self, x: Tensor, z: Any) -> Tensor:
         """Whether both parts are allowed by their own sets: (B,) bool."""

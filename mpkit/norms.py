@@ -140,6 +140,18 @@ def halved(
     return low, torch.minimum(low + width, high)
 
 
+def boxed(v: Tensor) -> Tensor:
+    """Clip values to [0, 1] and let the gradient pass as if they had not been clipped.
+
+    The derivative of a clamp is 0 outside of its walls, and in some versions of torch at the
+    walls too, where a black background lies; a search through it would see no slope.
+
+    Args:
+        v: any shape.
+    """
+    return v + (v.clamp(0, 1) - v).detach()
+
+
 def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """abs(d), and how far each entry may go in its direction before x meets [0, 1]: (B, n)."""
     d, x = d.flatten(1), x.flatten(1)

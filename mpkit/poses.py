@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mpkit import geometry
 from mpkit.checks import Radius, require_radius
+from mpkit.norms import boxed
 from mpkit.perturbation import PerturbationSet
 from mpkit.warp import warp
 
@@ -41,7 +42,7 @@ class RotationTranslation(PerturbationSet):
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """Rotate each image about its centre, then shift it: (B, C, H, W), in [0, 1]."""
-        return warp(x, z).clamp(0, 1)
+        return boxed(warp(x, z))
 
     def contains(self, x: Tensor, z: Tensor) -> Tensor:
         """Whether every entry of z keeps its bound, up to 32 machine epsilons: (B,) bool."""

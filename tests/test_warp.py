@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from strategies import tensors
 
 from mpkit.geometry import warp
+from mpkit.sets import Affine, Linf, RotationTranslation
 
 
 def pose(*rows):
@@ -60,3 +61,22 @@ def test_constant_image_stays_constant_inside():
 def test_wrong_pose_is_refused():
     with pytest.raises(ValueError, match="one pose per image"):
         warp(torch.zeros(2, 1, 3, 3), torch.zeros(1, 3))
+
+
+def test_a_black_background_does_not_silence_the_gradient_through_a_pose():
+    """torch may give a clamp the derivative 0 at its very walls, where background lies."""
+    x = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    x[0, 0, 2, 2] = 1
+    poses, ball = RotationTranslation(2, 30), Linf(0.5)
+    z = torch.zeros(1, 3, dtype=torch.float64)
+    top = torch.zeros_like(x, requires_grad=True)
+    weight = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    w = torch.full((1,), 0.5, dtype=torch.float64)
+    (Affine(poses, ball).apply(x, (w, z, top)) * weight).sum().backward()
+    torch.testing.assert_close(top.grad, weight)
+    for pose in (torch.tensor([[0.25, 0.0, 0.0]]), torch.tensor([[0.5, -0.25, 10.0]])):
+        free, boxed = (pose.double().requires_grad_() for _ in range(2))
+        (warp(x, free) * weight).sum().backward()
+        (poses.apply(x, boxed) * weight).sum().backward()
+        assert boxed.grad.abs().sum() > 0
+        torch.testing.assert_close(boxed.grad, free.grad)
