@@ -1,0 +1,86 @@
+"""The suite `standard` beside AutoAttack by its authors: accuracy and wall time, in one run.
+
+Needs the extra `compare` (pyautoattack) and MNIST. Each network of the zoo is judged by both, on
+the same images, with the same number of threads; images that AutoAttack returns count as broken
+when the network errs on them.
+
+    python benchmarks/autoattack.py --models mnist-natural mnist-linf mnist-max --points 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpkit import data, evaluate, goals, reports, results, suites, threats, zoo
+
+THREAT = "linf:0.3 + l2:2 + l1:10"
+NORMS = {"linf:0.3": ("Linf", 0.3), "l2:2": ("L2", 2.0), "l1:10": ("L1", 10.0)}
+
+
+def by_autoattack(model: torch.nn.Module, images: data.Images) -> dict[str, Any]:
+    """Accuracy in each norm and of the union, and seconds, by AutoAttack's standard version."""
+    from pyautoattack import AutoAttack
+
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)
+    begun, standing, seconds = time.monotonic(), {}, {}
+    for name, (norm, eps) in NORMS.items():
+        start = time.monotonic()
+        attack = AutoAttack(model, norm=norm, eps=eps, version="standard", device="cpu", seed=0)
+        found = attack.run_standard_evaluation(images.x, images.y, batch_size=250)[0]
+        with torch.no_grad():
+            standing[name] = model(found).argmax(1) == images.y
+        seconds[name] = round(time.monotonic() - start, 1)
+    union = torch.stack(list(standing.values())).all(0)
+    accuracy = {name: float(one.double().mean()) for name, one in standing.items()}
+    accuracy["union"] = float(union.double().mean())
+    return {
+        "accuracy": accuracy,
+        "seconds": round(time.monotonic() - begun, 1),
+        "by norm": seconds,
+    }
+
+
+def by_ours(model: torch.nn.Module, images: data.Images, goal: goals.Goal) -> dict[str, Any]:
+    """The same by `standard`, for one goal."""
+    begun, rng = time.monotonic(), torch.Generator().manual_seed(0)
+    suite = suites.standard(threats.parse_threat(THREAT))
+    ledger = evaluate.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=250)
+    accuracy = {name: share.value for name, share in reports.accuracies(ledger).items()}
+    return {"accuracy": accuracy, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def main() -> None:
+    """Judge every network by both and write one record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["mnist-natural", "mnist-linf", "mnist-max"])
+    parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("book/results/bench/autoattack.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    images = data.load("mnist", "test").first(given.points)
+    begun, rows = time.monotonic(), {}
+    for name in given.models:
+        model = zoo.load(name)
+        rows[name] = {
+            "AutoAttack": by_autoattack(model, images),
+            "standard, each set": by_ours(model, images, goals.EachSet()),
+            "standard, union only": by_ours(model, images, goals.UnionOnly()),
+        }
+        for judge, row in rows[name].items():
+            shares = {key: round(100 * share, 1) for key, share in row["accuracy"].items()}
+            print(f"{name}  {judge}: {row['seconds']} s {shares}", flush=True)
+    parameters = {**vars(given), "output": given.output.name, "threat": THREAT, "seed": 0}
+    root = Path(__file__).parents[1]
+    record = results.provenance(parameters, root, time.monotonic() - begun, "benchmark")
+    results.write_record(given.output, {**record, "networks": rows})
+
+
+if __name__ == "__main__":
+    main()
