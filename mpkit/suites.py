@@ -110,6 +110,7 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     ]
     if isinstance(threat, Linf):
         climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
+        climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
         aim = APGD(threat, max(2, steps // 2), aimed)
     else:  # borders help most where steps are few and long
         climbs += [("across-more", far), ("apgd-dlr", APGD(threat, steps, ratio))]
@@ -121,9 +122,10 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     if budget.restarts > 1:
         climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
     probe = f"square {name}"
+    queries = budget.queries * (5 if isinstance(threat, Linf) else 1)  # squares are made for l_inf
     return [
         *(Entry(f"{label} {name}", attack) for label, attack in climbs),
-        Entry(probe, Square(threat, budget.queries)),
+        Entry(probe, Square(threat, queries)),
         Entry(f"square-deep {name}", Square(threat, budget.deep), after=probe),
     ]
 

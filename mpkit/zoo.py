@@ -124,17 +124,18 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
     return trained(made, images, seed, folder, "cpu", progress, start, dtype=torch.float64)
 
 
-def ship(record: Path, weights: Path, folder: Path = SHIPPED) -> Card:
+def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:
     """Put a network of a study into the zoo, with its card.
 
     Args:
         record: as ``mpkit reproduce`` wrote it.
         weights: the file that it tells of.
-        folder: of the zoo.
+        folder: of the zoo; where not given, the one in the package.
 
     Raises:
         DataError: the weights are not those of the record.
     """
+    folder = folder or SHIPPED
     facts = read_record(record)
     sha256 = facts["weights"]["sha256"]
     read_weights(weights, sha256)
