@@ -143,3 +143,9 @@ def test_make_help_names_every_target() -> None:
     targets = set(re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)[0].split())
     explained = set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE))
     assert targets == explained
+
+
+def test_the_command_line_is_also_a_module() -> None:
+    call = [sys.executable, "-m", "mpkit", "--version"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mpkit, version ")

@@ -1,0 +1,6 @@
+"""``python -m mpkit``: the same as the command ``mpkit``."""
+
+from mpkit.cli import main
+
+if __name__ == "__main__":
+    main()
