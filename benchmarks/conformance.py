@@ -145,7 +145,7 @@ def judge(library: str, given: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Judge the libraries that are not done, and write the record when all are."""
-    parser = options(__doc__, "book/results/conformance.json", 500)
+    parser = options(__doc__, "book/results/conformance.json", 1000)
     parser.add_argument("--libraries", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--budgets", nargs="+", type=int, default=[40, 100])
     parser.add_argument("--keep", type=Path, default=ROOT / ".benchmarks" / "conformance")
