@@ -3,8 +3,9 @@
 Needs the extra `compare` and MNIST. For each norm, budget and network a library is represented by
 that of its attacks which does best on other test images (the pilot), at equal numbers of gradients
 per image, counted and not believed. What a library returns outside of the set is brought back to
-the nearest allowed image before it is judged. A library that is done is kept in a folder and not
-run again, so one that does not fit beside the others can be run in an environment of its own:
+the nearest allowed image before it is judged. What is done is kept in a folder, with the commit
+that it was made at, and not done again, so a library that does not fit beside the others can be
+run in an environment of its own:
 
     python benchmarks/conformance.py
     python benchmarks/conformance.py --libraries foolbox ART --keep parts
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from candidates import Candidate
 from comparison import comparison
 from peers import CANDIDATES, PACKAGES
 from records import RADII, ROOT, begin, options, write
-from routines import projections, seed_everything, starts
+from routines import projections, promises, seed_everything
 from torch import Tensor, nn
 
 from mpkit import data, results, sets, zoo
@@ -129,17 +130,46 @@ def strength(candidates: list[Candidate], given: Any) -> Iterator[dict[str, Any]
         }
 
 
-def judge(library: str, given: Any) -> dict[str, Any]:
-    """Everything about one library."""
+def promised(candidates: list[Candidate], given: Any) -> dict[str, Any]:
+    """Whether the attacks with a radius keep it, on the pilot images."""
+    test = data.load("mnist", "test")
+    model, few = zoo.load("mnist-max"), min(given.budgets)
+    return promises(candidates, few, model, test.x[PILOT], test.y[PILOT])
+
+
+SECTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "projections": lambda library, given: projections(library),
+    "promises": lambda library, given: promised(CANDIDATES[library](), given),
+    "strength": lambda library, given: list(strength(CANDIDATES[library](), given)),
+}
+
+
+def section(library: str, name: str, given: Any) -> dict[str, Any]:
+    """One section about a library, from the folder of what is done, or made now."""
+    settings = {"points": given.points, "budgets": given.budgets, "threads": given.threads}
+    file = given.keep / f"{library}-{name}-{results.digest(settings)[:12]}.json"
+    if file.exists():
+        return results.read_record(file)
+    print(library, name, flush=True)
     begun = time.monotonic()
-    candidates = CANDIDATES[library]()
-    images = data.load("mnist", "test").first(100)
-    return {
+    part = {
+        name: SECTIONS[name](library, given),
         "version": metadata.version(PACKAGES[library]),
-        "strength": list(strength(candidates, given)),
-        "projections": projections(library),
-        "starts": starts(candidates, zoo.load("mnist-max"), images.x, images.y),
+        "commit": results.Code.of(ROOT).commit,
         "seconds": round(time.monotonic() - begun, 1),
+    }
+    results.write_record(file, part)
+    return part
+
+
+def judged(library: str, given: Any) -> dict[str, Any]:
+    """All sections about a library, as one."""
+    parts = {name: section(library, name, given) for name in SECTIONS}
+    return {
+        "version": parts["strength"]["version"],
+        "commits": {name: part["commit"] for name, part in parts.items()},
+        "seconds": round(sum(part["seconds"] for part in parts.values()), 1),
+        **{name: part[name] for name, part in parts.items()},
     }
 
 
@@ -152,21 +182,11 @@ def main() -> None:
     given, _ = begin(parser)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    settings = {"points": given.points, "budgets": given.budgets, "threads": given.threads}
-    key = results.digest(settings, results.Code.of(ROOT).commit)[:12]
-    for library in given.libraries:
-        part = given.keep / f"{library}-{key}.json"
-        if not part.exists():
-            print(library, flush=True)
-            results.write_record(part, judge(library, given))
-    parts = {name: given.keep / f"{name}-{key}.json" for name in CANDIDATES}
-    missing = [name for name, part in parts.items() if not part.exists()]
-    if missing:
-        print(f"no record yet: {', '.join(missing)} not run")
+    done = {library: judged(library, given) for library in given.libraries}
+    if len(done) < len(CANDIDATES):
+        print("no record: it is written when all libraries are named, from what is kept")
         return
-    done = {name: results.read_record(part) for name, part in parts.items()}
     seconds = sum(one["seconds"] for one in done.values())
-    given.libraries = list(CANDIDATES)
     facts = {"radii": RADII, "pilot": [PILOT.start, PILOT.stop], "networks": list(NETWORKS)}
     content = {"libraries": done, "comparison": comparison(done)}
     write(given, seconds, content, facts)

@@ -1,4 +1,4 @@
-"""Parts of attacks that the libraries offer by name: projections and random starts."""
+"""What does not need many images: projections that libraries offer, and radii that are kept."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from candidates import Candidate
 from torch import Tensor, nn
 
-from mpkit.conformance import Counted, membership
+from mpkit.conformance import Counted, brought_back, membership
 from mpkit.known_answers import misplaced
-from mpkit.sets import L1, L2, Ball
+from mpkit.sets import L1, L2, Ball, Linf
 
 Rows = Callable[[Tensor], Tensor]
-BALLS: dict[str, Ball] = {"l1": L1(10.0), "l2": L2(2.0)}
+BALLS: dict[str, Ball] = {"linf": Linf(0.3), "l2": L2(2.0), "l1": L1(10.0)}
 
 
 def _of_mpkit(ball: Ball) -> dict[str, Rows]:
@@ -110,25 +110,39 @@ def projections(library: str) -> dict[str, dict[str, dict[str, float]]]:
     return {
         norm: {name: misplaced(rows, ball)._asdict() for name, rows in make(ball).items()}
         for norm, ball in BALLS.items()
+        if norm != "linf"
     }
 
 
-def starts(candidates: list[Candidate], model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """The first images that each l_1 attack with a radius asks a gradient of.
+def promises(
+    candidates: list[Candidate], budget: int, model: nn.Module, x: Tensor, y: Tensor
+) -> dict[str, Any]:
+    """Whether attacks that are given a radius keep it, by norm and name.
 
-    For each: share outside, worst excess, and mean l_1 length over the radius. A start outside is
-    no error in itself: Auto-PGD begins in larger balls by design.
+    For each: the share of results outside, the worst excess, accuracy as claimed and when results
+    are brought back, and of the first images that a gradient is asked of the share outside and
+    the mean length over the radius. A start outside is no error in itself: Auto-PGD begins in
+    larger balls by design.
     """
-    ball, found = BALLS["l1"], {}
+    found: dict[str, Any] = {norm: {} for norm in BALLS}
     for one in candidates:
-        if one.kind is not L1 or not one.keeps:
+        norm = one.kind.__name__.lower()
+        ball = BALLS[norm]
+        if not one.keeps:
             continue
         seen = Counted(model).eval()
         seed_everything(0)
-        one.make(ball, 20)(seen, x.clone(), y.clone())
-        first = x if seen.first is None else seen.first
-        length = (first - x).flatten(1).abs().sum(1).mean() / ball.eps
-        found[one.name] = {**membership(ball, x, first)._asdict(), "length": float(length)}
+        image = one.make(ball, budget)(seen, x.clone(), y.clone()).detach()
+        back, first = brought_back(ball, x, image), x if seen.first is None else seen.first
+        with torch.no_grad():
+            claimed, stands = ((model(one).argmax(1) == y).double().mean() for one in (image, back))
+        found[norm][one.name] = {
+            **membership(ball, x, image)._asdict(),
+            "claimed": float(claimed),
+            "accuracy": float(stands),
+            "start outside": membership(ball, x, first).outside,
+            "start length": float(ball.norm(first - x).mean() / ball.eps),
+        }
     return found
 
 
