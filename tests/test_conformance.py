@@ -233,7 +233,8 @@ def test_record_names_the_pinned_versions():
             assert record["libraries"][name]["version"] == pins[package]
     for field in ("parameters", "versions", "device", "commit", "commit_date", "duration_s"):
         assert record[field]
-    assert not record["commit"].endswith("+")
+    commits = [one for part in record["libraries"].values() for one in part["commits"].values()]
+    assert not any(commit.endswith("+") for commit in [record["commit"], *commits])
 
 
 def test_record_counts_equal_gradients_on_equal_images():
@@ -272,6 +273,9 @@ def test_ours_kept_every_set_and_left_nothing():
     for part in ours["strength"]:
         assert all(row["outside"] == 0 for row in part["rows"])
         assert not any(any(one.values()) for one in part["traces"].values())
+    for named in ours["promises"].values():
+        assert named
+        assert all(one["outside"] == 0 for one in named.values())
     for named in ours["projections"].values():
         assert all(max(one.values()) < 1e-5 for one in named.values())
 
