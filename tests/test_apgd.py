@@ -70,6 +70,14 @@ def test_points_of_the_larger_balls_are_never_returned():
     assert L1(0.8).contains(x, attack(model, x, y, generator()).z).all()
 
 
+def test_checkpoints_are_four_in_a_hundred_of_their_stage():
+    """Stages of 30, 30 and 40 steps: at every step; of 120, 120 and 160: each 4, 4 and 6."""
+    short, long = (SparseAPGD(L1(0.8), n, CrossEntropy(), Uniform()) for n in (100, 400))
+    assert all(short.adapts(k) for k in range(100))
+    found = [k for k in range(400) if long.adapts(k)]
+    assert found == [*range(3, 240, 4), *range(245, 400, 6)]
+
+
 def test_sparse_signs_move_as_many_entries_as_asked():
     g = torch.randn(3, 2, 10, 10, generator=generator(), dtype=torch.float64)
     step = sparse_signs(g, torch.tensor([0.0, 0.1, 0.5], dtype=torch.float64))
