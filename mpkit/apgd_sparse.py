@@ -58,7 +58,7 @@ class SparseAPGD(Climb):
     def begin(self, problem: Problem) -> Thinning:
         """The start, in the largest ball."""
         x = problem.x
-        z = self.start(self.ball(0), problem)
+        z = self.start.inside(self.ball(0), problem)
         none, share = Best.none_yet(x, z), x.new_zeros(len(x))
         step, uphill = x.new_zeros(len(x), 1, 1, 1), torch.zeros_like(x)
         return Thinning(z, step, share, share, none, uphill, none)

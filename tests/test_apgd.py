@@ -6,7 +6,8 @@ from toys import generator, relu_net
 
 from mpkit.apgd_momentum import checkpoints
 from mpkit.apgd_sparse import SparseAPGD, sparse_signs
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Square, Uniform
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Across, Clean, Square, Uniform
+from mpkit.engine import Problem
 from mpkit.losses import DLR, CrossEntropy, Margin, TargetedMargin
 from mpkit.search import MultiTargeted, UntilBroken, Worst
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
@@ -59,6 +60,17 @@ def test_letting_broken_examples_go_changes_no_verdict(ball):
     assert 0 < broken.sum() < len(x)
     assert torch.equal(model(early.image).argmax(1) != y, broken)
     assert ball.contains(x, early.z).all()
+
+
+@pytest.mark.parametrize("ball", [Linf(0.05), L2(0.2), L1(0.4)], ids=lambda b: type(b).__name__)
+def test_a_start_beyond_the_border_is_brought_into_the_set(ball):
+    """Border points lie outside of balls as small as these; none of them may be returned."""
+    model, x, y = net_problem()
+    for kind in (PGD, APGD):
+        found = kind(ball, 1, start=Across())(model, x, y, generator())
+        assert ball.contains(x, found.z).all()
+    beyond = Across()(ball, Problem(model, x, y, generator()))
+    assert not ball.contains(x, beyond).all()
 
 
 def test_points_of_the_larger_balls_are_never_returned():
