@@ -54,7 +54,7 @@ BUDGETS = {
 """Seconds, minutes and hours on a small network; "standard" is what results are reported with."""
 
 EDITION = 3
-"""Raised whenever an attack of the suites finds more than before: older records are judged again."""
+"""Raised whenever an attack of the suites finds more: older records are then judged again."""
 
 NEIGHBOURS = (0, 1, 2, 4, 8)
 """Which near images of other classes a minimum-norm search sets out from."""
