@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from mpkit.attacks import Attack
 from mpkit.gradients import evaluating
@@ -150,6 +150,69 @@ class Random(Scheme):
         )
         drawn = int(torch.multinomial(weights, 1, generator=rng))
         return Single(self.attacks[drawn])(model, x, y, rng)
+
+
+@dataclass(frozen=True)
+class Paired(Scheme):
+    """Max over two attacks, and answers that agree: the logit pairing of RAMP (2024).
+
+    To the loss of :class:`Max` it adds a weight times :func:`pairing` of the answers at the images
+    of both attacks: what holds in one set shall hold in the other. Both images of an example pass
+    through the network, and with them their statistics through batch normalization.
+
+    Args:
+        first: the attack in the set that is to keep its robustness, l_inf in RAMP.
+        second: the attack in the set that is traded against it, l_1 in RAMP.
+        weight: of the divergence, >= 0; RAMP takes 1.5 for fine-tuning and 5 from the start.
+
+    Raises:
+        ValueError: an argument is unfit.
+
+    Source: Jiang and Singh 2024 and their released code, without its gradient projection.
+    """
+
+    first: Attack
+    second: Attack
+    weight: float = 1.5
+
+    def __post_init__(self) -> None:
+        check_attacks("Paired", (self.first, self.second))
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(
+                f"Paired: weight must be finite and not negative, got {self.weight}; RAMP has 1.5"
+            )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        """The cross-entropy at the worse image plus the weighted divergence."""
+        images = torch.stack(
+            [attack(model, x, y, rng).image for attack in (self.first, self.second)]
+        )
+        worst = _eval_losses(model, images, y).argmax(dim=0)
+        logits = torch.stack([model(image) for image in images])
+        chosen = logits[worst, torch.arange(len(x), device=x.device)]
+        hurt = cross_entropy(chosen, y, reduction="none")
+        return hurt + self.weight * pairing(logits[0], logits[1], y)
+
+
+def pairing(first: Tensor, second: Tensor, y: Tensor) -> Tensor:
+    """The pairing term of RAMP: where ``first`` is right, how far ``second`` is from it.
+
+    Args:
+        first: (B, K) logits at the images of one attack.
+        second: (B, K) logits at those of another.
+        y: (B,) int64.
+
+    Returns: (B,) >= 0, zero where ``first`` is wrong; elsewhere the Kullback-Leibler divergence
+    KL(p, q) in nats, where p are the class probabilities of ``first`` and q those of ``second``,
+    divided by the share of the batch where ``first`` is right. So the mean over the batch is the
+    divergence's mean over the examples where ``first`` is right. Gradients go through both.
+    """
+    right = first.argmax(dim=1) == y
+    apart = kl_div(
+        second.log_softmax(dim=1), first.log_softmax(dim=1), reduction="none", log_target=True
+    ).sum(dim=1)
+    share = right.to(first.dtype).mean().clamp(min=1 / len(y))
+    return torch.where(right, apart, apart.new_zeros(())) / share
 
 
 @torch.no_grad()

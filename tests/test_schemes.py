@@ -13,7 +13,7 @@ from mpkit.attacks import PGD, SLIDE, Clean, Found
 from mpkit.curricula import Balanced, Ramp, with_budgets
 from mpkit.models import small_cnn
 from mpkit.recipes import fingerprint
-from mpkit.schemes import Average, Max, Natural, Random, Single
+from mpkit.schemes import Average, Max, Natural, Paired, Random, Single, pairing
 from mpkit.search import Restarts, Worst
 from mpkit.sets import L1, L2, Linf, RotationTranslation
 
@@ -94,6 +94,66 @@ def test_max_compares_losses_not_scores(model):
     torch.testing.assert_close(Max((far, near))(model, x, y, rng()), single.amax(dim=0))
 
 
+def logits(n=6, k=3, seed=1):
+    return torch.randn(2, n, k, generator=rng(seed), dtype=torch.float64).requires_grad_()
+
+
+def test_pairing_without_weight_is_max(model):
+    x, y = batch()
+    worst = Max((CALM[0], CALM[2]))(model, x, y, rng())
+    unpaired = Paired(CALM[0], CALM[2], 0.0)(model, x, y, rng())
+    torch.testing.assert_close(unpaired, worst, rtol=1e-12, atol=0)
+    more = Paired(CALM[0], CALM[2], 2.0)(model, x, y, rng())
+    twice = Paired(CALM[0], CALM[2], 4.0)(model, x, y, rng())
+    assert (more >= worst).all()
+    torch.testing.assert_close(twice - worst, 2 * (more - worst))
+
+
+def test_pairing_an_attack_with_itself_changes_nothing(model):
+    x, y = batch()
+    alone = Single(CALM[1])(model, x, y, rng())
+    assert torch.equal(Paired(CALM[1], CALM[1], 7.0)(model, x, y, rng()), alone)
+
+
+def test_the_pairing_term_is_zero_for_equal_answers_and_never_negative():
+    first, second = logits()
+    y = first.argmax(dim=1)
+    assert torch.equal(pairing(first, first, y), torch.zeros(6, dtype=torch.float64))
+    torch.testing.assert_close(pairing(first, first + 3, y), torch.zeros_like(first[:, 0]))
+    assert (pairing(first, second, y) > 0).all()
+
+
+def test_the_pairing_term_is_the_mean_divergence_where_the_first_is_right():
+    first, second = logits()
+    y = first.argmax(dim=1)
+    y[:2] = (y[:2] + 1) % 3  # wrong at the first two of six
+    p, q = first.softmax(dim=1), second.softmax(dim=1)
+    divergence = (p * (p / q).log()).sum(dim=1)
+    term = pairing(first, second, y)
+    assert torch.equal(term[:2], torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(term.mean(), divergence[2:].mean())
+    ahead, behind = torch.autograd.grad(term.sum(), (first, second))
+    assert ahead[2:].ne(0).all() and behind[2:].ne(0).all()
+    assert not ahead[:2].any() and not behind[:2].any()
+
+
+def test_the_pairing_term_is_zero_where_nothing_is_right():
+    first, second = logits()
+    term = pairing(first, second, (first.argmax(dim=1) + 1) % 3)
+    assert torch.equal(term, torch.zeros(6, dtype=torch.float64))
+    term.sum().backward()
+
+
+def test_paired_sets_grow_and_bad_weights_are_refused():
+    small = Ramp(Paired(CALM[0], CALM[2]), (0.5,)).at(0, {})
+    assert (small.first.set.eps, small.second.set.eps, small.weight) == (0.1, 1.5, 1.5)
+    with pytest.raises(ValueError, match="Paired: needs a tuple of at least one attack"):
+        Paired(CALM[0], None)
+    for weight in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"Paired: weight must be finite.*1\.5"):
+            Paired(CALM[0], CALM[2], weight)
+
+
 def test_random_takes_one_attack_for_the_whole_batch(model):
     x, y = batch()
     single = [Single(attack)(model, x, y, rng()) for attack in CALM]
@@ -122,7 +182,8 @@ def test_every_scheme_keeps_each_layers_mode_and_the_gradients_clean():
     net[0].eval()
     modes = [module.training for module in net.modules()]
     x, y = batch()
-    for scheme in (Single(CALM[0]), Average(tuple(CALM)), Max(tuple(CALM)), Random(tuple(CALM))):
+    several = (kind(tuple(CALM)) for kind in (Average, Max, Random))
+    for scheme in (Single(CALM[0]), *several, Paired(CALM[0], CALM[2])):
         scheme(net, x, y, rng())
         assert [module.training for module in net.modules()] == modes
         assert all(p.grad is None for p in net.parameters())
@@ -210,6 +271,9 @@ def test_schemes_have_fingerprints_that_tell_them_apart():
         *(kind(tuple(CALM)) for kind in (Average, Max, Random)),
         Average(tuple(reversed(CALM))),
         Random(tuple(CALM), (1.0, 2.0, 3.0)),
+        Paired(CALM[0], CALM[2]),
+        Paired(CALM[2], CALM[0]),
+        Paired(CALM[0], CALM[2], 2.0),
         Ramp(Average(tuple(CALM))),
         Ramp(Average(tuple(CALM)), (0.5,)),
         Single(PGD(Linf(0.2), steps=3, start=Clean())),
