@@ -37,6 +37,7 @@ ROWS: tuple[str, ...] = (
         "balanced",
         "tuned",
         "tuned-on",
+        "paired",
     ),
     *("rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
 )
