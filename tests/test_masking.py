@@ -313,7 +313,7 @@ def test_the_landscape_of_a_linear_model(ball):
 
 
 def test_the_heaviest_evidence_decides():
-    fine, sign, proof = (Evidence(w.name, "x", w, "do " + w.name) for w in Weight)
+    missing, fine, sign, proof = (Evidence(w.name, "x", w, "do " + w.name) for w in Weight)
 
     def verdict(*evidence, general=()):
         return SetReport(Linf(0.1), evidence, {}, general)
@@ -323,6 +323,8 @@ def test_the_heaviest_evidence_decides():
     assert verdict(fine, general=(proof,)).verdict == masking.Verdict.MASKED
     assert verdict(sign, proof, fine).advice == ("do PROOF",)
     assert verdict(fine).reasons == ()
+    assert verdict(missing).verdict == verdict().verdict == masking.Verdict.NO_SIGN
+    assert verdict(missing, sign).reasons == (sign,)
 
 
 def test_what_cannot_be_diagnosed_is_refused():
@@ -335,7 +337,7 @@ def test_what_cannot_be_diagnosed_is_refused():
         masking.diagnose(model, x.double(), y, Linf(0.1), generator())
 
 
-TINY = masking.Effort(steps=4, queries=8, estimates=2, directions=4, draws=2)
+TINY = masking.Effort(steps=4, queries=8, estimates=2, directions=4, draws=2, decisions=0)
 
 
 def test_a_report_repeats_and_leaves_the_model_alone():

@@ -35,9 +35,11 @@ class Effort:
         estimates: steps of the search along averaged finite differences.
         directions: Gaussian directions of each of them.
         draws: calls that are averaged for a random model, or over noise on the image.
+        decisions: images shown to the attacks that see labels alone, about a thousand questions
+            each; 0 leaves them out.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive, or decisions negative.
     """
 
     steps: int = 40
@@ -45,9 +47,10 @@ class Effort:
     estimates: int = 24
     directions: int = 48
     draws: int = 8
+    decisions: int = 24
 
     def __post_init__(self) -> None:
-        require_positive("Effort", **vars(self))
+        require_positive("Effort", **{**vars(self), "decisions": self.decisions or 1})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from mpkit.masking.tame import Judged
 LEVEL = 0.002
 """Chance of a false alarm that a single comparison may have; there are some ten for each set."""
 
+LAST_LEVEL = 0.01
+"""The same for the one comparison in which all challengers take part together."""
+
 MATERIAL = 0.1
 """A margin counts as raised further if it was raised by this share more."""
 
@@ -69,8 +72,12 @@ class Contest:
     @property
     def breaks(self) -> bool:
         """Whether the challenger breaks more: sign test, and at least one example in 25."""
+        return self.leads(LEVEL)
+
+    def leads(self, level: float) -> bool:
+        """Whether the challenger breaks more, at a level of its own."""
         enough = self.gained - self.lost >= max(3, 0.04 * self.total)
-        return enough and at_least(self.gained, self.gained + self.lost) < LEVEL
+        return enough and at_least(self.gained, self.gained + self.lost) < level
 
     @property
     def climbs(self) -> bool:

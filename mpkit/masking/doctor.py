@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mpkit.checks import require_device, require_fitting, require_images, require_labels
-from mpkit.gradients import Model
+from mpkit.gradients import Model, evaluating, guard
 from mpkit.masking import probes
 from mpkit.masking.bypass import find_bypass
 from mpkit.masking.case import Case, Effort
@@ -23,8 +24,11 @@ from mpkit.threats import describe, kind, parts
 LEAST = 10
 """With fewer images that a model gets right, there is nothing to be said."""
 
-WIDER = 3.0
-"""A suspicious model is examined once more at this multiple of the radius."""
+WIDER, NARROWER = 3.0, 0.5
+"""A suspicious model is examined once more at these multiples of the radius."""
+
+CROWD = 15
+"""In the narrower ball only if fewer images than this are left for the contests."""
 
 
 def diagnose(
@@ -64,11 +68,15 @@ def diagnose(
     require_device("rng", rng.device, x.device)
     require_fitting(model, x)
     threat.check(x)
+    fresh = _copied(model)
+    with evaluating(model), torch.no_grad():
+        guard(model, 2, y)(x)
     points, answers = len(x), probes.randomness(model, x)
     draws = 2 * effort.draws if answers.weight else 1
+    general: tuple[Evidence, ...] = (answers, probes.finite(model, x))
     x, y = _right(model, x, y, draws)
     case = Case(model, Tame(model), x, y, rng, effort, draws, surrogate=surrogate)
-    general = _general(case, answers)
+    general += _general(case, fresh)
     case, sets = _prepared(case), dict[str, SetReport]()
     for part in parts(threat):
         name = describe(part)
@@ -78,16 +86,22 @@ def diagnose(
 
 
 def _followed(report: SetReport, case: Case) -> SetReport:
-    """Where there is smoke and no fire, look again in a wider ball, where more can be found."""
-    if report.verdict != Verdict.SUSPICIOUS or not isinstance(report.set, Ball):
-        return report
-    wide = examine(report.set.scaled(WIDER), case).evidence
-    proofs = [
-        replace(one, indicator=f"at {WIDER:g} times the radius: {one.indicator}")
-        for one in wide
-        if one.weight == Weight.PROOF
-    ]
-    return replace(report, evidence=(*report.evidence, *proofs))
+    """Where there is smoke and no fire, look again where more can be found.
+
+    That is in a wider ball, and, where first-order attacks break nearly everything so that there
+    is next to nothing to compete for, in a narrower one.
+    """
+    left = report.accuracy["first-order"].value * len(case.x)
+    for factor in (WIDER, NARROWER) if left < CROWD else (WIDER,):
+        if report.verdict != Verdict.SUSPICIOUS or not isinstance(report.set, Ball):
+            return report
+        proofs = [
+            replace(one, indicator=f"at {factor:g} times the radius: {one.indicator}")
+            for one in examine(report.set.scaled(factor), case).evidence
+            if one.weight == Weight.PROOF
+        ]
+        report = replace(report, evidence=(*report.evidence, *proofs))
+    return report
 
 
 def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
@@ -101,14 +115,24 @@ def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tens
     return x[right], y[right]
 
 
-def _general(case: Case, answers: Evidence) -> tuple[Evidence, ...]:
+def _copied(model: Model) -> nn.Module | None:
+    """The model before anything was asked; None where it cannot be copied."""
+    try:
+        return copy.deepcopy(model) if isinstance(model, nn.Module) else None
+    except (RuntimeError, TypeError):  # such as a generator, or a tensor with a history
+        return None
+
+
+def _general(case: Case, fresh: nn.Module | None) -> tuple[Evidence, ...]:
     """What does not depend on a set, at points close to the images."""
     x, y = case.x, case.y
     noise = torch.randn(x.shape, generator=case.rng, dtype=x.dtype, device=x.device)
     near = (x + 0.02 * noise).clamp(0, 1)
-    found = [answers]
-    if not answers.weight:
-        found.append(probes.company(case.model, x))
+    found = [probes.scores(case.model, x)]
+    if case.draws == 1:
+        found += [probes.company(case.model, x), probes.watched(case.model, near, y)]
+    if case.draws == 1 and fresh is not None:
+        found.append(probes.memory(case.model, fresh, x, case.rng))
     found += probes.presence(case.model, near, y)
     return (*found, *probes.truth(case.model, near, y, case.rng))
 

@@ -12,11 +12,13 @@ from mpkit.intervals import proportion
 from mpkit.losses import CrossEntropy, Margin
 from mpkit.masking.attackers import FIRST_ORDER, Remedy, first_order, remedies
 from mpkit.masking.case import Case, Result, worst
-from mpkit.masking.contests import Contest
+from mpkit.masking.contests import LAST_LEVEL, Contest
 from mpkit.masking.curves import curves
+from mpkit.masking.decisions import labels_alone
 from mpkit.masking.probes import raw_slope
 from mpkit.masking.report import Evidence, SetReport, Weight
 from mpkit.masking.surrogate import Lesson
+from mpkit.masking.tame import Cooled, Judged
 from mpkit.perturbation import PerturbationSet
 from mpkit.search import Grid, WorstOfK
 from mpkit.sets import Ball, RotationTranslation
@@ -54,15 +56,43 @@ def _(threat: Ball, case: Case) -> SetReport:
         clean = part.judge(part.x)
         everything[standing] |= control.wrong
         evidence.append(_restarts(control.wrong, len(case.x)))
+        all_of_them = []
         for remedy in remedies(part, threat):
-            reached = _apply(remedy, part).judged
-            everything[standing] |= reached.wrong
-            names = (remedy.name, FIRST_ORDER)
+            all_of_them.append(_apply(remedy, part))
+            names, reached = (remedy.name, FIRST_ORDER), all_of_them[-1].judged
             contest = Contest.between(names, len(case.x), clean, control, reached)
             evidence.append(_weigh(contest, remedy.advice))
+        labels = labels_alone(part, threat, control, len(case.x), FIRST_ORDER)
+        evidence.append(labels.evidence)
+        together = worst(all_of_them).judged
+        evidence += _together(part, threat, len(case.x), control, together, len(all_of_them))
+        everything[standing] |= together.wrong | labels.wrong
     evidence += curves(case, threat)
     found = {"first-order": proportion(~first.judged.wrong), "everything": proportion(~everything)}
     return SetReport(threat, tuple(evidence), found)
+
+
+def _together(
+    case: Case, ball: Ball, total: int, control: Judged, together: Judged, many: int
+) -> list[Evidence]:
+    """Where no challenger wins alone: all of them, against as many runs of the first-order attack.
+
+    Costs nothing where even a single run of the control is not beaten.
+    """
+    clean = case.judge(case.x)
+    names = (f"all {many} challengers together", f"{FIRST_ORDER} in {many} runs")
+    if not Contest.between(names, total, clean, control, together).leads(LAST_LEVEL):
+        return []
+    wrong = control.wrong.clone()
+    for _ in range(many - 1):
+        wrong |= first_order(case, ball).judged.wrong
+    contest = Contest.between(names, total, clean, control._replace(wrong=wrong), together)
+    proof = contest.leads(LAST_LEVEL)
+    counts = f"{names[0]} break {contest.gained} of {contest.entered} that {names[1]} does not "
+    counts += f"(the other way {contest.lost})"
+    weight = Weight.PROOF if proof else Weight.FINE
+    advice = "Gradients lose to attacks that need none: add all of these to the evaluation."
+    return [Evidence("all challengers together", counts, weight, advice if proof else "")]
 
 
 def _apply(remedy: Remedy, case: Case) -> Result:
@@ -85,7 +115,7 @@ def _restarts(broken: Tensor, total: int) -> Evidence:
     """What a fresh start of the same attacks adds: it should be next to nothing."""
     more = int(broken.sum())
     finding = f"started once more, gradient attacks break {more} of the {len(broken)} left"
-    weight = Weight.SIGN if more >= max(3, 0.1 * total) else Weight.FINE
+    weight = Weight.SIGN if more >= max(4, 0.1 * total) else Weight.FINE
     return Evidence("restarts", finding, weight, "Take more restarts." if weight else "")
 
 
@@ -97,12 +127,15 @@ def _weigh(contest: Contest, advice: str) -> Evidence:
 
 
 def _vanishing(case: Case, ball: Ball) -> Evidence:
-    """Whether cross-entropy fails where the margin succeeds, and because its gradient is zero."""
+    """Whether cross-entropy fails where the margin succeeds, and because its gradient is zero.
+
+    If so cross-entropy is tried again at a temperature: if that too breaks more, flat softmax was
+    all that stood in its way.
+    """
     losses = (CrossEntropy(), Margin())
     reached = [case.reach(APGD(ball, case.effort.steps, loss)).judged for loss in losses]
-    clean = case.judge(case.x)
-    names = ("the margin loss", "cross-entropy")
-    contest = Contest.between(names, len(case.x), clean, *reached)
+    clean, total = case.judge(case.x), len(case.x)
+    contest = Contest.between(("the margin loss", "cross-entropy"), total, clean, *reached)
     zero = [
         (raw_slope(case.model, loss, case.x, case.y).gradient.flatten(1) == 0).all(1)
         for loss in losses
@@ -111,7 +144,12 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     finding = f"{contest.words()}; only the gradient of cross-entropy is zero for "
     finding += f"{float(blind.double().mean()):.0%}"
     proof = contest.won and float(blind.double().mean()) >= 0.1
-    sign = contest.gained - contest.lost >= 0.15 * len(case.x)
+    if proof:
+        cooled = Cooled(case.tame, float(-clean.margin.median()) / 4)
+        other = case.reach(APGD(ball, case.effort.steps, CrossEntropy()), cooled).judged
+        words = (f"cross-entropy at temperature {cooled.temperature:.3g}", "at 1")
+        finding += f"; {Contest.between(words, total, clean, reached[0], other).words()}"
+    sign = contest.gained - contest.lost >= 0.15 * total and contest.leads(LAST_LEVEL)
     weight = Weight.PROOF if proof else Weight.SIGN if sign else Weight.FINE
     advice = "Attack the margin or the logits ratio, or divide the logits by a temperature."
     return Evidence(

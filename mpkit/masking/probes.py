@@ -75,7 +75,7 @@ def randomness(model: Model, x: Tensor) -> Evidence:
 def company(model: Model, x: Tensor) -> Evidence:
     """Show the same image alone, among copies of itself, and among others."""
     with evaluating(model):
-        first = model(x)
+        first = model(x).to(x.dtype)
         alone = torch.cat([model(one.expand(2, -1, -1, -1))[:1] for one in torch.split(x, 1)])
         order = first.argmax(1).argsort()
         ranked = torch.empty_like(first)
@@ -97,6 +97,81 @@ def company(model: Model, x: Tensor) -> Evidence:
         "(fixed statistics) and evaluate again.",
         proportion(changed),
     )
+
+
+def finite(model: Model, x: Tensor) -> Evidence:
+    """Whether logits are finite at the images themselves."""
+    with evaluating(model), torch.no_grad():
+        bad = ~model(x).isfinite().all(1)
+    words = f"logits are not finite for {int(bad.sum())} of {len(x)} images; NaN counts as broken"
+    if not bool(bad.any()):
+        return Evidence("logits at the images", "logits are finite for all images")
+    advice = "Find the layer that overflows or divides by zero, and count these as broken."
+    return Evidence("logits at the images", words, Weight.SIGN, advice, proportion(bad))
+
+
+@torch.no_grad()
+def scores(model: Model, x: Tensor) -> Evidence:
+    """Whether the outputs are probabilities: then they are as flat as softmax rounds them."""
+    with evaluating(model):
+        out = torch.cat([model(x), model(1 - x)]).to(x.dtype)
+    if bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all()):
+        return Evidence(
+            "probabilities for logits",
+            "outputs are not negative and sum to 1: they look like probabilities, whose "
+            "gradients vanish where the model is sure",
+            Weight.SIGN,
+            "Leave the softmax out and evaluate the logits.",
+        )
+    return Evidence("probabilities for logits", "outputs are not probabilities")
+
+
+def watched(model: Model, x: Tensor, y: Tensor) -> Evidence:
+    """Whether answers are the same when a gradient is asked for."""
+    seen = raw_slope(model, Margin(), x, y).logits
+    with evaluating(model), torch.no_grad():
+        unseen = model(x)
+    apart = _apart(unseen, seen)
+    words = f"logits are others when a gradient is asked for, for {share(apart)[0]} of the images"
+    if not share(apart)[1]:
+        return Evidence("with and without gradients", "logits are the same", Weight.FINE)
+    advice = "The model behaves otherwise under attack: use gradient-free attacks, read its code."
+    return Evidence("with and without gradients", words, Weight.PROOF, advice, proportion(apart))
+
+
+@torch.no_grad()
+def memory(model: Model, fresh: Model, x: Tensor, rng: torch.Generator) -> Evidence:
+    """Whether answers depend on what was asked before.
+
+    Args:
+        model: has seen the images and some near them.
+        fresh: the same, before it was asked anything.
+        x: (B, C, H, W).
+        rng: draws what is asked, near and far.
+    """
+    noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+    near, other = (x + 0.05 * noise).clamp(0, 1), x + 0.4 * (x.roll(1, 0) - x)
+    with evaluating(model), evaluating(fresh):
+        again = [model(asked) for asked in (x, near, other)][1:]
+        first = [fresh(asked) for asked in (other, near)][::-1]
+    apart = torch.stack([_apart(a, b) for a, b in zip(first, again, strict=True)]).any(0)
+    if not share(apart)[1]:
+        return Evidence("memory", "answers do not depend on what was asked before")
+    return Evidence(
+        "memory",
+        f"asked in another order, logits are others for {share(apart)[0]} of the images",
+        Weight.PROOF,
+        "The model remembers questions, so that repeated attempts see nothing new: attack a "
+        "copy that forgets.",
+        proportion(apart),
+    )
+
+
+def _apart(first: Tensor, other: Tensor) -> Tensor:
+    """Where logits (B, K) differ by more than a hundredth of their range: (B,) bool."""
+    a, b = (torch.nan_to_num(logits.double()) for logits in (first, other))
+    spread = a.amax(1) - a.amin(1) + torch.finfo(a.dtype).tiny
+    return (a - b).abs().amax(1) > 0.01 * spread
 
 
 def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:

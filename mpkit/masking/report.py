@@ -11,8 +11,9 @@ from mpkit.perturbation import PerturbationSet
 
 
 class Weight(IntEnum):
-    """How much a piece of evidence says."""
+    """How much a piece of evidence says; NOT_RUN is none."""
 
+    NOT_RUN = -1
     FINE = 0
     SIGN = 1
     PROOF = 2
@@ -38,7 +39,8 @@ class Evidence:
     Args:
         indicator: its name in a few words.
         finding: what was measured, a sentence with numbers.
-        weight: FINE, SIGN (unusual, proves nothing) or PROOF (the consequence was shown).
+        weight: FINE, SIGN (unusual, proves nothing), PROOF (the consequence was shown), or
+            NOT_RUN (there is nothing to go by; the finding says why).
         advice: what to do about it; empty where it is fine.
         rate: the main number with its interval, where there is one.
     """
@@ -80,8 +82,8 @@ class SetReport:
     @property
     def verdict(self) -> Verdict:
         """MASKED with any proof, SUSPICIOUS with any sign."""
-        heaviest = max((e.weight for e in (*self.general, *self.evidence)), default=Weight.FINE)
-        return Verdict(int(heaviest))
+        weights = (e.weight for e in (*self.general, *self.evidence))
+        return Verdict(int(max(Weight.FINE, *weights)))
 
     @property
     def reasons(self) -> tuple[Evidence, ...]:
@@ -144,6 +146,11 @@ class Report:
                     where = "all sets" if evidence in self.general else name
                     lines.append(f"\n{where}: {evidence.indicator}\n  {evidence.finding}.")
                     lines.append(f"  Advice: {evidence.advice}")
+        everything_told = (e for one in self.sets.values() for e in one.evidence)
+        for evidence in dict.fromkeys(everything_told):
+            if evidence.weight == Weight.NOT_RUN:
+                why = f"{evidence.indicator}: {evidence.finding}. {evidence.advice}"
+                lines.append(f"\nNot run: {why}".rstrip())
         if self.verdict == Verdict.NO_SIGN:
             lines.append("\nNo sign of masking: stronger attacks may still exist.")
         return "\n".join(lines)

@@ -84,6 +84,26 @@ class Averaged(nn.Module):
         return x + self.spread * noise
 
 
+class Cooled(nn.Module):
+    """Logits divided by a temperature: the same classes, and a softmax that is not flat.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        temperature: > 0; a quarter of the usual lead leaves the softmax a slope.
+
+    Source: Carlini and Wagner 2017, against defensive distillation.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, max(temperature, 1e-30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits: Tensor = self.model(x)
+        return logits / self.temperature
+
+
 class Judged(NamedTuple):
     """What a model makes of images: the mean margin (B,), and whether it is wrong (B,) bool.
 
