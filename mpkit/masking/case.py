@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from mpkit.masking.bypass import Bypass
 from mpkit.masking.surrogate import Lesson
 from mpkit.masking.tame import Judged, Tame, judge
 from mpkit.norms import pick
+from mpkit.progress import Quiet
 
 
 class Result(NamedTuple):
@@ -53,6 +54,29 @@ class Effort:
         require_positive("Effort", **{**vars(self), "decisions": self.decisions or 1})
 
 
+class Stages:
+    """A part of the way, of a length fixed beforehand, however many stages it has in the end.
+
+    Args:
+        progress: is told.
+        length: steps in all.
+    """
+
+    def __init__(self, progress: Quiet, length: int) -> None:
+        self.progress, self.left = progress, length
+
+    def begin(self, note: str) -> None:
+        """A stage begins."""
+        step = min(1, self.left)
+        self.left -= step
+        self.progress.advance(step, note)
+
+    def close(self) -> None:
+        """The end of the part is reached."""
+        self.progress.advance(self.left, "")
+        self.left = 0
+
+
 @dataclass(frozen=True)
 class Case:
     """A model on the sickbed.
@@ -68,6 +92,7 @@ class Case:
         bypass: the model with a detour for gradients, if one was found.
         surrogate: a plain network to attack in its stead, if there is one.
         lesson: what the surrogate goes on learning from, if it imitates.
+        stages: is told what begins.
     """
 
     model: Model
@@ -80,6 +105,7 @@ class Case:
     bypass: Bypass | None = None
     surrogate: nn.Module | None = None
     lesson: Lesson | None = None
+    stages: Stages = field(default_factory=lambda: Stages(Quiet(), 0))
 
     def take(self, rows: Tensor) -> Case:
         """The same model with some of the images."""

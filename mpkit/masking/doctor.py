@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,13 @@ from mpkit.checks import require_device, require_fitting, require_images, requir
 from mpkit.gradients import Model, evaluating, guard
 from mpkit.masking import probes
 from mpkit.masking.bypass import find_bypass
-from mpkit.masking.case import Case, Effort
+from mpkit.masking.case import Case, Effort, Stages
 from mpkit.masking.examine import examine
 from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
 from mpkit.masking.surrogate import imitate
-from mpkit.masking.tame import Tame, judge
+from mpkit.masking.tame import Tame
 from mpkit.perturbation import PerturbationSet
+from mpkit.progress import Quiet
 from mpkit.sets import Ball
 from mpkit.threats import describe, kind, parts
 
@@ -26,6 +28,9 @@ LEAST = 10
 
 WIDER, NARROWER = 3.0, 0.5
 """A suspicious model is examined once more at these multiples of the radius."""
+
+LENGTH = 12
+"""Steps of progress for every set, and as many for what comes before."""
 
 CROWD = 15
 """In the narrower ball only if fewer images than this are left for the contests."""
@@ -39,6 +44,7 @@ def diagnose(
     rng: torch.Generator,
     effort: Effort | None = None,
     surrogate: nn.Module | None = None,
+    progress: Quiet | None = None,
 ) -> Report:
     """Look for gradient masking: robustness that gradient attacks see and others do not.
 
@@ -58,43 +64,71 @@ def diagnose(
         effort: how long to try; None for the usual.
         surrogate: a plain network for the same task, to transfer attacks from; without one a
             small network learns to imitate the model's answers.
+        progress: is told what is being done; None tells nobody.
 
     Raises:
         ValueError: an argument is unfit, or the model is right on too few images.
     """
-    effort = effort or Effort()
     require_images(x)
     require_labels(y, x)
     require_device("rng", rng.device, x.device)
     require_fitting(model, x)
     threat.check(x)
-    fresh = _copied(model)
-    with evaluating(model), torch.no_grad():
-        guard(model, 2, y)(x)
-    points, answers = len(x), probes.randomness(model, x)
-    draws = 2 * effort.draws if answers.weight else 1
-    general: tuple[Evidence, ...] = (answers, probes.finite(model, x))
-    x, y = _right(model, x, y, draws)
-    case = Case(model, Tame(model), x, y, rng, effort, draws, surrogate=surrogate)
-    general += _general(case, fresh)
-    case, sets = _prepared(case), dict[str, SetReport]()
-    for part in parts(threat):
-        name = describe(part)
-        name = kind(name) if kind(name) not in sets else name
-        sets[name] = _followed(replace(examine(part, case), general=general), case)
-    return Report(points, len(x), general, sets)
+    members, progress = parts(threat), progress or Quiet()
+    progress.start(LENGTH * (len(members) + 1), 0)
+    try:
+        case = Case(model, Tame(model), x, y, rng, effort or Effort(), surrogate=surrogate)
+        case, general = _admitted(replace(case, stages=Stages(progress, LENGTH)))
+        sets = dict[str, SetReport]()
+        for part in members:
+            case = replace(case, stages=Stages(progress, LENGTH))
+            name = describe(part)
+            name = kind(name) if kind(name) not in sets else name
+            sets[name] = _followed(examine(part, case), general, case)
+            case.stages.close()
+    finally:
+        progress.close()
+    return Report(len(x), len(case.x), general.answers + general.gradients, sets)
 
 
-def _followed(report: SetReport, case: Case) -> SetReport:
+class General(NamedTuple):
+    """What can be said before any set is looked at: about answers, and about gradients."""
+
+    answers: tuple[Evidence, ...]
+    gradients: tuple[Evidence, ...]
+
+
+def _admitted(case: Case) -> tuple[Case, General]:
+    """The case ready for examination, and what can be said before any set is looked at."""
+    case.stages.begin("the same questions again")
+    fresh = _copied(case.model)
+    with evaluating(case.model), torch.no_grad():
+        guard(case.model, 2, case.y)(case.x)
+    answers = probes.randomness(case.model, case.x)
+    finite = probes.finite(case.model, case.x)
+    case = _right(replace(case, draws=2 * case.effort.draws if answers.weight else 1), finite)
+    case.stages.begin("gradients")
+    general = General((answers, finite, *_answers(case, fresh)), _gradients(case))
+    case.stages.begin("a network that imitates")
+    case = _prepared(case)
+    case.stages.close()
+    return case, general
+
+
+def _followed(report: SetReport, general: General, case: Case) -> SetReport:
     """Where there is smoke and no fire, look again where more can be found.
 
     That is in a wider ball, and, where first-order attacks break nearly everything so that there
     is next to nothing to compete for, in a narrower one.
     """
+    if not isinstance(report.set, Ball):  # searched without gradients
+        return replace(report, general=general.answers)
+    report = replace(report, general=general.answers + general.gradients)
     left = report.accuracy["first-order"].value * len(case.x)
     for factor in (WIDER, NARROWER) if left < CROWD else (WIDER,):
-        if report.verdict != Verdict.SUSPICIOUS or not isinstance(report.set, Ball):
+        if report.verdict != Verdict.SUSPICIOUS:
             return report
+        case.stages.begin(f"once more at {factor:g} times the radius")
         proofs = [
             replace(one, indicator=f"at {factor:g} times the radius: {one.indicator}")
             for one in examine(report.set.scaled(factor), case).evidence
@@ -104,15 +138,16 @@ def _followed(report: SetReport, case: Case) -> SetReport:
     return report
 
 
-def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    """The images that a model gets right, with their labels."""
-    right = ~judge(model, x, y, draws).wrong
-    if int(right.sum()) < LEAST:
+def _right(case: Case, finite: Evidence) -> Case:
+    """The case with the images that the model gets right."""
+    rows = (~case.judge(case.x).wrong).nonzero().squeeze(1)
+    if len(rows) < LEAST:
+        also = f" ({finite.finding})" if finite.weight else ""
         raise ValueError(
-            f"diagnose: the model is right on {int(right.sum())} of {len(x)} images, at least "
-            f"{LEAST} are needed; give more images, or check labels and pixel range"
+            f"diagnose: the model is right on {len(rows)} of {len(case.x)} images{also}, at least "
+            f"{LEAST} are needed; give more images, or check labels, pixel range and weights"
         )
-    return x[right], y[right]
+    return case.take(rows)
 
 
 def _copied(model: Model) -> nn.Module | None:
@@ -123,17 +158,23 @@ def _copied(model: Model) -> nn.Module | None:
         return None
 
 
-def _general(case: Case, fresh: nn.Module | None) -> tuple[Evidence, ...]:
+def _answers(case: Case, fresh: nn.Module | None) -> list[Evidence]:
+    """Whether answers are a function of the image, and logits."""
+    found = [probes.scores(case.model, case.x)]
+    if case.draws == 1:
+        found.append(probes.company(case.model, case.x))
+        found.append(probes.watched(case.model, case.x, case.y))
+    if case.draws == 1 and fresh is not None:
+        found.append(probes.memory(case.model, fresh, case.x, case.rng))
+    return found
+
+
+def _gradients(case: Case) -> tuple[Evidence, ...]:
     """What does not depend on a set, at points close to the images."""
     x, y = case.x, case.y
     noise = torch.randn(x.shape, generator=case.rng, dtype=x.dtype, device=x.device)
     near = (x + 0.02 * noise).clamp(0, 1)
-    found = [probes.scores(case.model, x)]
-    if case.draws == 1:
-        found += [probes.company(case.model, x), probes.watched(case.model, near, y)]
-    if case.draws == 1 and fresh is not None:
-        found.append(probes.memory(case.model, fresh, x, case.rng))
-    found += probes.presence(case.model, near, y)
+    found = probes.presence(case.model, near, y)
     return (*found, *probes.truth(case.model, near, y, case.rng))
 
 

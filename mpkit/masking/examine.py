@@ -35,38 +35,47 @@ def examine(threat: PerturbationSet, case: Case) -> SetReport:
         threat: what the adversary may do.
         case: the model and the images it gets right, at least one.
     """
+    case.stages.begin("a blind search")
     blind = case.reach(WorstOfK(threat, case.effort.queries, Margin()))
     return _searched(threat, case, blind)
 
 
 @examine.register
 def _(threat: RotationTranslation, case: Case) -> SetReport:
+    case.stages.begin("a grid of poses")
     return _searched(threat, case, case.reach(Grid(threat, 5, 15, loss=Margin())))
 
 
 @examine.register
 def _(threat: Ball, case: Case) -> SetReport:
+    case.stages.begin("first-order attacks")
     first = first_order(case, threat)
     evidence = [*_randomness(case, first), *_company(case, first), _vanishing(case, threat)]
     standing = (~first.judged.wrong).nonzero().squeeze(1)
     everything = first.judged.wrong.clone()
     if len(standing) >= FEW:
+        case.stages.begin("first-order attacks again")
         part = case.take(standing)
         control = first_order(part, threat).judged
         clean = part.judge(part.x)
         everything[standing] |= control.wrong
         evidence.append(_restarts(control.wrong, len(case.x)))
-        all_of_them = []
+        all_of_them, won = list[Result](), False
         for remedy in remedies(part, threat):
+            case.stages.begin(remedy.name.split(",")[0])
             all_of_them.append(_apply(remedy, part))
             names, reached = (remedy.name, FIRST_ORDER), all_of_them[-1].judged
             contest = Contest.between(names, len(case.x), clean, control, reached)
             evidence.append(_weigh(contest, remedy.advice))
+            won |= contest.won
+        case.stages.begin("labels alone")
         labels = labels_alone(part, threat, control, len(case.x), FIRST_ORDER)
         evidence.append(labels.evidence)
         together = worst(all_of_them).judged
-        evidence += _together(part, threat, len(case.x), control, together, len(all_of_them))
+        if not won:
+            evidence += _together(part, threat, len(case.x), control, together, len(all_of_them))
         everything[standing] |= together.wrong | labels.wrong
+    case.stages.begin("curves")
     evidence += curves(case, threat)
     found = {"first-order": proportion(~first.judged.wrong), "everything": proportion(~everything)}
     return SetReport(threat, tuple(evidence), found)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 from mpkit.intervals import Estimate
 from mpkit.perturbation import PerturbationSet
+
+WIDTH = 96
+"""Columns of the report's text."""
 
 
 class Weight(IntEnum):
@@ -125,7 +129,7 @@ class Report:
         return self.verdict == Verdict.MASKED
 
     def text(self) -> str:
-        """A table: a line for each set, then the reasons and the advice."""
+        """A table: a line for each set, then the reasons and the advice, indicator by indicator."""
         lines = [
             f"{self.right} of {self.points} images are right without an attack. "
             "How many of these stay right:",
@@ -138,22 +142,30 @@ class Report:
                 for rate in one.accuracy.values()
             )
             lines.append(f"{name:10}{first:27}{everything:25}{one.verdict.words}")
-        told: set[Evidence] = set()
+        lines += self._reasons()
+        told = (e for one in self.sets.values() for e in one.evidence)
+        for evidence in dict.fromkeys(e for e in told if e.weight == Weight.NOT_RUN):
+            why = f"{evidence.indicator}: {evidence.finding}. {evidence.advice}"
+            lines += ["", *_wrapped(f"Not run: {why}", "")]
+        if self.verdict == Verdict.NO_SIGN:
+            lines += ["", "No sign of masking: stronger attacks may still exist."]
+        return "\n".join(lines)
+
+    def _reasons(self) -> list[str]:
+        """What carries the verdicts: every indicator once, with what it found set by set."""
+        found: dict[str, dict[str, Evidence]] = {}
         for name, one in self.sets.items():
             for evidence in one.reasons:
-                if evidence not in told:
-                    told.add(evidence)
-                    where = "all sets" if evidence in self.general else name
-                    lines.append(f"\n{where}: {evidence.indicator}\n  {evidence.finding}.")
-                    lines.append(f"  Advice: {evidence.advice}")
-        everything_told = (e for one in self.sets.values() for e in one.evidence)
-        for evidence in dict.fromkeys(everything_told):
-            if evidence.weight == Weight.NOT_RUN:
-                why = f"{evidence.indicator}: {evidence.finding}. {evidence.advice}"
-                lines.append(f"\nNot run: {why}".rstrip())
-        if self.verdict == Verdict.NO_SIGN:
-            lines.append("\nNo sign of masking: stronger attacks may still exist.")
-        return "\n".join(lines)
+                where = "all sets" if evidence in self.general else name
+                found.setdefault(evidence.indicator, {})[where] = evidence
+        lines = []
+        for indicator, places in found.items():
+            lines += ["", indicator]
+            for name, evidence in places.items():
+                lines += _wrapped(f"{name}: {evidence.finding}.", "  ")
+            for advice in dict.fromkeys(evidence.advice for evidence in places.values()):
+                lines += _wrapped(f"Advice: {advice}", "  ")
+        return lines
 
     def describe(self) -> dict[str, Any]:
         """Plain data for a record: everything, with all intervals."""
@@ -173,3 +185,10 @@ class Report:
                 for name, one in self.sets.items()
             },
         }
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Text in lines that fit a terminal."""
+    return textwrap.wrap(
+        text.rstrip(), WIDTH, initial_indent=indent, subsequent_indent=indent + "  "
+    )
