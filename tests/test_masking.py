@@ -1,9 +1,13 @@
 """The parts of the doctor, by facts that are known exactly, and the patients of the ward."""
 
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from toys import Linear, generator, linear_problem, relu_net
+from unseen_nets import NamesOnly, Remembers, Watches
 
 from mpkit import masking, ward
 from mpkit.attacks import PGD
@@ -12,13 +16,17 @@ from mpkit.gradients import guard, input_gradient
 from mpkit.losses import CrossEntropy, Margin
 from mpkit.masking import probes
 from mpkit.masking.bypass import find_bypass
+from mpkit.masking.case import Case
 from mpkit.masking.contests import Contest, at_least
 from mpkit.masking.curves import everything
+from mpkit.masking.decisions import labels_alone
 from mpkit.masking.report import Evidence, SetReport, Weight
-from mpkit.masking.tame import Averaged, Judged, Tame, judge
+from mpkit.masking.tame import Averaged, Cooled, Judged, Tame, judge
 from mpkit.models import small_cnn
+from mpkit.progress import Quiet
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 
+TINY = masking.Effort(steps=4, queries=8, estimates=2, directions=4, draws=2, decisions=0)
 BALLS = [Linf(0.2), L2(0.7), L1(1.5)]
 
 
@@ -337,7 +345,154 @@ def test_what_cannot_be_diagnosed_is_refused():
         masking.diagnose(model, x.double(), y, Linf(0.1), generator())
 
 
-TINY = masking.Effort(steps=4, queries=8, estimates=2, directions=4, draws=2, decisions=0)
+BAD = {
+    "unequal": (lambda x, y: (x, y[:5]), "one int64 label for each of the 12"),
+    "negative": (lambda x, y: (x, y - 6), "labels must be ≥ 0"),
+    "too many classes": (lambda x, y: (x, y + 9), "need at least"),
+    "bright": (lambda x, y: (2 * x, y), "pixels must lie in"),
+    "empty": (lambda x, y: (x[:0], y[:0]), "skip empty batches"),
+    "flat": (lambda x, y: (x[0], y), "batch of images"),
+    "bytes": (lambda x, y: ((255 * x).byte(), y), "float32 or float64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images_and_labels_are_named(name):
+    spoil, words = BAD[name]
+    model, x, y = digits_like(12)
+    with pytest.raises(ValueError, match=words):
+        masking.diagnose(model, *spoil(x, y), Linf(0.1), generator(), TINY)
+
+
+def test_models_that_do_not_fit_are_named():
+    model, x, y = digits_like(12)
+    ask = (x, y, Linf(0.1), generator(), TINY)
+    with pytest.raises(ValueError, match="model: is on meta, the images are on cpu"):
+        masking.diagnose(small_cnn((1, 8, 8), 5, generator()).to("meta"), *ask)
+    with pytest.raises(ValueError, match=r"must return logits of shape \(12, classes\)"):
+        masking.diagnose(lambda images: images, *ask)
+    with pytest.raises(ValueError, match=r"right on 0 of 12 images .logits are not finite for 12"):
+        masking.diagnose(lambda images: model(images) * torch.nan, *ask)
+    with pytest.raises(ValueError, match="decisions"):
+        masking.Effort(decisions=-1)
+
+
+def test_some_nan_logits_are_reported_and_count_as_broken():
+    model, x, y = digits_like(30)
+
+    def sometimes(images):
+        dark = (images.flatten(1)[:, :1] < 0.2).to(images)
+        return model(images) + torch.where(dark > 0, torch.nan, 0)
+
+    lost = int((x.flatten(1)[:, 0] < 0.2).sum())
+    assert 0 < lost < 15
+    report = masking.diagnose(sometimes, x, y, L2(0.1), generator(), TINY)
+    assert (report.points, report.right) == (30, 30 - lost)
+    assert f"not finite for {lost} of 30 images" in report.text()
+
+
+def test_whole_number_logits_are_fine():
+    model, x, y = digits_like(16)
+
+    def ask(images):
+        return (1000 * model(images)).round().long()
+
+    assert masking.diagnose(ask, x, y, L2(0.1), generator(), TINY).right >= 15
+
+
+class Told(Quiet):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.total = self.done = 0
+        self.notes, self.over = [], False
+
+    def start(self, total, done):
+        self.total = total
+
+    def advance(self, steps, note):
+        self.done += steps
+        self.notes.append(note)
+
+    def close(self):
+        self.over = True
+
+
+def test_progress_reaches_its_end_and_is_closed_after_an_error_too():
+    model, x, y = digits_like(12)
+    told, threat = Told(), Union(L2(0.1), RotationTranslation(0.5, 5))
+    masking.diagnose(model, x, y, threat, generator(), TINY, progress=told)
+    assert told.done == told.total > 0
+    assert "first-order attacks" in told.notes
+    told = Told()
+    with pytest.raises(ValueError, match="right on 0"):
+        masking.diagnose(model, x, (y + 1) % 5, threat, generator(), TINY, progress=told)
+    assert told.over
+
+
+def case_of(model, x, y, decisions, draws=1):
+    effort = replace(TINY, decisions=decisions)
+    return Case(model, Tame(model), x, y, generator(), effort, draws)
+
+
+@pytest.mark.parametrize("ball", [Linf(0.15), L2(0.6), L1(2.5)], ids=str)
+def test_labels_alone_break_what_hides_its_scores(ball):
+    pytest.importorskip("foolbox")
+    model, x, y = digits_like(30)
+    named = NamesOnly(model, classes=5)
+    nothing = judge(named, x, y, 1)
+    found = labels_alone(case_of(named, x, y, 20), ball, nothing, 30, "nobody")
+    assert found.wrong[:20].sum() >= 9
+    assert not found.wrong[20:].any()
+    assert found.evidence.weight == Weight.PROOF
+    assert "asked about" in found.evidence.finding
+    everybody = nothing._replace(wrong=~nothing.wrong)
+    fair = labels_alone(case_of(named, x, y, 20), ball, everybody, 30, "all")
+    assert fair.evidence.weight == Weight.FINE
+
+
+def test_labels_alone_are_not_asked_in_vain(monkeypatch):
+    model, x, y = digits_like(12)
+    nobody = judge(model, x, y, 1)
+
+    def told(case):
+        evidence = labels_alone(case, L2(0.5), nobody, 12, "nobody").evidence
+        assert evidence.weight == Weight.NOT_RUN
+        return f"{evidence.finding}. {evidence.advice}"
+
+    assert "not asked for" in told(case_of(model, x, y, 0))
+    assert "changes from one call" in told(case_of(model, x, y, 5, draws=4))
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    assert "need foolbox" in told(case_of(model, x, y, 5))
+    assert "pip install foolbox" in told(case_of(model, x, y, 5))
+    report = masking.diagnose(model, x, y, L2(0.05), generator(), replace(TINY, decisions=5))
+    assert "pip install foolbox" in report.text()
+
+
+def test_what_a_model_remembers_or_notices_is_seen():
+    model, x, y = digits_like(40)
+    other = small_cnn((1, 8, 8), 5, generator(9)).eval()
+    assert probes.memory(model, model, x, generator()).weight == Weight.FINE
+    assert probes.watched(model, x, y).weight == Weight.FINE
+    fresh, asked = Remembers(model), Remembers(model)
+    assert probes.memory(asked, fresh, x, generator()).weight == Weight.PROOF
+    assert probes.watched(Watches(model, other), x, y).weight == Weight.PROOF
+
+
+def test_probabilities_are_told_from_logits():
+    model, x, _ = digits_like(20)
+    assert probes.scores(model, x).weight == Weight.FINE
+    assert probes.scores(nn.Sequential(model, nn.Softmax(1)), x).weight == Weight.SIGN
+    assert probes.scores(nn.Sequential(model, nn.LogSoftmax(1)), x).weight == Weight.FINE
+
+
+def test_a_temperature_brings_a_flat_softmax_back():
+    model, x, y = digits_like(dtype=torch.float64)
+    steep = ward.Saturated(model, 1e6)
+    assert (gradient(steep, x, y, CrossEntropy()) == 0).double().mean() > 0.9
+    cooled = Cooled(steep, 1e6)
+    torch.testing.assert_close(cooled(x), model(x))
+    assert (gradient(cooled, x, y, CrossEntropy()) != 0).flatten(1).any(1).all()
 
 
 def test_a_report_repeats_and_leaves_the_model_alone():

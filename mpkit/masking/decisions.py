@@ -90,7 +90,7 @@ def _obstacle(case: Case) -> tuple[str, str] | None:
         return "not asked for", "Give Effort a positive number of decisions."
     if case.draws > 1:
         return "the model's label changes from one call to the next", ""
-    if find_spec("foolbox") is None:
+    if not _installed("foolbox"):
         return "HopSkipJump, Pointwise and Boundary need foolbox", "pip install foolbox"
     return None
 
@@ -102,3 +102,11 @@ def _attacks(ball: Ball) -> Iterator[Attack]:
         yield Boundary(ball, steps=200)
     else:
         yield HopSkipJump(ball, steps=12, evaluations=30)
+
+
+def _installed(name: str) -> bool:
+    """Whether a package can be imported; without importing it."""
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # it was switched off in sys.modules
+        return False

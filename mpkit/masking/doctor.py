@@ -26,14 +26,14 @@ from mpkit.threats import describe, kind, parts
 LEAST = 10
 """With fewer images that a model gets right, there is nothing to be said."""
 
-WIDER, NARROWER = 3.0, 0.5
+WIDER, NARROWER = 3.0, (0.5, 0.25)
 """A suspicious model is examined once more at these multiples of the radius."""
 
 LENGTH = 12
 """Steps of progress for every set, and as many for what comes before."""
 
-CROWD = 15
-"""In the narrower ball only if fewer images than this are left for the contests."""
+CROWD = 20
+"""In a narrower ball only if fewer images than this are left for the contests."""
 
 
 def diagnose(
@@ -125,13 +125,18 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
         return replace(report, general=general.answers)
     report = replace(report, general=general.answers + general.gradients)
     left = report.accuracy["first-order"].value * len(case.x)
-    for factor in (WIDER, NARROWER) if left < CROWD else (WIDER,):
+    for factor in (WIDER, *NARROWER):
         if report.verdict != Verdict.SUSPICIOUS:
-            return report
+            break
+        if factor < 1 and left >= CROWD:
+            break
         case.stages.begin(f"once more at {factor:g} times the radius")
+        again = examine(report.set.scaled(factor), case)
+        if factor < 1:
+            left = again.accuracy["first-order"].value * len(case.x)
         proofs = [
             replace(one, indicator=f"at {factor:g} times the radius: {one.indicator}")
-            for one in examine(report.set.scaled(factor), case).evidence
+            for one in again.evidence
             if one.weight == Weight.PROOF
         ]
         report = replace(report, evidence=(*report.evidence, *proofs))

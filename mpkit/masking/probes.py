@@ -80,7 +80,7 @@ def company(model: Model, x: Tensor) -> Evidence:
         order = first.argmax(1).argsort()
         ranked = torch.empty_like(first)
         for rows in torch.tensor_split(order, max(1, min(8, len(x) // 2))):
-            ranked[rows] = model(x[rows])
+            ranked[rows] = model(x[rows]).to(x.dtype)
     spread = first.amax(1) - first.amin(1) + torch.finfo(first.dtype).tiny
     moved = torch.stack([(other - first).abs().amax(1) / spread for other in (alone, ranked)])
     changed = torch.stack([other.argmax(1) != first.argmax(1) for other in (alone, ranked)]).any(0)

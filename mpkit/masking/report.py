@@ -87,7 +87,7 @@ class SetReport:
     def verdict(self) -> Verdict:
         """MASKED with any proof, SUSPICIOUS with any sign."""
         weights = (e.weight for e in (*self.general, *self.evidence))
-        return Verdict(int(max(Weight.FINE, *weights)))
+        return Verdict(int(max((Weight.FINE, *weights))))
 
     @property
     def reasons(self) -> tuple[Evidence, ...]:
