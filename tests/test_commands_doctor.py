@@ -40,11 +40,17 @@ def doctor(*words: object) -> Result:
 
 
 def test_an_honest_network(weights: Path) -> None:
-    words = ("--model", "small_cnn", "--weights", weights, "--points", 30, "--threat", "l2:0.3")
+    words = ("--model", "small_cnn", "--weights", weights, "--points", 20, "--threat", "l2:0.3")
     done = doctor(*words)
     assert done.exit_code == 0, done.output
-    assert "No sign of masking" in done.output
-    assert doctor(*words).output == done.output
+    assert "No sign of masking" in done.stdout
+    assert doctor(*words).stdout == done.stdout
+
+
+def test_the_help_is_enough_for_a_newcomer() -> None:
+    told = doctor("--help").output
+    words = ("no sign", "suspicious", "masked", "pip install foolbox", "Examples:", "factory")
+    assert all(word in told for word in words)
 
 
 def test_a_network_that_hides_and_a_record_of_it(
@@ -53,7 +59,7 @@ def test_a_network_that_hides_and_a_record_of_it(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hiding_nets.py").write_text(FACTORY)
     path = weights.with_name("hidden.safetensors")
-    words = ("--model", "hiding_nets:hidden", "--weights", path, "--points", 40)
+    words = ("--model", "hiding_nets:hidden", "--weights", path, "--points", 24)
     done = doctor(*words, "--threat", "linf:0.15 + rt:0.5px,10deg", "--json", "out/report.json")
     assert done.exit_code == 0, done.output
     assert "masked" in done.output
@@ -71,6 +77,11 @@ def test_a_network_that_hides_and_a_record_of_it(
         (("--data", "letters"), "letters"),
         (("--weights", "nowhere.safetensors"), "nowhere.safetensors"),
         (("--points", "5"), "at least 10"),
+        (("--threat", "linf:-0.1"), "'-0.1' is no radius"),
+        (("--device", "gpu"), "gpu"),
+        (("--model", "paper_mnist"), "does not fit the network"),
+        (("--model", "no_such_nets:factory"), "cannot be imported"),
+        (("--root", "/", "--data", "mnist"), "mpkit data mnist --download"),
     ],
 )
 def test_mistakes_are_named(weights: Path, words: tuple[str, ...], named: str) -> None:

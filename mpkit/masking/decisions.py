@@ -87,7 +87,7 @@ def labels_alone(case: Case, ball: Ball, control: Judged, total: int, rival: str
 def _obstacle(case: Case) -> tuple[str, str] | None:
     """Why they cannot run, and what to do about it."""
     if not case.effort.decisions:
-        return "not asked for", "Give Effort a positive number of decisions."
+        return "not asked for", ""
     if case.draws > 1:
         return "the model's label changes from one call to the next", ""
     if not _installed("foolbox"):

@@ -144,7 +144,8 @@ class Report:
             lines.append(f"{name:10}{first:27}{everything:25}{one.verdict.words}")
         lines += self._reasons()
         told = (e for one in self.sets.values() for e in one.evidence)
-        for evidence in dict.fromkeys(e for e in told if e.weight == Weight.NOT_RUN):
+        mendable = (e for e in told if e.weight == Weight.NOT_RUN and e.advice)
+        for evidence in dict.fromkeys(mendable):
             why = f"{evidence.indicator}: {evidence.finding}. {evidence.advice}"
             lines += ["", *_wrapped(f"Not run: {why}", "")]
         if self.verdict == Verdict.NO_SIGN:
