@@ -33,6 +33,7 @@ from mpkit.attacks import (
     Square,
 )
 from mpkit.examinations import packed, pixels_as_text
+from mpkit.gradients import climb, guard
 from mpkit.losses import CrossEntropy, Margin
 from mpkit.membership import verified
 
@@ -87,11 +88,11 @@ def arms(ball: sets.Ball, scale: float = 1.0) -> dict[str, Attack]:
     def n(steps: int) -> int:
         return max(1, round(scale * steps))
 
-    climb = (APGD(ball, n(100), CrossEntropy()), APGD(ball, n(100), Margin()))
+    auto = (APGD(ball, n(100), CrossEntropy()), APGD(ball, n(100), Margin()))
     found: dict[str, Attack] = {"pgd": search.Restarts(PGD(ball, n(100), loss=Margin()), 3)}
     if isinstance(ball, sets.L1):
         found["slide"] = search.Restarts(SLIDE(ball, n(100), loss=Margin()), 3)
-    found["apgd"] = search.Worst(climb, Margin())
+    found["apgd"] = search.Worst(auto, Margin())
     found["square"] = Square(ball, n(1000))
     if isinstance(ball, sets.L1):
         found["pointwise"] = Pointwise(ball)
@@ -130,6 +131,13 @@ def _example(images: data.Images, reached: dict[str, Any], i: int) -> Record:
     return {"index": i, "label": int(images.y[i]), "pixels": pictures}
 
 
+def on_black(x: Tensor, change: Tensor) -> list[float]:
+    """Quartiles of the share of a change's squared length that lies on black pixels of x."""
+    squares = change.square()
+    shares = (squares * (x == 0)).flatten(1).sum(1) / squares.flatten(1).sum(1)
+    return numbers(shares.quantile(torch.tensor(QUARTILES, dtype=x.dtype)))  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def lines(
     model: nn.Module, images: data.Images, ball: sets.Ball, z: Tensor, broken: Tensor
@@ -144,14 +152,18 @@ def lines(
     margins = dict(
         zip(("gradient", "random"), masking.landscape(model, x, y, ball, rng, POINTS), strict=True)
     )
+    slope = climb(guard(model, 2, y), Margin(), x, y).gradient
+    black = {"pixels": on_black(x, torch.ones_like(x)), "gradient": on_black(x, slope)}
     shares = torch.linspace(0, 1, POINTS, dtype=x.dtype)
     x, y, z = (rows[right & broken] for rows in (images.x, images.y, z))
     if len(x):
         margins["found"] = torch.stack([Margin()(model(x + s * z), y) for s in shares], 1)
+        black["found"] = on_black(x, z)
     quarters = torch.tensor(QUARTILES, dtype=x.dtype)
     up, anywhere = (margins[key][:, 1:].amax(1) for key in ("gradient", "random"))
     return {
         "quartiles": {key: numbers(m.quantile(quarters, 0), 2) for key, m in margins.items()},
+        "on black": black,
         "images": {key: len(m) for key, m in margins.items()},
         "gradient climbs higher": float((up > anywhere).double().mean()),
         "gradient arrives": float((up > 0).double().mean()),
