@@ -1,8 +1,8 @@
 """What the networks of the zoo hide on MNIST: thresholds, landscapes, attacks with and without
 gradients, and the doctor's opinion. The page *Gradient masking on MNIST* is made from its record.
 
-Needs MNIST. It takes about a quarter of an hour on one core, can be stopped at any time, and goes
-on where it was; a change of the code or of an option makes it begin again.
+Needs MNIST. It takes about half an hour on one core, can be stopped at any time, and goes on where
+it was; a change of the code or of an option makes it begin again.
 
     MPKIT_DATA=folder python benchmarks/masking_mnist.py
 """
