@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,7 @@ def main() -> None:
     chosen = {k: v for k, v in vars(given).items() if k not in ("work", "output")}
     parameters = {**chosen, "data": "mnist", "seed": 0, "threads": 1}
     made = results.provenance(parameters, ROOT, duration, "benchmark")
+    made["versions"]["foolbox"] = metadata.version("foolbox")
     command = "python benchmarks/masking_mnist.py"
     results.write_record(given.output, {**made, "command": command, "networks": networks})
 
