@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +105,7 @@ def evaluate(
         entry.attack.set.check(x)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
-    facts = {
-        "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
-        "batch": batch,
-        "goal": repr(goal),
-        "model": fingerprint(model),
-        "seed": seed,
-    }
-    sheet = opened(file, entries, facts, x, y, first)
+    sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
     watched, told = Watched(model), progress or Quiet()
     told.start(sheet.units, sheet.done)
     try:
@@ -132,6 +127,19 @@ def evaluate(
     finally:
         told.close()
     return sheet.ledger
+
+
+def facts_of(
+    model: Model, entries: Sequence[Entry], goal: Goal, batch: int, seed: int
+) -> dict[str, Any]:
+    """What a ledger tells of its making; equal facts and equal images give equal ledgers."""
+    return {
+        "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
+        "batch": batch,
+        "goal": repr(goal),
+        "model": fingerprint(model),
+        "seed": seed,
+    }
 
 
 def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, x: Tensor, y: Tensor) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mpkit.chapters import Chapter, ChapterError, Value
-from mpkit.results import device_name, digest, provenance, versions, write_text
+from mpkit.results import device_name, digest, provenance, source_texts, versions, write_text
 
 EVENT = "mpkit-event "  # begins each line that a worker writes to its parent
 WORKERS: set[subprocess.Popen[str]] = set()  # those alive now, so that an interrupt can end them
@@ -33,12 +33,10 @@ def run_key(chapter: Chapter, parameters: Mapping[str, Value]) -> str:
     """
     notebook = json.loads(chapter.path.read_text(encoding="utf-8"))
     cells = [(cell["cell_type"], cell["source"], cell["metadata"]) for cell in notebook["cells"]]
-    package = Path(__file__).parent
-    sources = sorted((str(p.relative_to(package)), p.read_text()) for p in package.rglob("*.py"))
     values = effective(chapter, parameters)
     machine = device_name(str(values.get("device", "cpu")))
     files = _folder_state(str(values.get("dataset", "")))
-    return digest(chapter.id, cells, sources, values, versions(), machine, files)[:16]
+    return digest(chapter.id, cells, source_texts(), values, versions(), machine, files)[:16]
 
 
 def effective(chapter: Chapter, parameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -29,17 +29,19 @@ class Bar(Quiet):
     Args:
         label: what stands before the bar.
         file: where the bar is drawn.
+        unit: what is counted.
     """
 
     label: str = "training"
     file: TextIO = sys.stderr
+    unit: str = "step"
     _bar: Any = field(default=None, init=False, repr=False)
 
     def start(self, total: int, done: int) -> None:
         """Draw the bar."""
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, initial=done, desc=self.label, file=self.file, unit="step")
+        self._bar = tqdm(total=total, initial=done, desc=self.label, file=self.file, unit=self.unit)
 
     def advance(self, steps: int, note: str) -> None:
         """Move the bar on."""

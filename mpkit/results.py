@@ -94,6 +94,12 @@ def provenance(
     }
 
 
+def source_texts() -> list[tuple[str, str]]:
+    """Name and text of every source file of mpkit, in order."""
+    package = Path(__file__).parent
+    return sorted((str(p.relative_to(package)), p.read_text()) for p in package.rglob("*.py"))
+
+
 def digest(*parts: Any) -> str:
     """A sha256 over JSON-able parts: the same for equal parts, on every machine and run."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
