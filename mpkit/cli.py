@@ -13,6 +13,7 @@ import click
 from mpkit import __version__
 from mpkit.commands_doctor import doctor
 from mpkit.commands_evaluate import evaluate
+from mpkit.commands_sweep import sweep
 from mpkit.commands_train import recipes, reproduce, train
 
 PROBLEM = 1
@@ -185,7 +186,7 @@ def data(name: str, download: bool, root: Path | None) -> None:
     click.echo(f"from: {library.where(name, root)}")
 
 
-for command in (evaluate, doctor, train, recipes, reproduce):
+for command in (evaluate, doctor, train, recipes, reproduce, sweep):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -25,16 +25,24 @@ WORKERS: set[subprocess.Popen[str]] = set()  # those alive now, so that an inter
 Report = Callable[[int, int], None]  # cells done since the last call, cells in all
 
 
-def run_key(chapter: Chapter, parameters: Mapping[str, Value]) -> str:
+class Lost(ChapterError):
+    """The process of a run died under it; nothing says that it would die again."""
+
+
+def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | None = None) -> str:
     """What decides the outputs of a run: the notebook's cells, the parameters, mpkit's source, the
     versions, the device and, for one's own images, the files in their folder.
 
+    Args:
+        chapter: what is run.
+        parameters: checked values that differ from the defaults.
+        machine: name of the device where another machine runs it (see results.device_name).
     Returns: 16 hexadecimal digits; equal keys mean that an earlier run can be reused.
     """
     notebook = json.loads(chapter.path.read_text(encoding="utf-8"))
     cells = [(cell["cell_type"], cell["source"], cell["metadata"]) for cell in notebook["cells"]]
     values = effective(chapter, parameters)
-    machine = device_name(str(values.get("device", "cpu")))
+    machine = machine or device_name(str(values.get("device", "cpu")))
     files = _folder_state(str(values.get("dataset", "")))
     return digest(chapter.id, cells, source_texts(), values, versions(), machine, files)[:16]
 
@@ -185,8 +193,8 @@ def _failure(chapter: Chapter, end: Mapping[str, Any], store: Path, timeout: flo
         lines.append(
             "  remedy: most often memory ran out; ask for fewer examples or a smaller batch"
         )
-    else:
-        lines.append("  remedy: mend the cell, or the value that it names, and run again")
+        return Lost("\n".join(lines))
+    lines.append("  remedy: mend the cell, or the value that it names, and run again")
     return ChapterError("\n".join(lines))
 
 

@@ -57,7 +57,11 @@ def check_target(target: Path) -> None:
 
 
 def render(
-    root: Path, executed: Mapping[str, Path], site: Path, options: Sequence[str] = STRICT
+    root: Path,
+    executed: Mapping[str, Path],
+    site: Path,
+    options: Sequence[str] = STRICT,
+    only: str | None = None,
 ) -> Path:
     """Build the pages of the book with these executed notebooks in place of the committed ones.
 
@@ -66,6 +70,7 @@ def render(
         executed: chapter id to executed notebook; chapters not named keep their committed outputs.
         site: where the pages go; an earlier site there is replaced when the new one is complete.
         options: further options of ``jupyter-book build``; strict unless told otherwise.
+        only: the one page to build, such as ``book/start``; the whole table of contents if None.
     Returns: the site's front page.
     Raises:
         ChapterError: the build failed; the earlier site is untouched and the log is named.
@@ -77,6 +82,9 @@ def render(
         shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, stage / name)
+        if only is not None:
+            contents = {"format": "jb-book", "root": only}
+            (stage / "_toc.yml").write_text(json.dumps(contents))
         for chapter, notebook in executed.items():
             shutil.copy(notebook, stage / "book" / f"{chapter}.ipynb")
         command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]

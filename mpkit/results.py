@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 from mpkit.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "plotly")
+DECLARED = "application/vnd.mpkit.results+json"  # the kind of output that holds results
 VOLATILE = ("commit", "commit_date", "duration_s")  # what may differ between two equal runs
 
 
@@ -98,6 +100,36 @@ def source_texts() -> list[tuple[str, str]]:
     """Name and text of every source file of mpkit, in order."""
     package = Path(__file__).parent
     return sorted((str(p.relative_to(package)), p.read_text()) for p in package.rglob("*.py"))
+
+
+def declare(**numbers: float | int | str) -> None:
+    """Show numbers of a chapter and mark them as its results, for the table of a sweep.
+
+    Args:
+        numbers: finite numbers or short words by name, such as ``union=0.42``.
+    Raises:
+        ValueError: a value is of another kind, or not finite.
+    """
+    from IPython.display import display
+
+    for name, value in numbers.items():
+        plain = isinstance(value, int | str) or (type(value) is float and math.isfinite(value))
+        if not plain:
+            raise ValueError(
+                f"declare: {name} is {value!r}, expected a finite number or a word; "
+                "give float(value) of a tensor"
+            )
+    text = "\n".join(f"{name}: {value}" for name, value in numbers.items())
+    display({DECLARED: numbers, "text/plain": text}, raw=True)
+
+
+def declared(notebook: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """The results that an executed notebook declares (see declare); later ones win."""
+    found: dict[str, float | int | str] = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(DECLARED, {})
+    return found
 
 
 def digest(*parts: Any) -> str:

@@ -53,7 +53,7 @@ def run_chapter(
     from mpkit.models import resolve_device
 
     chapter = book.chapter(root, name)
-    parameters = _at_home(chapter.check(given))
+    parameters = at_home(chapter.check(given))
     resolve_device(str(effective(chapter, parameters).get("device", "cpu")))
     key = run_key(chapter, parameters)
     output = (output or root / "_build" / "runs" / f"{name}-{key}").resolve()
@@ -165,7 +165,7 @@ def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> d
     return found | new
 
 
-def _at_home(parameters: Mapping[str, Value]) -> dict[str, Value]:
+def at_home(parameters: Mapping[str, Value]) -> dict[str, Value]:
     """Make the path of one's own images absolute: the chapter runs in another folder."""
     kind, _, path = str(parameters.get("dataset", "")).partition(":")
     own = {"dataset": f"folder:{Path(path).expanduser().resolve()}"} if kind == "folder" else {}
