@@ -30,7 +30,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .4rem .7rem; text-align: left; }
 td.number { text-align: right; }
 .bad { color: var(--bad); font-weight: 600; }
-pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; font-size: .85rem; }
+pre { border: 1px solid var(--line); padding: .6rem; font-size: .85rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
@@ -182,7 +183,7 @@ def _page(
     names = "".join(f'<th scope="col">{say(name)}</th>' for _, name in head)
     lines = "\n".join(_line(row, head) for row in rows)
     problems = "\n".join(
-        f"<h3>{say(_point(row))}</h3>\n<pre tabindex=0>{say(row['problem'])}</pre>"
+        f"<h3>{say(_point(row))}</h3>\n<pre>{say(row['problem'])}</pre>"
         + (f'<p><a href="{row["log"]}">The whole traceback</a></p>' if row["log"] else "")
         for row in failed
     )
