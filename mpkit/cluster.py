@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 from mpkit.places import ClusterError, Place, library
@@ -51,8 +52,12 @@ def opened(place: Place, tasks: int, device: str, seed: int = 0) -> Iterator[tup
         yield client, common_ground(client, place.gpus, device, seed)
 
 
+@cache
 def code_state() -> dict[str, str]:
-    """What must be the same on every worker: versions of packages, and mpkit's source."""
+    """What must be the same on every worker: versions of packages, and mpkit's source.
+
+    Looked at once in a process, since what is imported stays as it was.
+    """
     return {**versions(), "mpkit's source": digest(source_texts())[:10]}
 
 

@@ -79,7 +79,7 @@ def train(
     """Train the network of RECIPE, such as mnist-max; see: mpkit recipes.
 
     An interrupted run, started again with the same options, goes on where it stopped; on a CPU
-    its network is then the same to the last bit. Several processes: torchrun -m mpkit.cli train.
+    its network is then the same to the last bit. Several processes: torchrun -m mpkit train.
 
     \b
     Examples:
