@@ -62,7 +62,7 @@ class Local:
             n_workers=max(1, min(self.workers or most, tasks)),
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,
             silence_logs=logging.CRITICAL,
             worker_class=_with_one_gpu(distributed) if self.gpus else distributed.Nanny,

@@ -110,7 +110,7 @@ class Slurm:
             job_extra_directives=[*gpu, *self.directives],
             job_script_prologue=[f"export OMP_NUM_THREADS={self.cores}", *self.before],
             worker_extra_args=["--resources", "GPU=1"] if self.gpus else [],
-            scheduler_options={"dashboard_address": None},
+            scheduler_options={"dashboard": False, "dashboard_address": ":0"},
             n_workers=0,
         )
 

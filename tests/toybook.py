@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,10 @@ def mpkit(root: Path, *words: str, **options: Any) -> subprocess.CompletedProces
 
 
 def start(root: Path, *words: str) -> subprocess.Popen[str]:
-    """Start the command line in a book and leave it running."""
+    """Start the command line in a book and leave it running.
+
+    It can be interrupted even where the tests themselves run in the background of a shell.
+    """
     return subprocess.Popen(
         [MPKIT, *words],
         cwd=root,
@@ -92,4 +97,5 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
