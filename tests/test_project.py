@@ -17,8 +17,9 @@ PACKAGE = ROOT / "mpkit"
 ORDER = "geometry losses sets attacks search schemes models data train threats membership".split()
 ORDER += "ledger merging goals sheet suites evaluate loading theory results".split()
 ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
-ORDER += "looks sliders charts figures reports chapters execution".split()
-ORDER += "rendering running commands_evaluate commands_train cli".split()
+ORDER += "places slurm cluster sharding looks sliders charts figures reports chapters".split()
+ORDER += "execution rendering running sweeping summaries commands_cluster".split()
+ORDER += "commands_evaluate commands_train commands_sweep cli".split()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
