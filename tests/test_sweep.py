@@ -66,36 +66,42 @@ def stored(root: Path) -> dict[str, dict[str, Any]]:
 
 def test_a_sweep_equals_serial_runs_and_is_not_done_twice(tmp_path: Path) -> None:
     root = toy_book(tmp_path, COUNT, DRAW, DECLARE)
-    done = mpkit(root, "sweep", "toy", *GRID, "-p", "norm=l2", "--workers", "2")
+    done = mpkit(root, "sweep", "toy", *GRID, "--workers", "2", "--no-pages")
     assert done.returncode == 0, done.stderr
     assert "4 points: 4 done" in done.stdout
-    assert len((root / "ran.txt").read_text().splitlines()) == 4
+    ran = (root / "ran.txt").read_text()
+    assert sorted(ran.splitlines()) == ["0.25 1", "0.25 2", "0.5 1", "0.5 2"]
+    assert stored(root) == serial(root)
+    (root / "ran.txt").write_text(ran)
     folder = folder_of(root)
     table = (folder / "table.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))
-    assert [(row["radius"], row["seed"]) for row in rows] == [
-        ("0.25", "1"),
-        ("0.25", "2"),
-        ("0.5", "1"),
-        ("0.5", "2"),
-    ]
-    page = (folder / "index.html").read_text()
+    assert [row["radius"] + " " + row["seed"] for row in rows] == sorted(ran.splitlines())
     points = json.loads((folder / "table.json").read_text())["points"]
     for row, point in zip(rows, points, strict=True):
         assert float(row["value"]) == point["results"]["value"]
-        assert row["kind"] == "l2"
-        assert point["record"]["parameters"]["norm"] == "l2"
-        assert f'href="{point["page"]}"' in page
-        assert row["value"] in (folder / point["page"]).read_text()
+        assert row["kind"] == point["record"]["parameters"]["norm"] == "linf"
         assert (folder / point["notebook"]).is_file()
-    again = mpkit(root, "sweep", "toy", *GRID, "-p", "norm=l2")
+    again = mpkit(root, "sweep", "toy", *GRID, "--no-pages")
     assert again.returncode == 0
-    assert len((root / "ran.txt").read_text().splitlines()) == 4
+    assert (root / "ran.txt").read_text() == ran
     assert (folder / "table.csv").read_text() == table
-    more = mpkit(root, "sweep", "toy", *GRID, "-p", "norm=l2", "--output", "mine", "--no-pages")
-    assert more.returncode == 0
-    assert (root / "mine" / "table.csv").read_text() == table
-    other = mpkit(root, "sweep", "toy", *GRID, "--output", "mine")
+
+
+def test_the_summary_links_to_the_page_of_every_run(tmp_path: Path) -> None:
+    root = toy_book(tmp_path, DRAW, DECLARE)
+    words = ("sweep", "toy", "--grid", "norm=linf,l2", "--output", "mine", "-p")
+    done = mpkit(root, *words, "radius=0.25", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    page = (root / "mine" / "index.html").read_text()
+    points = json.loads((root / "mine" / "table.json").read_text())["points"]
+    assert len(points) == 2
+    for point in points:
+        assert f'href="{point["page"]}"' in page
+        assert str(point["results"]["value"]) in (root / "mine" / point["page"]).read_text()
+    assert "width=device-width" in page
+    assert not list((root / "mine").glob(".pages-*"))
+    other = mpkit(root, *words, "radius=0.5")
     assert other.returncode == 1
     assert "another folder" in other.stderr
 
