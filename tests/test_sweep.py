@@ -21,7 +21,7 @@ from mpkit.execution import execute
 from mpkit.results import VOLATILE, declare, declared
 from mpkit.sweeping import points_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DRAW = (
     "import torch\n"

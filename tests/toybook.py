@@ -79,7 +79,7 @@ def mpkit(root: Path, *words: str, **options: Any) -> subprocess.CompletedProces
         env=ENV,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         **options,
     )
 
