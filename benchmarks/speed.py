@@ -1,0 +1,199 @@
+"""How long attacks take over the bare loop, beside the attacks of other libraries, in one run.
+
+The bare loop is k forward passes, each with the gradient for the input, and nothing else, at the
+same batch and on the same network, whose weights need no gradient. Every round times it just
+before and after each attack; what is reported is the ratio, with its median and range over rounds.
+Then projections beside ones that sort, a search that lets broken images go, and what 16 bits and
+another memory layout cost in strength. Libraries that are not installed are left out.
+
+    python benchmarks/speed.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import records
+import torch
+from peers import CANDIDATES, PACKAGES
+from sorting import sorted_l1, sorted_l1_and_box
+from torch import Tensor, nn
+
+from mpkit import attacks, conformance, data, models, precision, projections, search, sets, zoo
+from mpkit.losses import Margin
+
+TIMED = {
+    "mpkit": [("PGD", sets.Linf), ("PGD", sets.L2), ("SLIDE", sets.L1), ("APGD ce", sets.L1)],
+    "foolbox": [("PGD", sets.Linf), ("PGD", sets.L2), ("SLIDE", sets.L1)],
+    "torchattacks": [("PGD", sets.Linf), ("PGDL2", sets.L2)],
+    "ART": [("PGD", sets.Linf), ("PGD", sets.L2), ("PGD", sets.L1)],
+    "cleverhans": [("PGD 2.5/n", sets.Linf), ("PGD 2.5/n", sets.L2), ("SparseL1Descent", sets.L1)],
+    "adv-lib": [("PGD ce", sets.Linf), ("APGD ce", sets.L2), ("APGD ce", sets.L1)],
+}
+BALLS = {sets.Linf: sets.Linf(0.3), sets.L2: sets.L2(2.0), sets.L1: sets.L1(10.0)}
+MODULES = {"ART": "art", "adv-lib": "adv_lib"}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def spread(values: list[float]) -> list[float]:
+    """Median, least and greatest."""
+    return [round(one, 3) for one in (statistics.median(values), min(values), max(values))]
+
+
+def bare(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
+    """Forward passes with the gradient for the input, and nothing else."""
+    for _ in range(steps):
+        image = x.detach().requires_grad_(True)
+        loss = nn.functional.cross_entropy(model(image), y, reduction="sum")
+        torch.autograd.grad(loss, image)
+
+
+def over_the_bare_loop(
+    batch: int, steps: int, trainable: bool, rounds: int
+) -> list[dict[str, Any]]:
+    """Ratios of every attack on the paper's MNIST network, whose weights are random."""
+    rng = torch.Generator().manual_seed(0)
+    frozen, model = (models.paper_mnist((1, 28, 28), 10, rng).eval() for _ in range(2))
+    frozen.requires_grad_(False)
+    model.requires_grad_(trainable)
+    x = torch.rand(batch, 1, 28, 28, generator=rng)
+    y = torch.randint(0, 10, (batch,), generator=rng)
+    rows = []
+    for library, names in TIMED.items():
+        if not importlib.util.find_spec(MODULES.get(library, library)):
+            continue
+        known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
+        for name, kind in names:
+            run = known[name, kind](BALLS[kind], steps)
+            counted = conformance.Counted(model)
+            run(counted, x, y)  # also warms up
+            gradients = counted.backwards / batch
+            ratios = []
+            for _ in range(rounds):
+                model.requires_grad_(trainable)
+                before = seconds(lambda: bare(frozen, x, y, steps))
+                taken = seconds(lambda run=run: run(model, x, y))  # type: ignore[misc]
+                after = seconds(lambda: bare(frozen, x, y, steps))
+                ratios.append(2 * taken / (before + after))
+            row = {"library": library, "attack": name, "norm": kind.__name__, "batch": batch}
+            row |= {"steps": steps, "trainable": trainable, "gradients per image": gradients}
+            rows.append({**row, "over the bare loop": spread(ratios)})
+            print(row, rows[-1]["over the bare loop"], flush=True)
+    return rows
+
+
+def projecting(rounds: int) -> list[dict[str, Any]]:
+    """Exact projections of 512 x 3072 beside those that sort; also how far they differ."""
+    rng, rows = torch.Generator().manual_seed(0), []
+    x = torch.rand(512, 3072, generator=rng)
+    eps = 12.0
+    for law, factor in (("a step outside", 0.01), ("far outside", 1.0)):
+        d = sets.L1(eps).sample(x.view(512, 3, 32, 32), rng).view_as(x)
+        d = d + factor * torch.randn(x.shape, generator=rng)
+        pairs: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+            "l1 ball": (
+                lambda d=d: projections.nearest_in_l1_ball(d, eps),  # type: ignore[misc]
+                lambda d=d: sorted_l1(d, eps),  # type: ignore[misc]
+            ),
+            "l1 ball and box": (
+                lambda d=d: projections.nearest_in_l1_ball_and_box(d, eps, x),  # type: ignore[misc]
+                lambda d=d: sorted_l1_and_box(d, eps, x),  # type: ignore[misc]
+            ),
+        }
+        for name, (ours, by_sorting) in pairs.items():
+            apart = float((ours() - by_sorting()).abs().max())
+            both = [(seconds(ours), seconds(by_sorting)) for _ in range(rounds)]
+            row = {"set": name, "points": law, "milliseconds": spread([1e3 * a for a, _ in both])}
+            rows.append({**row, "sorting over ours": spread([b / a for a, b in both])})
+            rows[-1]["largest difference"] = apart
+            print(rows[-1], flush=True)
+    return rows
+
+
+def letting_go(points: int, rounds: int) -> dict[str, Any]:
+    """PGD-100 with and without broken images, on a partly robust network."""
+    model, images = zoo.load("mnist-max").eval(), data.load("mnist", "test").first(points)
+    attack = attacks.PGD(sets.Linf(0.3), 100, loss=Margin())
+    runs = {"whole": attack, "dropping": search.UntilBroken(attack)}
+    standing, taken = {}, {name: list[float]() for name in runs}
+    for _ in range(rounds):
+        for name, one in runs.items():
+            rng, begun = torch.Generator().manual_seed(0), time.perf_counter()
+            image = one(model, images.x, images.y, rng).image
+            taken[name].append(time.perf_counter() - begun)
+            with torch.no_grad():
+                standing[name] = float((model(image).argmax(1) == images.y).double().mean())
+    ratios = [b / a for a, b in zip(*taken.values(), strict=True)]
+    return {"network": "mnist-max", "points": points, "accuracy": standing, "ratio": spread(ratios)}
+
+
+def faster_ways(points: int, rounds: int) -> list[dict[str, Any]]:
+    """PGD-40 through 16 bits and through channels-last: time, and strength judged in full."""
+    model, images = zoo.load("mnist-max").eval(), data.load("mnist", "test").first(points)
+    ways = {
+        "plain": model,
+        "bfloat16": precision.LowPrecision(model),
+        "channels last": precision.ChannelsLast(model),
+        "both": precision.LowPrecision(precision.ChannelsLast(model)),
+    }
+    rows = []
+    for norm, ball in ((kind.__name__, ball) for kind, ball in BALLS.items()):
+        attack = attacks.PGD(ball, 40, loss=Margin())
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        accuracy = {}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                rng, begun = torch.Generator().manual_seed(0), time.perf_counter()
+                image = attack(way, images.x, images.y, rng).image
+                taken[name].append(time.perf_counter() - begun)
+                with torch.no_grad():
+                    accuracy[name] = float((model(image).argmax(1) == images.y).double().mean())
+        for name, times in taken.items():
+            ratios = [b / a for a, b in zip(taken["plain"], times, strict=True)]
+            row = {"norm": norm, "way": name, "accuracy": accuracy[name], "points": points}
+            rows.append({**row, "time over plain": spread(ratios)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Time everything and write one record."""
+    parser = records.options(__doc__, "book/results/bench/speed.json", 500)
+    parser.set_defaults(threads=2)
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
+    parser.add_argument("--rounds", type=int, default=5)
+    given, begun = records.begin(parser)
+    rows = [
+        row
+        for batch in given.batches
+        for steps in given.steps
+        for trainable in (False, True)
+        for row in over_the_bare_loop(batch, steps, trainable, given.rounds)
+    ]
+    content: dict[str, Any] = {"attacks": rows, "projections": projecting(given.rounds)}
+    if data.present("mnist"):
+        content["letting go"] = letting_go(given.points, given.rounds)
+        content["faster ways"] = faster_ways(given.points, given.rounds)
+    content["versions of the others"] = {
+        name: importlib.metadata.version(PACKAGES[name])
+        for name in TIMED
+        if importlib.util.find_spec(MODULES.get(name, name))
+    }
+    Path(given.output).parent.mkdir(parents=True, exist_ok=True)
+    records.write(given, time.monotonic() - begun, content, {})
+
+
+if __name__ == "__main__":
+    main()
