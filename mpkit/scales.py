@@ -63,8 +63,8 @@ def scale_of(data: str, scale: str) -> Scale:
         tuning = replace(recipe, epochs=4, lr=1e-3)
         return Scale("small_cnn", recipe, tuning, 5, (1 / 3,), 100, watching=False)
     if data == "cifar10":
-        recipe = replace(COLOUR, epochs=10, averaging=0.995)
-        tuning = replace(recipe, epochs=3, lr=1e-3)
+        recipe = replace(COLOUR, epochs=8, batch=64, averaging=0.995)
+        tuning = replace(recipe, epochs=2, lr=1e-3)
         return Scale("small_resnet", recipe, tuning, 3, (), 500, watching=False, images=10000)
     recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
     tuning = replace(recipe, epochs=3, lr=1e-3)
