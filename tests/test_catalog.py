@@ -112,6 +112,7 @@ def test_an_estimate_follows_the_epochs():
         (["train", "digits-max", "--device", "cuda:99"], r"cuda:99 was asked for"),
         (["reproduce", "digits", "--budget", "9"], r"'9' is no time; write 90s, 9m or 2h"),
         (["reproduce", "digits", "--rows", "best"], r"no 'digits-best'"),
+        (["reproduce", "cifar10", "--root", "."], r"cifar-10-batches-py.*mpkit data cifar10"),
     ],
 )
 def test_bad_words_are_explained(words, message, tmp_path, monkeypatch):
