@@ -15,6 +15,7 @@ from mpkit import study as library
 from mpkit.augment import Crop, Flip
 from mpkit.catalog import Plan, plan
 from mpkit.data import Images
+from mpkit.estimates import SHAPES
 from mpkit.examinations import Examination, packed
 from mpkit.files import DataError, claimed, digest
 from mpkit.planned import trained
@@ -22,7 +23,7 @@ from mpkit.progress import OutOfTime, Quiet
 from mpkit.recipes import Recipe
 from mpkit.results import read_record, write_record
 from mpkit.schemes import Natural
-from mpkit.study import Job, Study, work_on
+from mpkit.study import Job, Study, rows_of, work_on
 
 
 @pytest.fixture
@@ -88,6 +89,14 @@ def test_a_record_tells_all(study):
     assert all(accuracy[key][0] <= seen[key][0] for key in seen)
     assert set(record["pictures"]["said"]) == {"clean", "linf", "l2", "l1", "rt"}
     assert {"commit", "versions", "device", "duration_s", "parameters"} <= set(record)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
+def test_a_table_trains_whatever_its_rows_go_on_from(name):
+    rows = rows_of(name)
+    plans = [plan(f"{name}-{row}", SHAPES[name]) for row in rows]
+    assert len({made.key for made in plans}) == len(rows)
+    assert {made.start for made in plans} <= {"", *(made.name for made in plans)}
 
 
 def test_bits_are_packed_first_to_highest():
