@@ -9,18 +9,17 @@ when the network errs on them.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from records import RADII, begin, options, write
 
-from mpkit import data, evaluate, goals, reports, results, suites, threats, zoo
+from mpkit import data, evaluate, goals, reports, suites, threats, zoo
 
-THREAT = "linf:0.3 + l2:2 + l1:10"
-NORMS = {"linf:0.3": ("Linf", 0.3), "l2:2": ("L2", 2.0), "l1:10": ("L1", 10.0)}
+THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
+NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
 def by_autoattack(model: torch.nn.Module, images: data.Images) -> dict[str, Any]:
@@ -57,15 +56,11 @@ def by_ours(model: torch.nn.Module, images: data.Images, goal: goals.Goal) -> di
 
 def main() -> None:
     """Judge every network by both and write one record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, "book/results/bench/autoattack.json", 200)
     parser.add_argument("--models", nargs="+", default=["mnist-natural", "mnist-linf", "mnist-max"])
-    parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("book/results/bench/autoattack.json"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given, begun = begin(parser)
     images = data.load("mnist", "test").first(given.points)
-    begun, rows = time.monotonic(), {}
+    rows = {}
     for name in given.models:
         model = zoo.load(name)
         rows[name] = {
@@ -76,10 +71,7 @@ def main() -> None:
         for judge, row in rows[name].items():
             shares = {key: round(100 * share, 1) for key, share in row["accuracy"].items()}
             print(f"{name}  {judge}: {row['seconds']} s {shares}", flush=True)
-    parameters = {**vars(given), "output": given.output.name, "threat": THREAT, "seed": 0}
-    root = Path(__file__).parents[1]
-    record = results.provenance(parameters, root, time.monotonic() - begun, "benchmark")
-    results.write_record(given.output, {**record, "networks": rows})
+    write(given, time.monotonic() - begun, {"networks": rows}, {"threat": THREAT})
 
 
 if __name__ == "__main__":

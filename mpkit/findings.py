@@ -51,9 +51,13 @@ def accuracy(record: Record, key: str) -> Estimate:
 
 def standing(record: Record, key: str) -> Tensor:
     """Which test images survive: (N,) bool."""
-    packed = record["evaluation"]["standing"][key]
-    content = np.frombuffer(base64.b64decode(packed["bits"]), dtype=np.uint8)
-    return torch.from_numpy(np.unpackbits(content)[: packed["count"]].astype(bool))
+    return unpacked(record["evaluation"]["standing"][key])
+
+
+def unpacked(stored: Record) -> Tensor:
+    """Bools that a record holds as text, eight to a byte: (N,) bool."""
+    content = np.frombuffer(base64.b64decode(stored["bits"]), dtype=np.uint8)
+    return torch.from_numpy(np.unpackbits(content)[: stored["count"]].astype(bool))
 
 
 def difference(one: Record, other: Record, key: str) -> Estimate:

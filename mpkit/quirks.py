@@ -62,6 +62,15 @@ class ClippedAfter(Quirk):
 
 
 @dataclass(frozen=True)
+class BoxIgnored(Quirk):
+    """The exact projection onto the ball, and no box: pixels leave [0, 1]."""
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """The nearest point of the ball: (B, C, H, W)."""
+        return nearest_in_l1_ball(z, self.eps)
+
+
+@dataclass(frozen=True)
 class StartClippedToOne(Start):
     """A start clipped to [0, 1] for images that a network sees on another scale.
 

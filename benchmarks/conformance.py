@@ -1,0 +1,196 @@
+"""One oracle over the attacks of six libraries: membership, known answers, strength, traces.
+
+Needs the extra `compare` and MNIST. For each norm, budget and network a library is represented by
+that of its attacks which does best on other test images (the pilot), at equal numbers of gradients
+per image, counted and not believed. What a library returns outside of the set is brought back to
+the nearest allowed image before it is judged. What is done is kept in a folder, with the commit
+that it was made at, and not done again, so a library that does not fit beside the others can be
+run in an environment of its own:
+
+    python benchmarks/conformance.py
+    python benchmarks/conformance.py --libraries foolbox ART --keep parts
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from candidates import Candidate
+from comparison import comparison
+from peers import CANDIDATES, PACKAGES
+from records import RADII, ROOT, begin, options, write
+from routines import projections, promises, seed_everything
+from torch import Tensor, nn
+
+from mpkit import data, results, sets, zoo
+from mpkit.conformance import Counted, brought_back, membership, traces
+from mpkit.examinations import packed
+from mpkit.intervals import wilson
+from mpkit.known_answers import reach
+
+BALLS = {norm: sets.usual("mnist", (1, 28, 28))[norm] for norm in RADII}
+NETWORKS = ("mnist-linf", "mnist-l2", "mnist-max")
+PARTLY = (0.1, 0.9)
+"""A network is used in the norms in which its card says that so much of it survives."""
+PILOT = slice(5000, 5100)
+"""Test images on which a library's best suited attack is chosen."""
+
+
+def pairs(norm: str) -> list[str]:
+    """The networks that are partly robust in a norm."""
+    low, high = PARTLY
+    return [name for name in NETWORKS if low <= zoo.card(name).accuracy[norm][0] <= high]
+
+
+def attempt(one: Candidate, norm: str, budget: int, model: nn.Module, x: Tensor, y: Tensor) -> Any:
+    """Run an attack on a model: what it cost, what it returned, and which images stand."""
+    counted = Counted(model).eval()
+    seed_everything(0)
+    begun, ball = time.monotonic(), BALLS[norm]
+    image = one.make(ball, budget)(counted, x.clone(), y.clone()).detach()
+    seconds = time.monotonic() - begun
+    with torch.no_grad():
+        claimed = model(image).argmax(1) == y
+        stands = model(brought_back(ball, x, image)).argmax(1) == y
+    kept = membership(ball, x, image)
+    row = {
+        "attack": one.name,
+        "gradients": counted.calls,
+        "gradients per image": round(counted.rows / len(x), 1),
+        "forwards per image": round(counted.forwards / len(x), 1),
+        "outside": round(kept.outside, 4) if one.keeps else None,
+        "worst excess": float(f"{kept.worst:.2g}") if one.keeps else None,
+        "claimed": float(claimed.double().mean()) if one.keeps else None,
+        "accuracy": [round(number, 5) for number in wilson(stands)],
+        "standing": packed(stands),
+        "seconds": round(seconds, 1),
+    }
+    return row, stands
+
+
+def chosen(candidates: list[Candidate], norm: str, budget: int, name: str) -> Any:
+    """The attack of a library that leaves least standing on the pilot images, and all shares."""
+    test = data.load("mnist", "test")
+    x, y, model = test.x[PILOT], test.y[PILOT], zoo.load(name)
+    shares: dict[str, float | str] = {}
+    best, least = None, 2.0
+    for one in candidates:
+        if one.kind is not type(BALLS[norm]):
+            continue
+        try:
+            share = float(attempt(one, norm, budget, model, x, y)[1].double().mean())
+        except Exception as error:  # a peer may fail in any way; that is a result too
+            shares[one.name] = f"{type(error).__name__}: {error}"
+            continue
+        shares[one.name] = round(share, 4)
+        if share < least:
+            best, least = one, share
+    return best, shares
+
+
+def strength(candidates: list[Candidate], given: Any) -> Iterator[dict[str, Any]]:
+    """Accuracies on the reported images, by norm, budget and network, by the attack chosen.
+
+    With the attacks that were chosen in a norm at any time: how near they come to the optimum of
+    linear models with the largest budget, and what they leave behind.
+    """
+    images = data.load("mnist", "test").first(given.points)
+    for norm in BALLS:
+        used, rows = {}, []
+        for budget in given.budgets:
+            for name in pairs(norm):
+                best, shares = chosen(candidates, norm, budget, name)
+                row = {"network": name, "budget": budget, "pilot": shares}
+                if best:
+                    used[best.name] = best
+                    row |= attempt(best, norm, budget, zoo.load(name), images.x, images.y)[0]
+                    share = 100 * row["accuracy"][0]
+                    print(
+                        f"  {norm:4} {budget:3} {name:10} {best.name:20} {share:.1f} %", flush=True
+                    )
+                rows.append(row)
+        most = max(given.budgets)
+        yield {
+            "norm": norm,
+            "rows": rows,
+            "reach": {
+                name: round(reach(one.make(BALLS[norm], most), BALLS[norm], (1, 28, 28)), 4)
+                for name, one in used.items()
+            },
+            "traces": {
+                name: traces(one.make(BALLS[norm], 20))._asdict() for name, one in used.items()
+            },
+        }
+
+
+def promised(candidates: list[Candidate], given: Any) -> dict[str, Any]:
+    """Whether the attacks with a radius keep it, on the pilot images."""
+    test = data.load("mnist", "test")
+    model, few = zoo.load("mnist-max"), min(given.budgets)
+    return promises(candidates, few, model, test.x[PILOT], test.y[PILOT])
+
+
+SECTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "projections": lambda library, given: projections(library),
+    "promises": lambda library, given: promised(CANDIDATES[library](), given),
+    "strength": lambda library, given: list(strength(CANDIDATES[library](), given)),
+}
+
+
+def section(library: str, name: str, given: Any) -> dict[str, Any]:
+    """One section about a library, from the folder of what is done, or made now."""
+    settings = {"points": given.points, "budgets": given.budgets, "threads": given.threads}
+    file = given.keep / f"{library}-{name}-{results.digest(settings)[:12]}.json"
+    if file.exists():
+        return results.read_record(file)
+    print(library, name, flush=True)
+    begun = time.monotonic()
+    part = {
+        name: SECTIONS[name](library, given),
+        "version": metadata.version(PACKAGES[library]),
+        "commit": results.Code.of(ROOT).commit,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    results.write_record(file, part)
+    return part
+
+
+def judged(library: str, given: Any) -> dict[str, Any]:
+    """All sections about a library, as one."""
+    parts = {name: section(library, name, given) for name in SECTIONS}
+    return {
+        "version": parts["strength"]["version"],
+        "commits": {name: part["commit"] for name, part in parts.items()},
+        "seconds": round(sum(part["seconds"] for part in parts.values()), 1),
+        **{name: part[name] for name, part in parts.items()},
+    }
+
+
+def main() -> None:
+    """Judge the libraries that are not done, and write the record when all are."""
+    parser = options(__doc__, "book/results/conformance.json", 1000)
+    parser.add_argument("--libraries", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
+    parser.add_argument("--budgets", nargs="+", type=int, default=[40, 100])
+    parser.add_argument("--keep", type=Path, default=ROOT / ".benchmarks" / "conformance")
+    given, _ = begin(parser)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    done = {library: judged(library, given) for library in given.libraries}
+    if len(done) < len(CANDIDATES):
+        print("no record: it is written when all libraries are named, from what is kept")
+        return
+    seconds = sum(one["seconds"] for one in done.values())
+    facts = {"radii": RADII, "pilot": [PILOT.start, PILOT.stop], "networks": list(NETWORKS)}
+    content = {"libraries": done, "comparison": comparison(done)}
+    write(given, seconds, content, facts)
+
+
+if __name__ == "__main__":
+    main()

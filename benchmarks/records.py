@@ -1,0 +1,61 @@
+"""What the scripts of this folder share: common options, one thread, one form of record."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpkit import results
+
+ROOT = Path(__file__).parents[1]
+RADII = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
+"""The usual radii on MNIST."""
+
+
+def options(about: str | None, output: str, points: int) -> argparse.ArgumentParser:
+    """A parser with the options that every script has.
+
+    Args:
+        about: the script's documentation.
+        output: where the record goes by default, relative to the checkout.
+        points: images by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--points", type=int, default=points)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=ROOT / output)
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, float]:
+    """Read the options, set the threads and start the clock."""
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given, time.monotonic()
+
+
+def write(
+    given: argparse.Namespace,
+    seconds: float,
+    content: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> None:
+    """Write the record: provenance, then the content.
+
+    Args:
+        given: the options; where files lie on this machine is left out.
+        seconds: wall time of the run.
+        content: what was measured, as plain data.
+        parameters: what else decides the result.
+    """
+    plain = {key: value for key, value in vars(given).items() if not isinstance(value, Path)}
+    facts = {**plain, **parameters, "output": given.output.name, "seed": 0}
+    record = results.provenance(facts, ROOT, seconds, "benchmark")
+    results.write_record(given.output, {**record, **content})
