@@ -52,7 +52,7 @@ class MomentumAPGD(Climb):
 
     def begin(self, problem: Problem) -> Swing:
         """The start, with steps as long as the ball is wide."""
-        x, z = problem.x, self.start(self.set, problem)
+        x, z = problem.x, self.start.inside(self.set, problem)
         best = Best.none_yet(x, z)
         step = per_row(self.set.eps, x).expand(len(x), 1, 1, 1) * 2
         zeros, no = torch.zeros_like(best.score), torch.zeros_like(best.reached)

@@ -1,6 +1,5 @@
 """Auto-PGD with sparse steps, for l_1."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,7 +58,7 @@ class SparseAPGD(Climb):
     def begin(self, problem: Problem) -> Thinning:
         """The start, in the largest ball."""
         x = problem.x
-        z = self.start(self.ball(0), problem)
+        z = self.start.inside(self.ball(0), problem)
         none, share = Best.none_yet(x, z), x.new_zeros(len(x))
         step, uphill = x.new_zeros(len(x), 1, 1, 1), torch.zeros_like(x)
         return Thinning(z, step, share, share, none, uphill, none)
@@ -85,9 +84,12 @@ class SparseAPGD(Climb):
         return state._replace(z=ball.project(x, state.z + step))
 
     def adapts(self, k: int) -> bool:
-        """Whether sparsity and step length are thought over at step k."""
-        every = max(1, math.ceil(0.04 * self.steps))
-        return k % every == every - 1
+        """Whether sparsity and step length are thought over at step k: 4 % of its stage apart."""
+        begins = sorted(self.stages())
+        first = max(begin for begin in begins if begin <= k)
+        last = min((begin for begin in begins if begin > k), default=self.steps)
+        every = max(1, int(0.04 * (last - first)))
+        return (k - first) % every == every - 1
 
     def sort(self, k: int) -> str | None:
         """Steps of one stage are alike, but those that adapt or enter the stage."""

@@ -187,3 +187,6 @@ def data(name: str, download: bool, root: Path | None) -> None:
 
 for command in (evaluate, doctor, train, recipes, reproduce):
     main.add_command(command)
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from mpkit.progress import Quiet
 from mpkit.recipes import fingerprint
 from mpkit.search import WorstOfK
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
-from mpkit.suites import standard
+from mpkit.suites import EDITION, standard
 from mpkit.threats import describe
 
 BLIND = "square"  # names of attacks that need no gradient begin so
@@ -50,7 +50,7 @@ class Examination:
     @property
     def key(self) -> str:
         """The sha256 that changes when anything that matters changes."""
-        return fingerprint(self)
+        return fingerprint(self, EDITION)
 
 
 def suite(examination: Examination, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:

@@ -77,7 +77,7 @@ class MSD(Iterative):
 
     def begin(self, problem: Problem) -> Trail:
         """The start, in the first ball, with nothing seen yet."""
-        z = self.start(self.balls[0], problem)
+        z = self.start.inside(self.balls[0], problem)
         which = torch.zeros_like(problem.y)
         return Trail(z, which, Best.none_yet(problem.x, self.coordinate(z, which)))
 

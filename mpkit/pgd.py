@@ -21,7 +21,11 @@ class Start(ABC):
 
     @abstractmethod
     def __call__(self, ball: Ball, problem: Problem) -> Tensor:
-        """A first z (B, C, H, W) in the ball."""
+        """A first z (B, C, H, W), of which x + z is an image."""
+
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The point of the ball that is nearest to it: where attacks begin that must not leave."""
+        return ball.project(problem.x, self(ball, problem))
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class Uniform(Start):
         """Draw z (B, C, H, W)."""
         return ball.sample(problem.x, problem.rng)
 
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The same: it is drawn from the ball."""
+        return self(ball, problem)
+
 
 @dataclass(frozen=True)
 class Clean(Start):
@@ -40,6 +48,10 @@ class Clean(Start):
     def __call__(self, ball: Ball, problem: Problem) -> Tensor:
         """Zeros (B, C, H, W)."""
         return ball.nothing(problem.x)
+
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The same: the image is in every ball."""
+        return self(ball, problem)
 
 
 class Schedule(ABC):
@@ -122,7 +134,7 @@ class PGD(Climb):
 
     def begin(self, problem: Problem) -> Walk:
         """The start, with nothing seen yet."""
-        z = self.start(self.set, problem)
+        z = self.start.inside(self.set, problem)
         return Walk(z, Best.none_yet(problem.x, z))
 
     def advance(self, problem: Problem, state: Walk, k: int) -> Walk:

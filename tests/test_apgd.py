@@ -6,7 +6,8 @@ from toys import generator, relu_net
 
 from mpkit.apgd_momentum import checkpoints
 from mpkit.apgd_sparse import SparseAPGD, sparse_signs
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Square, Uniform
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Across, Clean, Square, Uniform
+from mpkit.engine import Problem
 from mpkit.losses import DLR, CrossEntropy, Margin, TargetedMargin
 from mpkit.search import MultiTargeted, UntilBroken, Worst
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
@@ -61,6 +62,17 @@ def test_letting_broken_examples_go_changes_no_verdict(ball):
     assert ball.contains(x, early.z).all()
 
 
+@pytest.mark.parametrize("ball", [Linf(0.05), L2(0.2), L1(0.4)], ids=lambda b: type(b).__name__)
+def test_a_start_beyond_the_border_is_brought_into_the_set(ball):
+    """Border points lie outside of balls as small as these; none of them may be returned."""
+    model, x, y = net_problem()
+    for kind in (PGD, APGD):
+        found = kind(ball, 1, start=Across())(model, x, y, generator())
+        assert ball.contains(x, found.z).all()
+    beyond = Across()(ball, Problem(model, x, y, generator()))
+    assert not ball.contains(x, beyond).all()
+
+
 def test_points_of_the_larger_balls_are_never_returned():
     model, x, y = net_problem()
     attack = SparseAPGD(L1(0.8), 40, CrossEntropy(), Uniform())
@@ -68,6 +80,14 @@ def test_points_of_the_larger_balls_are_never_returned():
         [2.4, 2.4, 1.6, 1.6, 0.8, 0.8]
     )
     assert L1(0.8).contains(x, attack(model, x, y, generator()).z).all()
+
+
+def test_checkpoints_are_four_in_a_hundred_of_their_stage():
+    """Stages of 30, 30 and 40 steps: at every step; of 120, 120 and 160: each 4, 4 and 6."""
+    short, long = (SparseAPGD(L1(0.8), n, CrossEntropy(), Uniform()) for n in (100, 400))
+    assert all(short.adapts(k) for k in range(100))
+    found = [k for k in range(400) if long.adapts(k)]
+    assert found == [*range(3, 240, 4), *range(245, 400, 6)]
 
 
 def test_sparse_signs_move_as_many_entries_as_asked():
