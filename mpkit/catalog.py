@@ -7,20 +7,16 @@ schedule for minutes on a few cores, the scale ``gpu`` the paper's network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-import torch
-
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack
-from mpkit.capture import Captured
 from mpkit.curricula import Balanced, Ramp
-from mpkit.recipes import Recipe, Steps, fingerprint
+from mpkit.recipes import LATER, Recipe, fingerprint
+from mpkit.scales import Scale, scale_of
 from mpkit.schemes import Average, Max, Natural, Paired, Random, Scheme, Single
 from mpkit.search import WorstOfK
 from mpkit.sets import L1, L2, Ball, Linf, PerturbationSet, Union, usual
-
-SCALES = ("cpu", "gpu")
 
 ABOUT = {
     "natural": "no attack",
@@ -58,6 +54,7 @@ class Plan:
         watch: attacks of the validation after each epoch, by name.
         held_out: images at the end of the training split that only the validation sees.
         start: the name of the recipe whose network is trained on; empty for random weights.
+        images: so many are trained on, equally many of each class; 0 for all.
     """
 
     name: str
@@ -67,6 +64,7 @@ class Plan:
     watch: tuple[tuple[str, Attack], ...] = ()
     held_out: int = 0
     start: str = ""
+    images: int = field(default=0, metadata=LATER)
 
     @property
     def key(self) -> str:
@@ -77,55 +75,6 @@ class Plan:
     def about(self) -> str:
         """The scheme in a few words."""
         return ABOUT[self.name.partition("-")[2]]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a scale decides for a data set.
-
-    Args:
-        network: a key of ``mpkit.models.NETWORKS``.
-        recipe: for training from the start.
-        tuning: for fine-tuning.
-        steps: gradients of each inner attack.
-        ramp: shares of the budgets in the first epochs.
-        held_out: images for validation.
-        watching: whether there is a validation where the scheme does not need it.
-        wrap: around each inner attack, such as Captured on a GPU.
-    """
-
-    network: str
-    recipe: Recipe
-    tuning: Recipe
-    steps: int
-    ramp: tuple[float, ...]
-    held_out: int
-    watching: bool = True
-    wrap: Callable[[Attack], Attack] = lambda attack: attack
-
-
-FAST = Recipe(compute=torch.bfloat16, layout=torch.channels_last)
-
-
-def scale_of(data: str, scale: str) -> Scale:
-    """Network and schedule for a data set, on a CPU or on a GPU.
-
-    Raises:
-        ValueError: unknown scale.
-    """
-    if scale not in SCALES:
-        raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")
-    if scale == "gpu":
-        recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
-        tuning = replace(recipe, epochs=3, lr=3e-4)
-        return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, wrap=Captured)
-    if data == "digits":
-        recipe = Recipe(epochs=10, averaging=0.99)
-        tuning = replace(recipe, epochs=4, lr=1e-3)
-        return Scale("small_cnn", recipe, tuning, 5, (1 / 3,), 100, watching=False)
-    recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
-    tuning = replace(recipe, epochs=3, lr=1e-3)
-    return Scale("small_cnn", recipe, tuning, 10, (0.1, 0.3, 0.6), 1000)
 
 
 def names(data: str = "mnist") -> list[str]:
@@ -160,7 +109,9 @@ def plan(
     if not size.watching and scheme not in TUNED:
         watched = []
     watch = tuple((key, quick(sets[key])) for key in watched)
-    made = Plan(name, size.network, Natural(), size.recipe, watch, size.held_out)
+    made = Plan(
+        name, size.network, Natural(), size.recipe, watch, size.held_out, images=size.images
+    )
     if scheme in TUNED:
         long = LONGER.get(scheme, 1) * size.steps
         strong = size.wrap(APGD(cast(Ball, sets["l1"]), long))

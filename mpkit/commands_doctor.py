@@ -16,7 +16,7 @@ import mpkit
     "spec",
     required=True,
     metavar="NAME",
-    help="small_cnn, paper_mnist, or package.module:factory of your own.",
+    help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
 )
 @click.option(
     "--weights",

@@ -17,7 +17,7 @@ from mpkit.commands_cluster import cluster_options, place_of
     "spec",
     required=True,
     metavar="NAME",
-    help="small_cnn, paper_mnist, or package.module:factory of your own.",
+    help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
 )
 @click.option(
     "--weights",

@@ -132,7 +132,7 @@ def recipes(recipe: str | None, scale: str, data: str, device: str) -> None:
 
 
 @click.command()
-@click.argument("data", type=click.Choice(["mnist", "digits"]))
+@click.argument("data", type=click.Choice(["mnist", "cifar10", "digits"]))
 @click.option("--budget", type=Duration(), help="Stop after this time, such as 9m. [no limit]")
 @click.option(
     "--out",
@@ -185,10 +185,11 @@ def reproduce(
     Examples:
       mpkit reproduce digits --budget 2m
       mpkit reproduce mnist --budget 9m --scale gpu
+      mpkit reproduce cifar10 --budget 9m --rows natural,linf,max
     """
     from mpkit.examinations import Examination
     from mpkit.progress import Bar
-    from mpkit.study import ROWS, Study, work_on
+    from mpkit.study import Study, rows_of, work_on
 
     study = Study(
         data,
@@ -196,7 +197,7 @@ def reproduce(
         work or Path("_build", "reproduce", data),
         scale,
         seeds,
-        tuple(rows.split(",")) if rows else ROWS,
+        tuple(rows.split(",")) if rows else rows_of(data),
         Examination(points, attacks),
         device,
         root,

@@ -88,6 +88,29 @@ class Images:
         order = torch.randperm(len(self), generator=rng, device=rng.device)[:n].to(self.x.device)
         return replace(self, x=self.x[order], y=self.y[order])
 
+    def balanced(self, n: int) -> Images:
+        """The first images of every class, equally many of each and n in all, in their order.
+
+        Raises:
+            ValueError: n is no positive multiple of the number of classes, or a class has fewer.
+        """
+        each, rest = divmod(n, len(self.classes))
+        if each < 1 or rest:
+            raise ValueError(
+                f"Images.balanced: n must be a positive multiple of the {len(self.classes)} "
+                f"classes, got {n}"
+            )
+        members = [
+            (self.y == label).nonzero().squeeze(1)[:each] for label in range(len(self.classes))
+        ]
+        if short := [self.classes[k] for k, rows in enumerate(members) if len(rows) < each]:
+            raise ValueError(
+                f"Images.balanced: {self.name} has fewer than {each} images of {', '.join(short)}; "
+                "ask for fewer"
+            )
+        rows = torch.cat(members).sort().values
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Images:

@@ -23,6 +23,9 @@ class Work(NamedTuple):
     gradients: float
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.gradients / 1e6:.1f} M gradients, about {self.seconds / 60:.1f} min"
+
 
 def estimate(made: Plan, data: str, device: str = "auto") -> Work:
     """Estimate the training of a named recipe; evaluation comes on top.
@@ -40,6 +43,6 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Work:
     model = NETWORKS[made.network](shape, 10, rng).to(where).to(memory_format=made.recipe.layout)
     x = torch.rand(made.recipe.batch, *shape, generator=rng).to(where)
     rate = speed(Autocast(model, made.recipe.compute) if made.recipe.compute else model, x)
-    images = made.recipe.epochs * (COUNTS[data] - made.held_out)
+    images = made.recipe.epochs * (made.images or COUNTS[data] - made.held_out)
     work = STEP * each.backward + LOOK * (each.forward - each.backward)
     return Work(images * each.backward, images * work / rate)

@@ -33,7 +33,8 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
         found[record["recipe"].partition("-")[2]] = record
     if not found:
         raise ValueError(
-            f"{folder}: no record of seed {seed}; run mpkit reproduce mnist --out {folder}"
+            f"{folder}: no record of seed {seed}; run mpkit reproduce mnist (or cifar10) "
+            f"--out {folder}"
         )
     order = [*ROWS, *sorted(found)]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))

@@ -28,7 +28,7 @@ def load_model(
     """Build a network and give it weights; nothing is unpickled.
 
     Args:
-        spec: a network of mpkit.models (small_cnn, paper_mnist), or ``package.module:factory``.
+        spec: a key of mpkit.models.NETWORKS, or ``package.module:factory``.
             The factory is called with those of ``shape``, ``classes`` and ``rng`` that it names;
             modules of the current folder are found.
         weights: a safetensors file, a checkpoint of mpkit or plain; None keeps the factory's own.

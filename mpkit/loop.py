@@ -88,8 +88,11 @@ class Run:
         total = self.losses.new_zeros(())
         parts = rows.chunk(self.recipe.shards)
         for shard in range(parallel.rank(), len(parts), parallel.world()):
-            x = self.images.x[parts[shard]].contiguous(memory_format=self.recipe.layout)
             rng = generator(self.device, self.seed, epoch, step, shard)
+            x = self.images.x[parts[shard]]
+            for change in self.recipe.augment:
+                x = change(x, rng)
+            x = x.contiguous(memory_format=self.recipe.layout)
             loss = scheme(self.network, x, self.images.y[parts[shard]], rng).sum() / len(rows)
             torch.autograd.backward(loss)
             total += loss.detach()

@@ -68,21 +68,20 @@ def trained(
         return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
 
 
-def split(images: Images, held_out: int) -> tuple[Images, Images]:
-    """All but the last ``held_out`` images, and those (all, where none is held out).
+def split(images: Images, made: Plan) -> tuple[Images, Images]:
+    """What a recipe trains on, and the last images, held out (all, where none is held out).
 
     Raises:
-        ValueError: fewer images than that.
+        ValueError: fewer images than the recipe asks for.
     """
-    if not held_out:
-        return images, images
-    if len(images) <= held_out:
+    if len(images) <= made.held_out:
         raise ValueError(
-            f"train: {images.name} has {len(images)} images, and the recipe holds {held_out} of "
-            "them out; give more images"
+            f"train: {images.name} has {len(images)} images, and the recipe holds {made.held_out} "
+            "of them out; give more images"
         )
-    last = replace(images, x=images.x[-held_out:], y=images.y[-held_out:])
-    return images.first(len(images) - held_out), last
+    last = replace(images, x=images.x[-made.held_out :], y=images.y[-made.held_out :])
+    rest = images.first(len(images) - made.held_out)
+    return (rest.balanced(made.images) if made.images else rest), last
 
 
 def _finished(folder: Path, made: Plan, seed: int) -> bool:
@@ -118,7 +117,7 @@ def _fit(
     folder: Path,
     progress: Quiet | None,
 ) -> list[Epoch]:
-    seen, held = split(images, made.held_out)
+    seen, held = split(images, made)
     watch = Validation(held, dict(made.watch)) if made.watch else None
     rng = torch.Generator().manual_seed(seed)
     keep = Checkpoints(folder, seconds=5.0)
@@ -129,7 +128,7 @@ def _keep(
     model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, history: list[Epoch]
 ) -> None:
     """Write the network and the facts, then remove the checkpoints."""
-    seen, _ = split(images, made.held_out)
+    seen, _ = split(images, made)
     sha256 = write_weights(folder / WEIGHTS, model, made.network, images.shape, len(images.classes))
     write_record(folder / FACTS, facts(made, seen, seed, model, history, sha256))
     for path in folder.glob("step-*"):

@@ -7,11 +7,16 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mpkit.augment import Augmentation
+
+LATER = {"later": True}
+"""Metadata of a field that came after the first records: no part of a hash at its default."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Recipe:
         compute: torch.bfloat16 for mixed precision inside the network; None for the type of
             the weights.
         layout: torch.channels_last where convolutions run faster with it.
+        augment: what is done to every batch, in this order, before the scheme sees it.
 
     Raises:
         ValueError: a number is out of range.
@@ -152,6 +158,7 @@ class Recipe:
     shards: int = 1
     compute: torch.dtype | None = None
     layout: torch.memory_format = torch.contiguous_format
+    augment: tuple[Augmentation, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         rules = {
@@ -177,13 +184,14 @@ def canonical(value: Any) -> Any:
     """Plain data (for JSON) that is equal exactly where the values mean the same.
 
     Dataclasses become their class and what they were made from, tensors type, shape and hash.
+    A field with the metadata LATER is left out at its default, so that older hashes hold.
 
     Raises:
         TypeError: a value of a kind that has no canonical form.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        given = [field.name for field in fields(value) if field.init]
-        parts = {name: canonical(getattr(value, name)) for name in given}
+        given = {one.name: getattr(value, one.name) for one in fields(value) if _counts(one, value)}
+        parts = {name: canonical(part) for name, part in given.items()}
         return {"class": type(value).__qualname__, **parts}
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
@@ -200,6 +208,12 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"canonical: no form for {type(value).__qualname__}; use a frozen dataclass")
+
+
+def _counts(one: Field[Any], value: Any) -> bool:
+    """Whether a field is part of the canonical form."""
+    later = one.metadata.get("later", False)
+    return one.init and not (later and getattr(value, one.name) == one.default)
 
 
 def fingerprint(*values: Any) -> str:

@@ -18,6 +18,7 @@ import torch
 from mpkit import data as library
 from mpkit.catalog import Plan, plan
 from mpkit.data import Images
+from mpkit.estimates import estimate
 from mpkit.examinations import Examination, examine, pictures
 from mpkit.files import claimed
 from mpkit.planned import FACTS, WEIGHTS, trained
@@ -25,22 +26,18 @@ from mpkit.progress import Deadline, OutOfTime, Quiet
 from mpkit.results import provenance, read_record, write_record
 
 ROWS: tuple[str, ...] = (
-    *(
-        "natural",
-        "linf",
-        "max",
-        "l1",
-        "l2",
-        "avg",
-        "msd",
-        "random",
-        "balanced",
-        "tuned",
-        "tuned-on",
-        "paired",
-    ),
-    *("rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
+    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
+    *("tuned-on", "paired", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
 )
+IN_COLOUR: tuple[str, ...] = (
+    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced"),
+    *("rt", "max-rt", "avg-rt"),
+)
+
+
+def rows_of(data: str) -> tuple[str, ...]:
+    """The schemes of a data set's table, in order of value."""
+    return IN_COLOUR if data == "cifar10" else ROWS
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,12 @@ class Study:
     """A table of networks on one data set.
 
     Args:
-        data: "mnist" or "digits".
+        data: "mnist", "cifar10" or "digits".
         folder: where the records go, one file for every job.
         work: where checkpoints, weights and ledgers go.
         scale: "cpu" or "gpu", see :mod:`mpkit.catalog`.
         seeds: how many, > 0.
-        rows: schemes in order of value.
+        rows: schemes in order of value, such as those of :func:`rows_of`.
         examination: how networks are evaluated.
         device: where to compute.
         root: folder of the data, see :func:`mpkit.data.load`.
@@ -157,7 +154,8 @@ def _attempt(
     start = _start(study, job, made, train)
     with claimed(study.place(job, made) / "claim") as mine:
         if mine and not study.done(job, made) and (start is None or start.is_file()):
-            tell(f"{job.id}: {made.about}")
+            work = estimate(made, study.data, study.device)
+            tell(f"{job.id}: {made.about}; training {work}")
             record = do(study, job, made, train, test, lambda label: Deadline(bar(label), end))
             tell(f"{job.id}: {line(record)}")
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpkit.files import DataError, digest, write_atomically
 from mpkit.models import NETWORKS
@@ -22,8 +22,13 @@ def halved(model: nn.Module) -> nn.Module:
     What is evaluated is then what a file of half precision holds, to the last bit.
     """
     for tensor in model.state_dict().values():
-        tensor.copy_(tensor.half())
+        tensor.copy_(_half(tensor))
     return model
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """Counts, such as the steps that a batch normalization has seen, stay whole numbers."""
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def write_weights(
@@ -41,7 +46,7 @@ def write_weights(
     from safetensors.torch import save
 
     facts = {"format": FORMAT, "network": network, "shape": list(shape), "classes": classes}
-    tensors = {name: t.detach().cpu().half().contiguous() for name, t in model.state_dict().items()}
+    tensors = {k: _half(t.detach()).cpu().contiguous() for k, t in model.state_dict().items()}
     content = save(tensors, {"facts": json.dumps(facts)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(content))
@@ -70,7 +75,7 @@ def read_weights(path: Path, sha256: str | None = None) -> nn.Module:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts["format"] != FORMAT:
             raise KeyError("format")
         shape = (facts["shape"][0], facts["shape"][1], facts["shape"][2])

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from mpkit.attacks import APGD, MSD, PGD
+from mpkit.augment import Crop, Flip
 from mpkit.catalog import ABOUT, names, plan
 from mpkit.cli import main
 from mpkit.costs import passes
@@ -45,6 +46,28 @@ def test_a_key_changes_with_anything_that_matters():
         plan("mnist-max", SHAPE, "gpu"),
     ]
     assert len({made.key, *(other.key for other in others)}) == 7
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_colour_has_networks_radii_and_augmentation_of_its_own(scale):
+    plans = {name.partition("-")[2]: plan(name, (3, 32, 32), scale) for name in names("cifar10")}
+    made = plans["max"]
+    sets = {one.set for one in made.scheme.scheme.attacks}
+    assert sets == {Linf(8 / 255), L2(0.5), L1(12)}
+    assert made.recipe.augment == (Crop(4), Flip())
+    assert {"cpu": ("small_resnet", 10000), "gpu": ("preact_resnet18", 0)}[scale] == (
+        made.network,
+        made.images,
+    )
+    assert len({one.key for one in plans.values()}) == len(ABOUT)
+
+
+def test_keys_of_recipes_without_the_later_fields_are_the_old_ones():
+    made = plan("mnist-max", SHAPE)
+    assert made.key[:16] == "7034ba987010229b"
+    assert replace(made, images=1000).key != made.key
+    augmented = replace(made.recipe, augment=(Flip(),))
+    assert replace(made, recipe=augmented).key != made.key
 
 
 def test_a_folder_of_pictures_gets_radii_of_its_own_size():
@@ -89,6 +112,7 @@ def test_an_estimate_follows_the_epochs():
         (["train", "digits-max", "--device", "cuda:99"], r"cuda:99 was asked for"),
         (["reproduce", "digits", "--budget", "9"], r"'9' is no time; write 90s, 9m or 2h"),
         (["reproduce", "digits", "--rows", "best"], r"no 'digits-best'"),
+        (["reproduce", "cifar10", "--root", "."], r"cifar-10-batches-py.*mpkit data cifar10"),
     ],
 )
 def test_bad_words_are_explained(words, message, tmp_path, monkeypatch):

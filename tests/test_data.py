@@ -63,6 +63,30 @@ def test_subset_draws_without_repetition_from_its_generator_alone():
     assert torch.equal(everything.x.flatten().sort().values, whole.x.flatten())
 
 
+def test_balanced_takes_the_first_of_every_class_and_keeps_their_order():
+    labels = torch.tensor([0, 0, 1, 0, 1, 1, 0])
+    x = torch.arange(7.0).view(7, 1, 1, 1) / 10
+    taken = Images(x, labels, ("a", "b"), "toy").balanced(4)
+    assert taken.y.tolist() == [0, 0, 1, 1]
+    assert (10 * taken.x).flatten().tolist() == [0, 1, 2, 4]
+    some = load("digits").balanced(200)
+    assert torch.bincount(some.y).tolist() == [20] * 10
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (5, "positive multiple of the 2 classes, got 5"),
+        (0, "got 0"),
+        (8, "fewer than 4 images of b"),
+    ],
+)
+def test_balanced_says_what_cannot_be(n, said):
+    toy = Images(torch.zeros(7, 1, 1, 1), torch.tensor([0] * 4 + [1] * 3), ("a", "b"), "toy")
+    with pytest.raises(ValueError, match=said):
+        toy.balanced(n)
+
+
 def test_to_changes_type_and_keeps_labels():
     moved = images().to(dtype=torch.float32, device="cpu")
     assert moved.x.dtype == torch.float32 and moved.y.dtype == torch.int64

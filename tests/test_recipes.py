@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpkit.augment import Crop, Flip
 from mpkit.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle, fingerprint
 
 
@@ -53,6 +54,7 @@ recipes = st.builds(
     shards=st.sampled_from([1, 2]),
     compute=st.sampled_from([None, torch.bfloat16]),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    augment=st.sampled_from([(), (Flip(),), (Crop(2),), (Crop(4), Flip()), (Flip(), Crop(4))]),
 )
 
 

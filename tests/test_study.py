@@ -10,15 +10,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mpkit import catalog, data
+from mpkit import catalog, data, estimates, residual
 from mpkit import study as library
-from mpkit.catalog import plan
+from mpkit.augment import Crop, Flip
+from mpkit.catalog import Plan, plan
+from mpkit.data import Images
+from mpkit.estimates import SHAPES
 from mpkit.examinations import Examination, packed
 from mpkit.files import DataError, claimed, digest
 from mpkit.planned import trained
 from mpkit.progress import OutOfTime, Quiet
+from mpkit.recipes import Recipe
 from mpkit.results import read_record, write_record
-from mpkit.study import Job, Study, work_on
+from mpkit.schemes import Natural
+from mpkit.study import Job, Study, rows_of, work_on
 
 
 @pytest.fixture
@@ -32,6 +37,7 @@ def study(tmp_path, monkeypatch):
         return replace(size, recipe=short, tuning=short, steps=1, held_out=30)
 
     monkeypatch.setattr(catalog, "scale_of", tiny)
+    monkeypatch.setattr(estimates, "speed", lambda model, x: 1000.0)
     rows = ("natural", "linf", "balanced")
     look = Examination(points=12, budget="quick", batch=12, affine=False)
     return Study("digits", tmp_path / "records", tmp_path / "work", "cpu", 1, rows, look, "cpu")
@@ -42,7 +48,10 @@ def quiet(label):
 
 
 def test_a_table_is_done_once(study, monkeypatch):
-    assert work_on(study, quiet) == 0
+    said = []
+    assert work_on(study, quiet, tell=said.append) == 0
+    assert said[0] == "0 of 3 networks are there, 3 missing"
+    assert said[1] == "digits-natural-seed0: no attack; training 0.0 M gradients, about 0.0 min"
     names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
     assert sorted(path.stem for path in study.folder.iterdir()) == names
     done = []
@@ -80,6 +89,14 @@ def test_a_record_tells_all(study):
     assert all(accuracy[key][0] <= seen[key][0] for key in seen)
     assert set(record["pictures"]["said"]) == {"clean", "linf", "l2", "l1", "rt"}
     assert {"commit", "versions", "device", "duration_s", "parameters"} <= set(record)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
+def test_a_table_trains_whatever_its_rows_go_on_from(name):
+    rows = rows_of(name)
+    plans = [plan(f"{name}-{row}", SHAPES[name]) for row in rows]
+    assert len({made.key for made in plans}) == len(rows)
+    assert {made.start for made in plans} <= {"", *(made.name for made in plans)}
 
 
 def test_bits_are_packed_first_to_highest():
@@ -120,6 +137,24 @@ def test_training_that_was_interrupted_goes_on_to_the_same_bits(
     pairs = zip(whole.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not list((tmp_path / "parts").glob("step-*"))
+
+
+def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(tmp_path, monkeypatch):
+    """The large network's running means and step counts, here with few channels, in two steps."""
+    monkeypatch.setattr(residual, "WIDE", (4, 8))
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = Images(x, torch.arange(12) % 2, ("a", "b"), "toy")
+    recipe = Recipe(epochs=2, batch=8, augment=(Crop(1), Flip()))
+    made = Plan("cifar10-natural", "preact_resnet18", Natural(), recipe, held_out=2, images=8)
+    whole = trained(made, images, 0, tmp_path / "whole", "cpu")
+    with pytest.raises(OutOfTime):
+        trained(made, images, 0, tmp_path / "parts", "cpu", Dies(1))
+    again = trained(made, images, 0, tmp_path / "parts", "cpu")
+    read = trained(made, images, 0, tmp_path / "parts", "cpu")
+    states = [model.state_dict() for model in (whole, again, read)]
+    assert all(torch.equal(states[0][k], state[k]) for state in states[1:] for k in states[0])
+    assert {int(t) for k, t in states[0].items() if k.endswith("tracked")} == {2}
+    assert read_record(tmp_path / "whole" / "training.json")["settings"]["images"] == 8
 
 
 def test_the_folder_of_another_run_is_refused(study, tmp_path):

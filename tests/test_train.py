@@ -8,6 +8,7 @@ import torch
 from small_runs import SHORT, Explodes, linear, rng, tiny, trained, weights
 from torch import nn
 
+from mpkit.augment import Flip
 from mpkit.data import load
 from mpkit.loop import Run, generator
 from mpkit.models import small_cnn
@@ -52,6 +53,27 @@ def test_every_image_is_seen_once_an_epoch():
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
     assert torch.equal(first.sort().values, sums) and torch.equal(second.sort().values, sums)
     assert not torch.equal(first, second)  # in a new order
+
+
+def test_augmentation_comes_before_the_scheme_and_only_the_position_decides_it():
+    seen = []
+
+    class Watch(Scheme):
+        def __call__(self, model, x, y, rng):
+            seen.append(x)
+            return Natural()(model, x, y, rng)
+
+    recipe = Recipe(epochs=2, batch=16, augment=(Flip(),))
+    first, _ = trained(recipe, Watch())
+    again, _ = trained(recipe)
+    plain, _ = trained(replace(recipe, augment=()))
+    images = {tuple(image.flatten().tolist()) for image in tiny().x}
+    mirrors = {tuple(image.flatten().tolist()) for image in tiny().x.flip(-1)}
+    shown = [tuple(image.flatten().tolist()) for x in seen for image in x]
+    assert set(shown) <= images | mirrors
+    assert 0 < sum(image in images for image in shown) < len(shown)
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.equal(weights(first), weights(plain))
 
 
 def test_no_two_steps_share_random_numbers():

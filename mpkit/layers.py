@@ -1,0 +1,82 @@
+"""The layers that networks are built of: weights come from a generator only."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+class Normalize(nn.Module):
+    """Shift and scale every channel: (x - mean) / std, as the first layer of a network.
+
+    Args:
+        mean: one number per channel, or one for all.
+        std: likewise, positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...] = (0.5,), std: tuple[float, ...] = (0.5,)) -> None:
+        super().__init__()
+        if min(std) <= 0:
+            raise ValueError(f"Normalize: std must be positive, got {std}")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return (x - self.mean) / self.std
+
+
+def check_shape(
+    who: str, shape: tuple[int, int, int], classes: int, least: int
+) -> tuple[int, int, int]:
+    """Return the shape of a network's images.
+
+    Raises:
+        ValueError: no (channels, height, width) with sides of at least ``least``, or fewer than
+            two classes.
+    """
+    if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < least:
+        raise ValueError(
+            f"{who}: shape must be (channels, height, width) with sides of at least {least} "
+            f"pixels, got {tuple(shape)}; pass Images.shape"
+        )
+    if classes < 2:
+        raise ValueError(f"{who}: classes must be at least 2, got {classes}")
+    return shape
+
+
+def conv(inputs: int, outputs: int, size: int, stride: int, rng: torch.Generator) -> nn.Conv2d:
+    """A convolution with same padding, drawn by He's law."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, device="meta", dtype=torch.float32)
+    return _draw(layer, inputs * size * size, rng)
+
+
+def linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
+    """A linear layer, drawn by He's law."""
+    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32)
+    return _draw(layer, inputs, rng)
+
+
+@torch.no_grad()
+def _draw(layer: Layer, fan_in: int, rng: torch.Generator) -> Layer:
+    """He's uniform law: weights of variance 2 / fan_in, biases zero (He et al. 2015, eq. 10).
+
+    The layer comes without storage ("meta"), so that its own draw from the global generator
+    does not happen.
+    """
+    layer.to_empty(device="cpu")
+    bound = math.sqrt(6 / fan_in)
+    shape = layer.weight.shape
+    uniform = torch.rand(shape, generator=rng, dtype=torch.float64, device=rng.device)
+    layer.weight.copy_((2 * uniform - 1) * bound)
+    if layer.bias is not None:
+        layer.bias.zero_()
+    return layer
