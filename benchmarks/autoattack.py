@@ -31,7 +31,7 @@ def by_autoattack(model: torch.nn.Module, images: data.Images) -> dict[str, Any]
     for name, (norm, eps) in NORMS.items():
         start = time.monotonic()
         attack = AutoAttack(model, norm=norm, eps=eps, version="standard", device="cpu", seed=0)
-        found = attack.run_standard_evaluation(images.x, images.y, batch_size=250)[0]
+        found = attack.run_standard_evaluation(images.x, images.y, batch_size=500)[0]
         with torch.no_grad():
             standing[name] = model(found).argmax(1) == images.y
         seconds[name] = round(time.monotonic() - start, 1)
@@ -49,7 +49,7 @@ def by_ours(model: torch.nn.Module, images: data.Images, goal: goals.Goal) -> di
     """The same by `standard`, for one goal."""
     begun, rng = time.monotonic(), torch.Generator().manual_seed(0)
     suite = suites.standard(threats.parse_threat(THREAT))
-    ledger = evaluate.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=250)
+    ledger = evaluate.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=500)
     accuracy = {name: share.value for name, share in reports.accuracies(ledger).items()}
     return {"accuracy": accuracy, "seconds": round(time.monotonic() - begun, 1)}
 

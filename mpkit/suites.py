@@ -48,7 +48,7 @@ class Budget:
 
 BUDGETS = {
     "quick": Budget(20, 2, 50, 200, 1, (3, 7)),
-    "standard": Budget(100, 9, 200, 5000, 1, (5, 31)),
+    "standard": Budget(100, 6, 200, 5000, 1, (5, 31)),
     "thorough": Budget(200, 9, 5000, 10000, 5, (9, 61)),
 }
 """Seconds, minutes and hours on a small network; "standard" is what results are reported with."""
@@ -116,16 +116,17 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
         climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
         aim = APGD(threat, max(2, steps // 2), aimed)
     else:  # borders help most where steps are few and long
-        climbs += [("across-more", far), ("apgd-dlr", APGD(threat, steps, ratio))]
+        climbs.append(("across-more", far))
+        if isinstance(threat, L1):  # luck weighs most here: longer and again
+            climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 2)))
+        climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
         aim = APGD(threat, steps if isinstance(threat, L1) else max(2, steps // 2), aimed)
-    if isinstance(threat, L1):  # luck weighs most here: longer and again
-        climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 2)))
     if classes > 2:
         climbs.append(("apgd-t", MultiTargeted(aim, budget.targets)))
     if budget.restarts > 1:
         climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
     probe = f"square {name}"
-    queries = budget.queries * (5 if isinstance(threat, Linf) else 1)  # squares are made for l_inf
+    queries = budget.queries * (2 if isinstance(threat, Linf) else 1)  # squares are made for l_inf
     return [
         *(Entry(f"{label} {name}", attack) for label, attack in climbs),
         Entry(probe, Square(threat, queries)),
