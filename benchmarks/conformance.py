@@ -184,7 +184,7 @@ def main() -> None:
         print("no record: it is written when all libraries are named, from what is kept")
         return
     seconds = sum(one["seconds"] for one in done.values())
-    facts = {"radii": RADII, "pilot": [PILOT.start, PILOT.stop], "networks": list(NETWORKS)}
+    facts = {"radii": RADII, "pilot": [PILOT.start, PILOT.stop], "networks": NETWORKS}
     content = {"libraries": done, "comparison": comparison(done)}
     write(given, seconds, content, facts)
 
