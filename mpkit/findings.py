@@ -76,7 +76,9 @@ def after(record: Record, key: str, attacks: int) -> float:
         attacks: how many were run; 0 for the clean accuracy.
     """
     judged = record["evaluation"]
-    mine = [gain for gain in judged["attacks"] if gain["name"].split()[-1].startswith(f"{key}:")]
+    mine = [
+        gain for gain in judged["attacks"] if gain["name"].partition(" ")[2].startswith(f"{key}:")
+    ]
     broken = sum(gain["in_set"] for gain in mine[:attacks])
     return float(judged["accuracy"]["clean"][0] - broken / judged["points"])
 

@@ -35,6 +35,7 @@ def test_bits_and_pixels_come_back():
 def test_attacks_of_a_set_are_counted_in_order():
     one = record([True] * 10)
     assert [after(one, "linf", n) for n in range(4)] == pytest.approx([1.0, 0.9, 0.7, 0.7])
+    assert [after(one, "l1", n) for n in range(3)] == [1.0] * 3  # mixtures are not of the ball
     assert accuracy(one, "linf") == (0.5, 0.1, 0.9)
 
 
