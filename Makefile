@@ -8,7 +8,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit pages refresh serve lock clean
+.PHONY: help book test lint unit pages refresh bench serve lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ pages: $(READY) ## Execute every page and compare with the outputs stored in it
 
 refresh: $(READY) ## Execute the committed notebooks in place and scrub what differs between equal runs
 	$(BIN)/mpkit refresh
+
+bench: $(READY) ## Time attacks over the bare loop, beside other libraries where they are installed
+	$(BIN)/python benchmarks/speed.py
 
 serve: $(READY) ## Show the rendered book on this machine's port 8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
