@@ -88,6 +88,10 @@ class StartClippedToOne(Start):
         x = problem.x
         return (x + ball.sample(x, problem.rng)).clamp_(0, self.top) - x
 
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The same: it is not brought into the ball, which is the quirk."""
+        return self(ball, problem)
+
 
 @dataclass(frozen=True)
 class QuantileOnce(SLIDE):

@@ -114,13 +114,13 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     if isinstance(threat, Linf):
         climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
         climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
-        aim = APGD(threat, max(2, steps // 2), aimed)
     else:  # borders help most where steps are few and long
         climbs.append(("across-more", far))
         if isinstance(threat, L1):  # luck weighs most here: longer and again
-            climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 2)))
-        climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
-        aim = APGD(threat, steps if isinstance(threat, L1) else max(2, steps // 2), aimed)
+            climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 3)))
+        else:
+            climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
+    aim = APGD(threat, max(2, steps // 2), aimed)
     if classes > 2:
         climbs.append(("apgd-t", MultiTargeted(aim, budget.targets)))
     if budget.restarts > 1:
