@@ -62,7 +62,7 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
 
 
 def over_the_bare_loop(
-    batch: int, steps: int, trainable: bool, rounds: int
+    batch: int, steps: int, trainable: bool, rounds: int, others: bool
 ) -> list[dict[str, Any]]:
     """Ratios of every attack on the paper's MNIST network, whose weights are random."""
     rng = torch.Generator().manual_seed(0)
@@ -73,7 +73,8 @@ def over_the_bare_loop(
     y = torch.randint(0, 10, (batch,), generator=rng)
     rows = []
     for library, names in TIMED.items():
-        if not importlib.util.find_spec(MODULES.get(library, library)):
+        there = importlib.util.find_spec(MODULES.get(library, library))
+        if not there or (library != "mpkit" and not others):
             continue
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for name, kind in names:
@@ -175,6 +176,9 @@ def main() -> None:
     parser.set_defaults(threads=2)
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 40])
+    parser.add_argument(
+        "--beside", type=int, nargs="+", default=[128], help="batches with other libraries"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     given, begun = records.begin(parser)
     rows = [
@@ -182,7 +186,13 @@ def main() -> None:
         for batch in given.batches
         for steps in given.steps
         for trainable in (False, True)
-        for row in over_the_bare_loop(batch, steps, trainable, given.rounds)
+        for row in over_the_bare_loop(
+            batch,
+            steps,
+            trainable,
+            given.rounds,
+            batch in given.beside and steps == min(given.steps),
+        )
     ]
     content: dict[str, Any] = {"attacks": rows, "projections": projecting(given.rounds)}
     try:
