@@ -92,9 +92,10 @@ class SparseAPGD(Climb):
         return (k - first) % every == every - 1
 
     def sort(self, k: int) -> str | None:
-        """Steps of one stage are alike, but those that adapt or enter the stage."""
-        special = self.adapts(k) or k in self.stages()
-        return None if special else f"step in {self.ball(k).eps}"
+        """Steps of one stage are alike, those that adapt among themselves, but not the first."""
+        if k in self.stages():
+            return None
+        return f"{'adapting' if self.adapts(k) else 'plain'} step in {self.ball(k).eps}"
 
     def enter(self, x: Tensor, state: Thinning, ball: L1) -> Thinning:
         """Begin a stage: from the best point of the one before, with many entries moving."""
