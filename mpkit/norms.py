@@ -159,15 +159,16 @@ def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return d.abs(), torch.lerp(x, 1 - x, upwards, out=upwards)
 
 
-def pick(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def pick(mask: Tensor, yes: Tensor, no: Tensor, out: Tensor | None = None) -> Tensor:
     """torch.where for finite numbers, by arithmetic that is exact for them and far quicker.
 
     Args:
         mask: bool, of a shape that broadcasts.
         yes: finite values taken where the mask is true.
         no: finite values taken elsewhere.
+        out: where the result is written; may be ``no``.
     """
-    return torch.lerp(no, yes, mask.to(no.dtype))
+    return torch.lerp(no, yes, mask.to(no.dtype), out=out)
 
 
 def positive(norm: Tensor) -> Tensor:

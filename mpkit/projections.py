@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mpkit.checks import Radius, require_sound
-from mpkit.norms import halved, l2_norm, per_row, pick, positive, size_and_room, slack
+from mpkit.norms import l2_norm, per_row, pick, positive, size_and_room, slack
+from mpkit.thresholds import soft, threshold
 
 
 @torch.no_grad()
@@ -182,50 +183,17 @@ def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
 def _shrunk_to_l1(d: Tensor, clipped: Tensor, x: Tensor | None, eps: Radius) -> Tensor:
     """Rows of ``clipped`` whose l_1 norm is within eps, else d shrunk by its threshold."""
     radius = per_row(eps, d)
-    inside = clipped.abs().sum(1, keepdim=True) <= radius * (1 + slack(d.dtype) / 2)
+    held = clipped.abs()
+    inside = held.sum(1, keepdim=True) <= radius * (1 + slack(d.dtype) / 2)
     if not d.is_cuda and bool(inside.all()):
         return clipped.clone()
-    size, room = (d.abs(), None) if x is None else size_and_room(d, x)
-    short = _soft(size, _threshold(size, room, radius, inside), room, torch.empty_like(size))
-    short = _within(short, short.sum(1, keepdim=True), radius)
-    return pick(inside, clipped, short.copysign_(d))
-
-
-def _soft(size: Tensor, threshold: Tensor, room: Tensor | None, out: Tensor) -> Tensor:
-    """min(max(size - threshold, 0), room), written into out."""
-    torch.sub(size, threshold, out=out).clamp_(min=0)
-    return out if room is None else torch.minimum(out, room, out=out)
-
-
-def _threshold(size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor) -> Tensor:
-    """The t ≥ 0 at which sum(min(max(size - t, 0), room)) falls to the radius, (B, 1).
-
-    A few bisections, then Newton steps kept inside the bracket, until no row moves any more.
-    On a CPU the loop ends there; on a GPU it runs its fixed length, so nothing is synchronized.
-    """
-    shrunk, moved = torch.empty_like(size), torch.empty_like(size)
-
-    def short_of(level: Tensor) -> Tensor:
-        return _soft(size, level, room, shrunk).sum(1, keepdim=True) > radius
-
-    low, high = halved(torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True), short_of, 5)
-    threshold = low
-    for _ in range(40):
-        _soft(size, threshold, room, shrunk)
-        excess = shrunk.sum(1, keepdim=True) - radius
-        free = torch.eq(shrunk, torch.sub(size, threshold, out=moved), out=moved)
-        above = excess > 0
-        low, high = torch.where(above, threshold, low), torch.where(above, high, threshold)
-        slope = free.sum(1, keepdim=True)
-        newton = threshold + excess / slope.clamp(min=1)
-        good = (slope > 0) & (newton >= low) & (newton <= high)
-        newton = torch.where(good, newton, (low + high) / 2)
-        close = excess.abs() <= slack(size.dtype) / 8 * radius
-        settled = inside | close | (newton == threshold)
-        if not size.is_cuda and bool(settled.all()):
-            break
-        threshold = torch.where(settled, threshold, newton)
-    return threshold
+    if x is None:
+        size, room, short = held, None, torch.empty_like(held)
+    else:
+        (size, room), short = size_and_room(d, x), held
+    soft(size, threshold(size, room, radius, inside, short), room, short)
+    _within(short, short.sum(1, keepdim=True), radius)
+    return pick(inside, clipped, short.copysign_(d), out=short)
 
 
 def _within(size: Tensor, norm: Tensor, radius: Tensor) -> Tensor:

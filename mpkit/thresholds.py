@@ -1,0 +1,108 @@
+"""The threshold by which an l_1 projection shrinks every entry, found without sorting.
+
+Memory is the cost on a CPU: one buffer is written again and again, and none is made per step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpkit.norms import halved, slack
+
+
+def soft(size: Tensor, level: Tensor, room: Tensor | None, out: Tensor) -> Tensor:
+    """min(max(size - level, 0), room), row by row, written into out.
+
+    Args:
+        size: (B, n), ≥ 0.
+        level: (B, 1).
+        room: (B, n), the most that each entry may keep, or nothing.
+        out: (B, n).
+    """
+    torch.sub(size, level, out=out).clamp_(min=0)
+    return out if room is None else torch.minimum(out, room, out=out)
+
+
+def threshold(
+    size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor, spare: Tensor
+) -> Tensor:
+    """The t ≥ 0 at which sum(min(max(size - t, 0), room)) falls to the radius, (B, 1).
+
+    A few bisections, then Newton steps kept inside the bracket, until no row moves any more.
+    On a CPU the loop ends there, and goes through the entries above the bracket alone where they
+    are few; on a GPU it runs its fixed length, so nothing is synchronized.
+
+    Args:
+        size: (B, n), ≥ 0.
+        room: (B, n), the most that each entry may keep, or nothing.
+        radius: (B, 1) or of no dimension.
+        inside: (B, 1), rows whose threshold nobody needs.
+        spare: (B, n), overwritten.
+    """
+
+    def short_of(level: Tensor) -> Tensor:
+        return soft(size, level, room, spare).sum(1, keepdim=True) > radius
+
+    low, high = halved(torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True), short_of, 5)
+    if not size.is_cuda:
+        size, room, spare = _above(torch.where(inside, high, low), size, room, spare)
+    moved = None if room is None else torch.empty_like(size)
+    level = low
+    for _ in range(40):
+        soft(size, level, room, spare)
+        excess = spare.sum(1, keepdim=True) - radius
+        above = excess > 0
+        low, high = torch.where(above, level, low), torch.where(above, high, level)
+        slope = _free(size, level, spare, moved).sum(1, keepdim=True)
+        newton = level + excess / slope.clamp(min=1)
+        good = (slope > 0) & (newton >= low) & (newton <= high)
+        newton = torch.where(good, newton, (low + high) / 2)
+        close = excess.abs() <= slack(size.dtype) / 8 * radius
+        settled = inside | close | (newton == level)
+        if not size.is_cuda and bool(settled.all()):
+            break
+        level = torch.where(settled, level, newton)
+    return level
+
+
+def _free(size: Tensor, level: Tensor, shrunk: Tensor, moved: Tensor | None) -> Tensor:
+    """1 for entries that still shrink, 0 for those at zero or at their wall; ``shrunk`` is used up.
+
+    Args:
+        size: (B, n).
+        level: (B, 1).
+        shrunk: (B, n), what `soft` made of both.
+        moved: memory for size - level where there are walls.
+    """
+    if moved is None:
+        return shrunk.sign_()
+    return torch.eq(shrunk, torch.sub(size, level, out=moved), out=shrunk)
+
+
+def _above(
+    level: Tensor, size: Tensor, room: Tensor | None, spare: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Entries above a level, moved together and filled up with zeros, where they are few.
+
+    Args:
+        level: (B, 1).
+        size: (B, n).
+        room: (B, n) or nothing.
+        spare: (B, n), overwritten.
+
+    Returns:
+        size, room and spare, (B, k) with k the most that any row keeps; as they were if k > n / 8.
+    """
+    count = torch.gt(size, level, out=spare).sum(1).long()
+    most = int(count.max())
+    if 8 * most > size.shape[1]:
+        return size, room, spare
+    row, column = spare.nonzero(as_tuple=True)
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    few = [
+        one.new_zeros(len(one), most).index_put_((row, place), one[row, column])
+        for one in (size, room)
+        if one is not None
+    ]
+    return few[0], few[1] if room is not None else None, torch.empty_like(few[0])
