@@ -60,7 +60,7 @@ class Ball(PerturbationSet):
             g: the gradient there, (B, C, H, W).
             length: the norm of the step, a number's tensor or (B, 1, 1, 1).
         """
-        return self.direction(g) * length
+        return self.direction(g).mul_(length)
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """The image x + z: (B, C, H, W)."""

@@ -63,7 +63,7 @@ def unit_direction(g: Tensor) -> Tensor:
     """
     flat = g.flatten(1)
     flat = flat / positive(flat.abs().amax(1, keepdim=True))
-    return (flat / positive(flat.norm(dim=1, keepdim=True))).view_as(g)
+    return flat.div_(positive(flat.norm(dim=1, keepdim=True))).view_as(g)
 
 
 def coordinate_direction(g: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def sparse_direction(g: Tensor, quantile: float) -> Tensor:
     moving = max(1, round((1 - quantile) * size.shape[1]))
     least = size.topk(moving, dim=1, sorted=False).values.amin(1, keepdim=True)
     signs = (size >= least).to(g.dtype).mul_(g.flatten(1).sign())
-    return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
+    return signs.div_(signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
 
 
 @torch.no_grad()
@@ -114,9 +114,9 @@ def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
     top = size.amax(1, keepdim=True)
     low, high = halved(torch.zeros_like(top), top, lambda level: cost(level) > budget, 24)
     share = (budget - cost(high)) / positive(cost(low) - cost(high))
-    first = (size > high).to(size.dtype)
-    part = torch.lerp((size > low).to(size.dtype), first, 1 - share.clamp(0, 1))
-    return (part * room).mul_(g.flatten(1).sign()).view_as(g)
+    part = torch.gt(size, low, out=above)
+    part.lerp_(torch.gt(size, high, out=size), 1 - share.clamp(0, 1))
+    return part.mul_(room).mul_(g.flatten(1).sign()).view_as(g)
 
 
 def halved(
@@ -156,7 +156,7 @@ def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """abs(d), and how far each entry may go in its direction before x meets [0, 1]: (B, n)."""
     d, x = d.flatten(1), x.flatten(1)
     upwards = torch.gt(d, 0, out=torch.empty_like(d))
-    return d.abs(), torch.lerp(x, 1 - x, upwards, out=upwards)
+    return d.abs(), torch.sub(upwards, x, out=upwards).abs_()
 
 
 def pick(mask: Tensor, yes: Tensor, no: Tensor, out: Tensor | None = None) -> Tensor:
