@@ -16,7 +16,7 @@ from mpkit.checks import (
     require_labels,
     require_positive,
 )
-from mpkit.gradients import Model, evaluating, guard, look
+from mpkit.gradients import Model, attacking, guard, look
 from mpkit.losses import Loss
 from mpkit.sets import PerturbationSet
 
@@ -143,7 +143,7 @@ class Attack(ABC):
         require_device("rng", rng.device, x.device)
         require_fitting(model, x)
         self.set.check(x)
-        with evaluating(model), torch.no_grad():
+        with attacking(model), torch.no_grad():
             found = self.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
         require_finite(type(self).__name__, score=found.score)
         return found

@@ -20,7 +20,7 @@ from mpkit.checks import (
 )
 from mpkit.engine import Attack, Found, OnceReached, Problem
 from mpkit.goals import Attacks, EachSet, Entry, Goal, named
-from mpkit.gradients import Model, evaluating, guard
+from mpkit.gradients import Model, attacking, guard
 from mpkit.ledger import Ledger
 from mpkit.losses import CrossEntropy, Margin
 from mpkit.membership import located, verified
@@ -109,7 +109,7 @@ def evaluate(
     watched, told = Watched(model), progress or Quiet()
     told.start(sheet.units, sheet.done)
     try:
-        with evaluating(watched), torch.no_grad():
+        with attacking(watched), torch.no_grad():
             for unit in sheet.units_left():
                 watched.forwards = watched.backwards = 0
                 if unit.row == 0:

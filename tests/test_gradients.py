@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toys import Linear, generator, linear_problem
 
-from mpkit.gradients import evaluating, input_gradient
+from mpkit.gradients import attacking, evaluating, input_gradient
 from mpkit.losses import DLR, CrossEntropy, Margin
 
 
@@ -53,6 +53,18 @@ def test_every_submodule_gets_its_own_mode_back():
     with pytest.raises(RuntimeError, match="stop"), evaluating(net):
         raise RuntimeError("stop")
     assert [m.training for m in net.modules()] == modes
+
+
+def test_weights_ask_for_no_gradient_while_an_attack_runs_and_as_before_after_it():
+    net = mixed_modes()
+    net[1].weight.requires_grad_(False)
+    asked = [weight.requires_grad for weight in net.parameters()]
+    assert len(set(asked)) == 2
+    with pytest.raises(RuntimeError, match="stop"), attacking(net):
+        assert not any(weight.requires_grad for weight in net.parameters())
+        assert not any(module.training for module in net.modules())
+        raise RuntimeError("stop")
+    assert [weight.requires_grad for weight in net.parameters()] == asked
 
 
 def test_eval_mode_does_not_touch_batch_statistics():
