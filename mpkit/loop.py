@@ -42,6 +42,7 @@ class Run:
         self.optimizer = recipe.optimizer.build(self.weights, recipe.lr)
         self.average = [w.detach().clone() for w in self.weights] if recipe.averaging else []
         self.losses = torch.zeros(self.steps, device=weight.device, dtype=weight.dtype)
+        self.statistics = parallel.Statistics(model, recipe.shards)
         self.network = Autocast(model, recipe.compute) if recipe.compute else model
         self.scheme = scheme
         self.done = 0
@@ -87,6 +88,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = self.losses.new_zeros(())
         parts = rows.chunk(self.recipe.shards)
+        self.statistics.begin()
         for shard in range(parallel.rank(), len(parts), parallel.world()):
             rng = generator(self.device, self.seed, epoch, step, shard)
             x = self.images.x[parts[shard]]
@@ -96,7 +98,10 @@ class Run:
             loss = scheme(self.network, x, self.images.y[parts[shard]], rng).sum() / len(rows)
             torch.autograd.backward(loss)
             total += loss.detach()
-        parallel.add_up([total, *(w.grad for w in self.weights if w.grad is not None)])
+            self.statistics.set_back()
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        parallel.add_up([total, *gradients, *self.statistics.moves])
+        self.statistics.settle()
         self.losses[step] = total
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)

@@ -59,20 +59,53 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         start += tensor.numel()
 
 
-def agree(model: nn.Module, seed: int) -> int:
-    """Give every process the weights and the seed of the first one; returns that seed.
+class Statistics:
+    """The running statistics of a network whose batches come in shards, in any number of processes.
 
-    Raises:
-        ValueError: the network has batch normalization, whose running means would differ.
+    In training, batch normalization works with the statistics of what is before it: of one shard
+    ("ghost batch normalization"). Every shard of a step begins with the same running statistics
+    and moves them by itself; the step then moves them by the mean of these moves. So the number
+    of processes decides nothing, and no activation is sent. With one shard this does nothing.
+
+    Args:
+        model: layers of torch.nn that normalize are looked at; a layer of another kind must not
+            keep statistics of its own.
+        shards: of every batch.
+
+    Source: Hoffer, Hubara and Soudry 2017 (ghost batch normalization).
     """
+
+    def __init__(self, model: nn.Module, shards: int) -> None:
+        layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self.now = [buffer for m in layers for buffer in m.buffers()] if shards > 1 else []
+        self.shards = shards
+        self.before: list[Tensor] = []
+        self.moves: list[Tensor] = []
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """A step begins: remember where the statistics stand."""
+        self.before = [now.clone() for now in self.now]
+        self.moves = [torch.zeros_like(now) for now in self.now]
+
+    @torch.no_grad()
+    def set_back(self) -> None:
+        """A shard is done: add its move to those of the others, and take it back."""
+        for now, before, move in zip(self.now, self.before, self.moves, strict=True):
+            move += now - before
+            now.copy_(before)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """All shards are done and their moves added up: move by the mean."""
+        for now, move in zip(self.now, self.moves, strict=True):
+            now.copy_(now + move / self.shards)
+
+
+def agree(model: nn.Module, seed: int) -> int:
+    """Give every process the weights and the seed of the first one; returns that seed."""
     if not together():
         return seed
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"fit: layer {name} normalizes over the batch, which several processes do not "
-                "share; train with one process, or use a network without batch normalization"
-            )
     for tensor in model.state_dict().values():
         distributed.broadcast(tensor, 0)
     common = torch.tensor(seed, device=next(model.parameters()).device)

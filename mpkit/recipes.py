@@ -138,7 +138,8 @@ class Recipe:
         averaging: the network that comes out is a running mean of the weights with this decay
             per step, in [0, 1); None for the last weights.
         shards: a batch is searched and differentiated in this many equal parts, each with
-            random numbers of its own; the processes of a parallel run share them out.
+            random numbers of its own; the processes of a parallel run share them out. Batch
+            normalization sees one part at a time, see :class:`mpkit.parallel.Statistics`.
         compute: torch.bfloat16 for mixed precision inside the network; None for the type of
             the weights.
         layout: torch.channels_last where convolutions run faster with it.

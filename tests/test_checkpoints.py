@@ -156,7 +156,8 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
 @pytest.mark.slow
 def test_a_killed_process_is_continued_to_the_same_bits(tmp_path):
     folder, result = tmp_path / "run", tmp_path / "result.pt"
-    process = start(str(JOB), str(folder), str(result))
+    words = (str(JOB), str(folder), str(result), "small_cnn")
+    process = start(*words)
     deadline = time.monotonic() + 120
     while len(list(folder.glob("step-*.safetensors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -165,7 +166,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(tmp_path):
     assert process.returncode == -signal.SIGKILL and not result.exists()
     done = Checkpoints(folder).latest().facts["done"]
     assert 0 < done < 100
-    output, _ = (second := start(str(JOB), str(folder), str(result))).communicate(timeout=120)
+    output, _ = (second := start(*words)).communicate(timeout=120)
     assert second.returncode == 0, output
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -176,13 +177,14 @@ def test_a_killed_process_is_continued_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_up_to_rounding(tmp_path):
+@pytest.mark.parametrize("network", ["small_cnn", "normalized"])
+def test_two_processes_equal_one_up_to_rounding(tmp_path, network):
     result = tmp_path / "result.pt"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = start(*torchrun, str(JOB), str(tmp_path / "run"), str(result))
+    process = start(*torchrun, str(JOB), str(tmp_path / "run"), str(result), network)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    model, history = job(None)
+    model, history = job(None, network)
     together, world, robust = torch.load(result, weights_only=True)
     assert world == 2
     for name, tensor in model.state_dict().items():

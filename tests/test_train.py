@@ -93,6 +93,52 @@ def test_shards_add_up_to_the_whole_batch():
     torch.testing.assert_close(whole, parts, rtol=1e-12, atol=1e-14)
 
 
+def normalized():
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 2)).double()
+
+
+def test_each_shard_is_normalized_by_itself_and_moves_the_statistics_by_the_mean():
+    """One step by hand: every shard's answers before the step, and the statistics after it."""
+    seen = []
+
+    class Looks(Scheme):
+        def __call__(self, model, x, y, rng):
+            seen.append((x, model(x)))
+            model.eval()
+            seen.append((x, model(x)))
+            model.train()
+            return nn.functional.cross_entropy(seen[-2][1], y, reduction="none")
+
+    model, first = normalized(), normalized()
+    first.load_state_dict(model.state_dict())
+    fit(model, tiny(), Looks(), Recipe(epochs=1, batch=48, shards=3, lr=0.1), rng())
+    mean, var = torch.zeros(16), torch.zeros(16)
+    for (x, train), (_, after) in zip(seen[::2], seen[1::2], strict=True):
+        pixels = x.flatten(1)
+        alone = normalized()
+        alone.load_state_dict(first.state_dict())
+        torch.testing.assert_close(alone(x), train)
+        torch.testing.assert_close(alone.eval()(x), after)
+        mean, var = mean + 0.1 * pixels.mean(0) / 3, var + 0.1 * pixels.var(0) / 3
+    assert len(seen) == 6 and len(seen[0][0]) == 16
+    torch.testing.assert_close(model[1].running_mean, mean)
+    torch.testing.assert_close(model[1].running_var, 0.9 + var)
+    assert model[1].num_batches_tracked == 1
+
+
+def test_a_single_shard_keeps_the_statistics_of_torch():
+    recipe = Recipe(epochs=1, batch=48, lr=0.5, optimizer=SGD(0.0, 0.0), schedule=Constant())
+    model = normalized()
+    by_hand = normalized()
+    by_hand.load_state_dict(model.state_dict())
+    seed = torch.randint(2**62, (), generator=rng(), dtype=torch.int64)
+    order = Run(model, tiny(), Natural(), recipe, int(seed))._rows(0)[0]
+    by_hand(tiny().x[order])
+    fit(model, tiny(), Natural(), recipe, rng())
+    assert torch.equal(model[1].running_mean, by_hand[1].running_mean)
+    assert torch.equal(model[1].running_var, by_hand[1].running_var)
+
+
 def test_clipping_bounds_the_step():
     recipe = Recipe(
         epochs=1, batch=48, lr=1.0, optimizer=SGD(0.0, 0.0), schedule=Constant(), clip=1e-3

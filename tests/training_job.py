@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mpkit import parallel
 from mpkit.attacks import PGD
@@ -27,13 +28,22 @@ class Slow(Quiet):
         time.sleep(0.05)
 
 
-def job(folder: Path | None, progress=None):
+def normalized(shape, classes, rng):
+    """The small network with batch normalization behind its first convolution."""
+    layers = list(small_cnn(shape, classes, rng))
+    return nn.Sequential(*layers[:2], nn.BatchNorm2d(layers[1].out_channels), *layers[2:])
+
+
+NETWORKS = {"small_cnn": small_cnn, "normalized": normalized}
+
+
+def job(folder: Path | None, network="small_cnn", progress=None):
     """Train; returns the network and the history."""
     clouds = torch.Generator().manual_seed(7)
     x = torch.rand(400, 1, 8, 8, generator=clouds, dtype=torch.float64)
     images = Images(x, (x.mean(dim=(1, 2, 3)) * 4).long(), tuple("abcd"), "clouds")
     rng = torch.Generator().manual_seed(8 + parallel.rank())  # processes must agree by themselves
-    model = small_cnn(images.shape, 4, rng).double()
+    model = NETWORKS[network](images.shape, 4, rng).double()
     scheme = Ramp(Average(tuple(ATTACKS.values())), (0.5,))
     recipe = Recipe(epochs=4, batch=16, averaging=0.98, clip=1.0, shards=2)
     validation = Validation(images.first(40), {"linf": ATTACKS["linf"]}, every=2)
@@ -42,10 +52,10 @@ def job(folder: Path | None, progress=None):
 
 
 def main() -> None:
-    """Run the job with checkpoints in the first argument; the second names the result."""
+    """Run the job: folder of its checkpoints, name of the result, network."""
     torch.set_num_threads(1)
     with parallel.joined(torch.device("cpu")):
-        model, history = job(Path(sys.argv[1]), Slow())
+        model, history = job(Path(sys.argv[1]), sys.argv[3], Slow())
         if parallel.rank() == 0:
             facts = [parallel.world(), history[-1].robust]
             torch.save([model.state_dict(), *facts], Path(sys.argv[2]))
