@@ -38,6 +38,10 @@ class Group(click.Group):
             return super().invoke(ctx)
         except (ChapterError, ValueError, OSError) as error:
             raise Problem(str(error)) from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith("mpkit."):
+                raise
+            raise Problem(str(error)) from error
         except ModuleNotFoundError as error:
             raise Problem(
                 f"the package {error.name!r} is missing: install the book's tools with "

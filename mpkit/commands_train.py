@@ -66,6 +66,11 @@ class Duration(click.ParamType[float]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Weights to go on from, for recipes that fine-tune.",
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    help="Equal parts of a batch, shared out among processes. [default: one per process]",
+)
 def train(
     recipe: str,
     seed: int,
@@ -75,18 +80,23 @@ def train(
     device: str,
     out: Path | None,
     start: Path | None,
+    shards: int | None,
 ) -> None:
     """Train the network of RECIPE, such as mnist-max; see: mpkit recipes.
 
     An interrupted run, started again with the same options, goes on where it stopped; on a CPU
-    its network is then the same to the last bit. Several processes: torchrun -m mpkit train.
+    its network is then the same to the last bit. Several processes: torchrun -m mpkit train;
+    as many shards give the same network, up to rounding, in one process.
 
     \b
     Examples:
       mpkit train digits-max
       mpkit train mnist-msd --seed 1 --scale gpu
       mpkit train my-max --data folder:my_images
+      torchrun --standalone --nproc-per-node 8 -m mpkit train cifar10-max --scale gpu
     """
+    from dataclasses import replace
+
     from mpkit import data
     from mpkit.catalog import plan
     from mpkit.planned import WEIGHTS, trained
@@ -94,6 +104,8 @@ def train(
 
     images = data.load(dataset or recipe.partition("-")[0], "train", root)
     made = plan(recipe, images.shape, scale, dataset)
+    parts = shards or int(os.environ.get("WORLD_SIZE", "1"))
+    made = replace(made, recipe=replace(made.recipe, shards=parts))
     folder = out or Path("_build", "train", f"{recipe}-{scale}-seed{seed}")
     first = os.environ.get("RANK", "0") == "0"
     trained(made, images, seed, folder, device, Bar(recipe) if first else Quiet(), start)

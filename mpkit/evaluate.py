@@ -24,7 +24,7 @@ from mpkit.gradients import Model, attacking, guard
 from mpkit.ledger import Ledger
 from mpkit.losses import CrossEntropy, Margin
 from mpkit.membership import located, verified
-from mpkit.memory import Batched
+from mpkit.memory import Batched, in_pieces
 from mpkit.progress import Quiet
 from mpkit.sheet import Sheet, Unit, opened
 from mpkit.threats import describe, parts
@@ -206,7 +206,9 @@ def _attack(
 
 def _answer(model: Watched, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
-    logits = guard(model, 2, y)(images)
+    guarded = guard(model, 2, y)
+    pieces = in_pieces("evaluate", lambda rows: guarded(images[rows]), len(y), len(y))
+    logits = torch.cat(pieces)
     margin = Margin()(logits, y)
     answers = (CrossEntropy().reached(logits, y), margin.float(), logits.isnan().any(1))
     wrong, margin, unfit = (answer.cpu() for answer in answers)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mpkit import parallel
 from mpkit.data import Images
+from mpkit.memory import NoMemory, ran_out
 from mpkit.recipes import Recipe
 from mpkit.schemes import Scheme
 
@@ -91,13 +92,7 @@ class Run:
         self.statistics.begin()
         for shard in range(parallel.rank(), len(parts), parallel.world()):
             rng = generator(self.device, self.seed, epoch, step, shard)
-            x = self.images.x[parts[shard]]
-            for change in self.recipe.augment:
-                x = change(x, rng)
-            x = x.contiguous(memory_format=self.recipe.layout)
-            loss = scheme(self.network, x, self.images.y[parts[shard]], rng).sum() / len(rows)
-            torch.autograd.backward(loss)
-            total += loss.detach()
+            total += self._differentiate(scheme, parts[shard], len(rows), rng)
             self.statistics.set_back()
         gradients = [w.grad for w in self.weights if w.grad is not None]
         parallel.add_up([total, *gradients, *self.statistics.moves])
@@ -109,6 +104,32 @@ class Run:
             group["lr"] = self.rate(number)
         self.optimizer.step()
         self._blend(number)
+
+    def _differentiate(
+        self, scheme: Scheme, rows: Tensor, batch: int, rng: torch.Generator
+    ) -> Tensor:
+        """Add the gradient of a part of the batch to that of the weights; its part of the loss.
+
+        Raises:
+            NoMemory: it does not fit; smaller parts need less.
+        """
+        try:
+            x = self.images.x[rows]
+            for change in self.recipe.augment:
+                x = change(x, rng)
+            x = x.contiguous(memory_format=self.recipe.layout)
+            loss = scheme(self.network, x, self.images.y[rows], rng).sum() / batch
+            torch.autograd.backward(loss)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            parts = self.recipe.shards
+            raise NoMemory(
+                f"fit: out of memory at {len(rows)} images at a time on {self.device}; take each "
+                f"batch of {batch} in more parts, such as Recipe(shards={2 * parts}) or --shards "
+                f"{2 * parts}, or a smaller batch; checkpoints so far are kept"
+            ) from error
+        return loss.detach()
 
     @torch.no_grad()
     def _blend(self, number: int) -> None:

@@ -33,12 +33,21 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Args:
         device: where to train; ``cuda`` becomes this process's own GPU.
+
+    Raises:
+        ValueError: there are more processes on this machine than GPUs.
     """
     if "RANK" not in os.environ:
         yield device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise ValueError(
+                f"torchrun: process {number} of this machine has no GPU of its own, there are "
+                f"{gpus}; start --nproc-per-node {gpus}, or train with --device cpu"
+            )
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

@@ -1,18 +1,24 @@
 """Attacks in pieces, in less precision and recorded: the same results, within their bounds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from small_runs import linear, tiny
 from torch import nn
 from toys import generator, relu_net
 
 from mpkit import capture
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Falling, Square
 from mpkit.capture import Captured
+from mpkit.evaluate import evaluate
 from mpkit.losses import Margin, TargetedMargin
-from mpkit.memory import Batched
+from mpkit.memory import Batched, in_pieces
 from mpkit.precision import ChannelsLast, LowPrecision
+from mpkit.schemes import Natural
 from mpkit.search import Restarts, UntilBroken, Worst
 from mpkit.sets import L1, L2, Linf, Union
+from mpkit.train import Recipe, fit
 
 
 def net_problem(n=11):
@@ -75,11 +81,51 @@ def test_halving_draws_no_random_number_twice():
 
 def test_one_example_that_does_not_fit_is_an_error():
     model, x, y = net_problem()
+    message = r"Batched: out of memory at a single example .*take a smaller network"
     with (
         pytest.warns(UserWarning, match="going on with 1"),
-        pytest.raises(torch.OutOfMemoryError),
+        pytest.raises(torch.OutOfMemoryError, match=message),
     ):
         Batched(PGD(Linf(0.1), 2), 2)(Greedy(model, 0), x, y, generator())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="no kernel"):
+        in_pieces("test", lambda rows: (_ for _ in ()).throw(RuntimeError("no kernel")), 4, 4)
+
+
+def test_memory_of_the_host_counts_too():
+    """torch has no error of its own for it; this asks for more than any machine has."""
+    sizes = []
+
+    def work(rows):
+        sizes.append(rows.stop - rows.start)
+        return torch.empty(1 << 58 if sizes[-1] > 2 else 1, dtype=torch.uint8)
+
+    with pytest.warns(UserWarning, match="out of memory at 5 examples .*going on with 2"):
+        assert len(in_pieces("test", work, 5, 5)) == 3
+    assert sizes == [5, 2, 2, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*out of memory")
+def test_an_evaluation_that_runs_out_of_memory_ends_with_the_ledger_of_smaller_pieces():
+    model, x, y = net_problem()
+    suite = (PGD(Linf(0.05), 3, start=Clean()), PGD(L2(0.2), 3, start=Clean()))
+    whole = evaluate(model, x, y, suite, generator(), batch=11)
+    pieces = evaluate(Greedy(model, 3).eval(), x, y, suite, generator(), batch=11)
+    assert torch.equal(whole.broken, pieces.broken) and whole.broken.any()
+    torch.testing.assert_close(whole.margin, pieces.margin, equal_nan=True)
+
+
+def test_a_training_batch_that_does_not_fit_says_how_to_cut_it(tmp_path):
+    greedy = Greedy(linear(), most=8).double()
+    recipe = Recipe(epochs=1, batch=16, shards=1)
+    message = (
+        r"fit: out of memory at 16 images at a time on cpu; .*Recipe\(shards=2\) or --shards 2"
+    )
+    with pytest.raises(torch.OutOfMemoryError, match=message):
+        fit(greedy, tiny(), Natural(), recipe, generator())
+    assert len(fit(greedy, tiny(), Natural(), replace(recipe, shards=2), generator())) == 1
 
 
 def small_cnn():
