@@ -1,52 +1,104 @@
-"""Peak memory of an evaluation for N and for 2 N images: it must grow by the images alone.
+"""Peak memory of an evaluation for N, 2 N and 4 N images: what grows with their number, and why.
 
-    python benchmarks/memory.py --images 5000 --budget quick
+    python benchmarks/memory.py --points 2500 --budget quick
 
-Each size is evaluated in a process of its own, on random images of CIFAR-10's shape and a small
-convolutional network, on all four usual sets. The peak is the operating system's (ru_maxrss).
+Each size is evaluated in a process of its own, all at once, on random images of CIFAR-10's shape and a small
+convolutional network, on all four usual sets. Three figures are told apart: what the operating
+system counts (ru_maxrss); what the program holds at its greatest moment, asked of the C library
+every 10 ms (glibc's mallinfo2, null elsewhere); and what must grow, the images and the ledger.
+The first also holds free memory that the C library keeps between pieces of unequal size.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import records
+import torch
+from torch import nn
+
+from mpkit.evaluate import evaluate
+from mpkit.ledger import Ledger
+from mpkit.sets import Union, usual
+from mpkit.suites import standard
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MIB = 2**20
+COUNTS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
 
 
-def measure(images: int, batch: int, budget: str) -> dict[str, float]:
-    """Evaluate so many images; peaks in MiB before and after, seconds."""
-    import torch
-    from torch import nn
+class Counts(ctypes.Structure):
+    """What mallinfo2 returns; heap in use is ``uordblks``, blocks of their own ``hblkhd``."""
 
-    from mpkit.evaluate import evaluate
-    from mpkit.sets import Union, usual
-    from mpkit.suites import standard
+    _fields_ = [(name, ctypes.c_size_t) for name in (*COUNTS, "fordblks", "keepcost")]
 
+
+def asking() -> Callable[[], float] | None:
+    """A function that tells the memory in use, in MiB; None where the C library has none."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if ask is None:
+        return None
+    ask.restype = Counts
+
+    def held() -> float:
+        now = ask()
+        return float(now.uordblks + now.hblkhd) / MIB
+
+    return held
+
+
+@contextmanager
+def watched() -> Iterator[list[float]]:
+    """Collects the memory in use while the block runs, sampled."""
+    held, over, seen = asking(), threading.Event(), list[float]()
+
+    def watch() -> None:
+        while held and not over.wait(0.01):
+            seen.append(held())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def measure(images: int, batch: int, budget: str) -> dict[str, float | None]:
+    """Evaluate so many images; memory in MiB, seconds."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, CLASSES))
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(images, *SHAPE, generator=rng)
     with torch.no_grad():
-        y = torch.cat([net(part).argmax(1) for part in x.split(500)])
+        y = torch.cat([net(x[i : i + 500]).argmax(1) for i in range(0, images, 500)])
     suite = standard(Union(*usual("cifar10", SHAPE).values()), budget, CLASSES)
     before, begun = peak(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        evaluate(net, x, y, suite, rng, batch=batch, file=Path(folder) / "ledger.safetensors")
-    return {
+    with tempfile.TemporaryDirectory() as folder, watched() as held:
+        file = Path(folder) / "ledger.safetensors"
+        ledger: Ledger = evaluate(net, x, y, suite, rng, batch=batch, file=file)
+    found = {
         "images": images,
         "images_mib": x.nbytes / MIB,
+        "ledger_mib": sum(tensor.nbytes for tensor in ledger.tensors().values()) / MIB,
         "before_mib": before,
+        "held_mib": max(held, default=None),
         "peak_mib": peak(),
         "seconds": time.monotonic() - begun,
     }
+    return {name: value and round(value, 1) for name, value in found.items()}
 
 
 def peak() -> float:
@@ -56,30 +108,28 @@ def peak() -> float:
 
 
 def main() -> None:
-    """Measure N and 2 N; print a line for each and the growth as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=5000)
+    """Measure N, 2 N and 4 N; print a line for each, and write the record."""
+    parser = records.options(__doc__, "book/results/bench/memory.json", 2500)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--budget", default="quick")
-    parser.add_argument("--one", action="store_true", help="measure N only, in this process")
-    given = parser.parse_args()
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given, begun = records.begin(parser)
     if given.one:
-        print(json.dumps(measure(given.images, given.batch, given.budget)))
+        print(json.dumps(measure(given.points, given.batch, given.budget)))
         return
+    running = []
+    for images in (given.points, 2 * given.points, 4 * given.points):
+        words = ["--points", str(images), "--batch", str(given.batch), "--budget", given.budget]
+        words += ["--threads", str(given.threads), "--one"]
+        running.append(subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE))
     found = []
-    for images in (given.images, 2 * given.images):
-        words = ["--images", str(images), "--batch", str(given.batch), "--budget", given.budget]
-        call = [sys.executable, __file__, *words, "--one"]
-        done = subprocess.run(call, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout))
+    for process in running:
+        said, _ = process.communicate()
+        found.append(json.loads(said))
         print(json.dumps(found[-1]), flush=True)
-    small, large = found
-    growth = large["peak_mib"] - small["peak_mib"]
-    print(
-        json.dumps(
-            {"growth_mib": growth, "of_images_mib": large["images_mib"] - small["images_mib"]}
-        )
-    )
+    content = {"sizes": found, "network": "3 x 3 convolution, 8 channels, stride 2; linear layer"}
+    del given.one
+    records.write(given, time.monotonic() - begun, content, {"sets": "linf, l2, l1, rt"})
 
 
 if __name__ == "__main__":

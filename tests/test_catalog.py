@@ -1,12 +1,17 @@
 """Named recipes: complete, hashed, and honest about their cost."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from mpkit import planned
 from mpkit.attacks import APGD, MSD, PGD
 from mpkit.augment import Crop, Flip
 from mpkit.catalog import ABOUT, names, plan
@@ -14,9 +19,11 @@ from mpkit.cli import main
 from mpkit.costs import passes
 from mpkit.curricula import Balanced, Ramp
 from mpkit.estimates import estimate
+from mpkit.memory import NoMemory
 from mpkit.schemes import Average, Max, Natural, Single
 from mpkit.search import WorstOfK
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
+from mpkit.train import Diverged
 
 SHAPE = (1, 28, 28)
 
@@ -120,6 +127,34 @@ def test_bad_words_are_explained(words, message, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, words)
     assert result.exit_code in (1, 2) and "Traceback" not in result.output
     assert re.search(message, result.output), result.output
+
+
+@pytest.mark.parametrize("error", [Diverged("fit: the loss is nan"), NoMemory("fit: too much")])
+def test_a_training_that_fails_is_told_in_one_line(error, tmp_path, monkeypatch):
+    def fails(*words, **more):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planned, "fit", fails)
+    result = CliRunner().invoke(main, ["train", "digits-linf", "--device", "cpu"])
+    assert result.exit_code == 1 and result.output.splitlines()[-1] == f"Error: {error}"
+
+
+@pytest.mark.slow
+def test_torchrun_takes_any_recipe(tmp_path):
+    """As many shards as processes; then one process goes on from there, being the same run."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mpkit"]
+    words += ["train", "digits-natural", "--device", "cpu", "--out", str(tmp_path)]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=quiet)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert "shards=2" in facts["settings"]["recipe"] and len(facts["history"]) == 10
+    same = ["train", "digits-natural", "--device", "cpu", "--out", str(tmp_path)]
+    again = CliRunner().invoke(main, [*same, "--shards", "2"])
+    assert again.exit_code == 0, again.output
+    other = CliRunner().invoke(main, same)
+    assert other.exit_code == 1 and "holds another run" in other.output
 
 
 def test_recipes_lists_all_and_shows_one():

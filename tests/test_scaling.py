@@ -64,16 +64,21 @@ def test_the_network_of_the_plan_is_counted_right() -> None:
 
 @pytest.mark.slow
 def test_twice_the_images_raise_the_peak_by_the_images() -> None:
-    """All sets, all attacks of the quick suite; one copy for each attack would be 18 MiB more."""
+    """All sets, all attacks of the quick suite; one copy for each attack would be 18 MiB more.
+
+    What the system counts moves with free memory that the C library keeps; what is held does not.
+    """
     peaks = []
     for images in (400, 800):
         call = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--one"]
-        call += ["--images", str(images), "--batch", "100"]
+        call += ["--points", str(images), "--batch", "100"]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         peaks.append(json.loads(done.stdout))
     small, large = peaks
-    growth = large["peak_mib"] - small["peak_mib"]
-    assert growth < large["images_mib"] - small["images_mib"] + 12, peaks
+    images_mib = large["images_mib"] - small["images_mib"]
+    assert large["peak_mib"] - small["peak_mib"] < images_mib + 12, peaks
+    if large["held_mib"] is not None:
+        assert large["held_mib"] - small["held_mib"] < images_mib + 6, peaks
 
 
 def test_the_job_script_asks_for_what_the_file_says(
