@@ -2,11 +2,11 @@
 
     python benchmarks/memory.py --points 2500 --budget quick
 
-Each size is evaluated in a process of its own, all at once, on random images of CIFAR-10's shape and a small
-convolutional network, on all four usual sets. Three figures are told apart: what the operating
-system counts (ru_maxrss); what the program holds at its greatest moment, asked of the C library
-every 10 ms (glibc's mallinfo2, null elsewhere); and what must grow, the images and the ledger.
-The first also holds free memory that the C library keeps between pieces of unequal size.
+Each size is evaluated in a process of its own, all at once, on random images of CIFAR-10's shape
+and a small convolutional network, on all four usual sets. Three figures are told apart: what the
+operating system counts (ru_maxrss); what the program holds at its greatest moment, asked of the C
+library every 10 ms (glibc's mallinfo2, null elsewhere); and what must grow, the images and the
+ledger. The first also holds free memory that the C library keeps between pieces of unequal size.
 """
 
 from __future__ import annotations
