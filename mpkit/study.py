@@ -30,7 +30,7 @@ ROWS: tuple[str, ...] = (
     *("tuned-on", "paired", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
 )
 IN_COLOUR: tuple[str, ...] = (
-    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced"),
+    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
     *("rt", "max-rt", "avg-rt"),
 )
 
