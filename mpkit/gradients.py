@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mpkit.checks import readable
 from mpkit.losses import Loss
 
 Model = Callable[[Tensor], Tensor]
@@ -111,7 +112,7 @@ def guard(model: Model, classes: int, y: Tensor) -> Guarded:
         classes: fewest classes that the losses in use are defined for.
         y: (B,) int64; the largest label must be a class of the model.
     """
-    return Guarded(model, max(classes, int(y.max()) + 1))
+    return Guarded(model, max(classes, int(y.max()) + 1) if readable(y) else classes)
 
 
 def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:

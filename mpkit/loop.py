@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from mpkit import parallel
 from mpkit.data import Images
-from mpkit.memory import NoMemory, ran_out
 from mpkit.recipes import Recipe
+from mpkit.recording import Recorder
 from mpkit.schemes import Scheme
+from mpkit.slope import Slope
 
 PEEK = 20  # steps between two looks at the losses; a look makes a GPU wait
 
@@ -25,11 +26,18 @@ class Diverged(RuntimeError):
 class Run:
     """The moving parts of a run: network, optimizer, running mean, position.
 
-    Whatever is random in a step follows from ``seed`` and the position alone.
+    Whatever is random in a step follows from ``seed`` and the position alone. On a GPU search and
+    gradient are recorded once and replayed (see Slope).
     """
 
     def __init__(
-        self, model: nn.Module, images: Images, scheme: Scheme, recipe: Recipe, seed: int
+        self,
+        model: nn.Module,
+        images: Images,
+        scheme: Scheme,
+        recipe: Recipe,
+        seed: int,
+        recorder: Recorder | None = None,
     ) -> None:
         self.model = model.to(memory_format=recipe.layout)
         weight = next(model.parameters())
@@ -45,6 +53,9 @@ class Run:
         self.losses = torch.zeros(self.steps, device=weight.device, dtype=weight.dtype)
         self.statistics = parallel.Statistics(model, recipe.shards)
         self.network = Autocast(model, recipe.compute) if recipe.compute else model
+        self.slope = Slope(
+            self.network, self.weights, self.images, recipe, self.statistics, recorder
+        )
         self.scheme = scheme
         self.done = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -86,14 +97,9 @@ class Run:
     def _step(self, scheme: Scheme, epoch: int, step: int, rows: Tensor) -> None:
         """One update of the weights; the loss stays on the device."""
         number = epoch * self.steps + step
-        self.optimizer.zero_grad(set_to_none=True)
-        total = self.losses.new_zeros(())
-        parts = rows.chunk(self.recipe.shards)
-        self.statistics.begin()
-        for shard in range(parallel.rank(), len(parts), parallel.world()):
-            rng = generator(self.device, self.seed, epoch, step, shard)
-            total += self._differentiate(scheme, parts[shard], len(rows), rng)
-            self.statistics.set_back()
+        shards = range(parallel.rank(), self.recipe.shards, parallel.world())
+        seeds = [mixed(self.seed, epoch, step, shard) for shard in shards]
+        total = self.slope(scheme, rows, seeds)
         gradients = [w.grad for w in self.weights if w.grad is not None]
         parallel.add_up([total, *gradients, *self.statistics.moves])
         self.statistics.settle()
@@ -104,32 +110,6 @@ class Run:
             group["lr"] = self.rate(number)
         self.optimizer.step()
         self._blend(number)
-
-    def _differentiate(
-        self, scheme: Scheme, rows: Tensor, batch: int, rng: torch.Generator
-    ) -> Tensor:
-        """Add the gradient of a part of the batch to that of the weights; its part of the loss.
-
-        Raises:
-            NoMemory: it does not fit; smaller parts need less.
-        """
-        try:
-            x = self.images.x[rows]
-            for change in self.recipe.augment:
-                x = change(x, rng)
-            x = x.contiguous(memory_format=self.recipe.layout)
-            loss = scheme(self.network, x, self.images.y[rows], rng).sum() / batch
-            torch.autograd.backward(loss)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            parts = self.recipe.shards
-            raise NoMemory(
-                f"fit: out of memory at {len(rows)} images at a time on {self.device}; take each "
-                f"batch of {batch} in more parts, such as Recipe(shards={2 * parts}) or --shards "
-                f"{2 * parts}, or a smaller batch; checkpoints so far are kept"
-            ) from error
-        return loss.detach()
 
     @torch.no_grad()
     def _blend(self, number: int) -> None:
@@ -209,8 +189,12 @@ class Autocast(nn.Module):
 
 def generator(device: torch.device | str, *position: int) -> torch.Generator:
     """Random numbers that depend on the position in the run only."""
-    mixed = int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(mixed)
+    return torch.Generator(device).manual_seed(mixed(*position))
+
+
+def mixed(*position: int) -> int:
+    """A seed that depends on the position in the run only."""
+    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
 def _check_shards(recipe: Recipe, count: int) -> None:

@@ -40,6 +40,16 @@ class Scheme(ABC):
         """
         return self
 
+    def settled(self, rng: torch.Generator) -> Scheme:
+        """The scheme for one batch, with what the host must decide decided.
+
+        A step on a GPU is recorded and replayed, so it cannot wait for a number from the device.
+
+        Args:
+            rng: on the CPU.
+        """
+        return self
+
 
 @dataclass(frozen=True)
 class Natural(Scheme):
@@ -145,11 +155,14 @@ class Random(Scheme):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The cross-entropy at the images of the attack that was drawn."""
+        return self.settled(rng)(model, x, y, rng)
+
+    def settled(self, rng: torch.Generator) -> Scheme:
+        """Training against the attack that is drawn."""
         weights = torch.tensor(
             self.weights or (1.0,) * len(self.attacks), dtype=torch.float64, device=rng.device
         )
-        drawn = int(torch.multinomial(weights, 1, generator=rng))
-        return Single(self.attacks[drawn])(model, x, y, rng)
+        return Single(self.attacks[int(torch.multinomial(weights, 1, generator=rng))])
 
 
 @dataclass(frozen=True)

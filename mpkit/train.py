@@ -15,6 +15,7 @@ from mpkit.gradients import evaluating
 from mpkit.loop import Diverged, Run
 from mpkit.progress import Bar, Quiet
 from mpkit.recipes import Recipe, fingerprint
+from mpkit.recording import Recorder
 from mpkit.schemes import Scheme
 from mpkit.validation import Validation, accuracy
 
@@ -60,6 +61,7 @@ def fit(
     progress: Quiet | None = None,
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
+    recorder: Recorder | None = None,
 ) -> list[Epoch]:
     """Train a network in place.
 
@@ -77,6 +79,8 @@ def fit(
         validation: what is measured on the way; None for nothing.
         checkpoints: where states are kept. A run that was interrupted goes on from the newest
             sound one if it is called again with the same arguments. None for nowhere.
+        recorder: how the steps are recorded; None for CUDA graphs on a GPU, with a message and
+            plain steps where that fails, and for plain steps elsewhere.
 
     Returns: one record per epoch. The network is left in eval mode.
 
@@ -89,7 +93,7 @@ def fit(
     _check_outputs(model, images)
     seed = parallel.agree(model, _draw_seed(rng))
     parts = _identity(model, images, scheme, recipe, seed, validation) if checkpoints else {}
-    job = _Job(Run(model, images, scheme, recipe, seed), validation, checkpoints, parts)
+    job = _Job(Run(model, images, scheme, recipe, seed, recorder), validation, checkpoints, parts)
     job.resume()
     progress = progress or Quiet()
     progress.start(recipe.epochs * job.run.steps, job.run.done)

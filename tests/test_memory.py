@@ -8,7 +8,7 @@ from small_runs import linear, tiny
 from torch import nn
 from toys import generator, relu_net
 
-from mpkit import capture
+from mpkit import recording
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Falling, Square
 from mpkit.capture import Captured
 from mpkit.evaluate import evaluate
@@ -187,17 +187,12 @@ def test_replaying_recorded_steps_gives_the_same_result(attack, monkeypatch):
     """With a stand-in for the graph that repeats its own step, whatever k is by then."""
     recorded = []
 
-    class Graph:
-        def __init__(self, steps, problem, state, k):
-            self.run = lambda: capture._write(state, steps.advance(problem, state, k))
-            recorded.append(k)
+    def repeats(work, inputs, rngs=(), kept=()):
+        recorded.append(work)
+        return work
 
-        def replay(self):
-            self.run()
-
-    monkeypatch.setattr(capture, "_recorded", Graph)
+    monkeypatch.setattr(recording, "usual", lambda device: repeats)
     model, x, y = net_problem()
-    monkeypatch.setattr(Captured, "find", lambda self, p: capture.replayed(attack.unrolled(), p))
     replayed = Captured(attack)(model, x, y, generator())
     plain = attack(model, x, y, generator())
     torch.testing.assert_close(replayed.image, plain.image)

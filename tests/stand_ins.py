@@ -1,0 +1,58 @@
+"""Stand-ins for a GPU: a graph that records operations on a CPU, and a device that has no values.
+
+The graph repeats the recorded operations on the recorded memory, as a CUDA graph does: numbers of
+the host that were part of the work are frozen in it. The device lets everything be computed but
+values: whatever would make the host wait for a GPU, or mixes devices, is an error.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Tape(TorchDispatchMode):
+    """Notes every operation with its memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+    @torch.no_grad()
+    def replay(self):
+        for func, args, kwargs, out in self.operations:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class Taped:
+    """A recorder for a CPU, with the arguments of Recording; counts its recordings."""
+
+    made = 0
+
+    def __init__(self, work, inputs, rngs=(), kept=()):
+        type(self).made += 1
+        self.inputs = [one.clone() for one in inputs]
+        before = [one.detach().clone() for one in kept]
+        states = [rng.get_state() for rng in rngs]
+        with Tape() as self.tape:
+            self.result = work(*self.inputs)
+        with torch.no_grad():
+            for one, value in zip(kept, before, strict=True):
+                one.copy_(value)  # what a real graph records does not happen
+        for rng, state in zip(rngs, states, strict=True):
+            rng.set_state(state)
+
+    def __call__(self, *inputs):
+        for own, new in zip(self.inputs, inputs, strict=True):
+            own.copy_(new)
+        self.tape.replay()
+        return self.result
