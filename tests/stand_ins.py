@@ -7,9 +7,16 @@ values: whatever would make the host wait for a GPU, or mixes devices, is an err
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from mpkit import checks, engine
 
 
 class Tape(TorchDispatchMode):
@@ -56,3 +63,44 @@ class Taped:
             own.copy_(new)
         self.tape.replay()
         return self.result
+
+
+@contextmanager
+def ghost():
+    """Tensors of a CUDA device that have shapes and types but no values, on any machine.
+
+    Reading one (``item``, ``bool``, ``nonzero``, a mask as an index) raises, and so do operations
+    that mix devices, and new tensors made of the host's numbers, which are copied. Gradients are
+    asked of autograd by shape only.
+    """
+
+    def gradients(outputs, inputs):
+        return [torch.empty_like(one) for one in inputs]
+
+    def backward(loss):
+        raise AssertionError("the test says which weights get a gradient")
+
+    def copies(*arguments, **more):
+        raise RuntimeError("a tensor made of the host's numbers is copied to the device")
+
+    with FakeTensorMode(allow_non_fake_inputs=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", gradients)
+        patch.setattr(torch.autograd, "backward", backward)
+        patch.setattr(torch, "tensor", copies)
+        patch.setattr(torch.Tensor, "exponential_", lambda self, generator: self)
+        for module in (engine, checks):
+            patch.setattr(module, "require_device", lambda *arguments: None)
+        yield patch
+
+
+def there(model):
+    """Move a network to the ghost device, within it."""
+    for module in model.modules():
+        for name, one in list(module._parameters.items()):
+            if one is not None:
+                value = torch.empty(one.shape, dtype=one.dtype, device="cuda")
+                module._parameters[name] = nn.Parameter(value)
+        for name, one in list(module._buffers.items()):
+            if one is not None:
+                module._buffers[name] = torch.empty(one.shape, dtype=one.dtype, device="cuda")
+    return model
