@@ -23,7 +23,7 @@ def of_foolbox() -> list[Candidate]:
     def call(attack: Callable[[int], object]) -> Make:
         def make(ball: Ball, n: int) -> Search:
             def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-                wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+                wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
                 tool: Any = attack(n)
                 return tool(wrapped, x, y, epsilons=float(ball.eps))[0]
 
@@ -34,7 +34,7 @@ def of_foolbox() -> list[Candidate]:
     def across(attack: Callable[..., object]) -> Make:
         def make(ball: Ball, n: int) -> Search:
             def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-                wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+                wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
                 near = neighbours(model, ball, x, y)
                 begun = None if near is None else ep.astensor(near)
                 tool: Any = attack(steps=n)

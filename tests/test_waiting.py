@@ -8,6 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from mpkit.attacks import APGD, FMN, MSD, PGD, SLIDE, Across, Falling, Square
+from mpkit.augment import Crop, Flip
 from mpkit.checks import unread
 from mpkit.data import Images
 from mpkit.engine import Problem
@@ -15,6 +16,7 @@ from mpkit.gradients import Guarded
 from mpkit.loop import Run
 from mpkit.losses import DLR, Margin
 from mpkit.memory import Batched
+from mpkit.recipes import Recipe
 from mpkit.schemes import Average, Natural, Paired, Random
 from mpkit.search import AffinePGD, Grid, MultiTargeted, Restarts, SpatialPGD, Worst, WorstOfK
 from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
@@ -70,15 +72,14 @@ def test_the_stand_in_notices_who_waits():
             Random((PGD(Linf(0.3), 3),)).settled(rng())
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    [
-        Natural(),
-        Average((PGD(Linf(0.3), 2), SLIDE(L1(10.0), 2))),
-        Paired(APGD(L2(2.0), 2), SpatialPGD(POSES, 2)),
-    ],
-    ids=lambda scheme: type(scheme).__name__,
-)
+SCHEMES = [
+    Natural(),
+    Average((PGD(Linf(0.3), 2), SLIDE(L1(10.0), 2))),
+    Paired(APGD(L2(2.0), 2), SpatialPGD(POSES, 2)),
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: type(scheme).__name__)
 def test_no_training_step_waits_for_the_device(scheme):
     """With augmentation, clipping, a running mean, 16 bits and another layout."""
     recipe = Recipe(

@@ -1,0 +1,148 @@
+"""Check and time mpkit on a GPU in one command; results come out after every part.
+
+    PYTHONPATH=. python3 benchmarks/gpu.py --budget 9m
+    PYTHONPATH=. python3 benchmarks/gpu.py --device cpu    # the same code, small, without a GPU
+
+It needs Python with torch and numpy alone. First come the checks: sets, attacks, recordings and training
+steps against the CPU, and that nothing waits for the device. Then the ceilings (matrix products
+and bandwidth), the bare loop (forward passes with the input's gradient) and attacks over it,
+training over the same passes, and the memory of the standard suite's parts. Parts that the record
+holds already, of the same code on the same device and size, are skipped. A part begins only if
+the longest so far would still fit the budget. What needs CUDA and has none is "not run", never a
+number.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gpu_checks
+import gpu_steps
+import gpu_timing
+import gpu_training
+import records
+import torch
+
+from mpkit import models, results
+
+FULL = gpu_timing.Size(
+    side=8192,
+    copied=2**30,
+    batches={"paper_mnist": (128, 512, 1024, 4096), "preact_resnet18": (128, 512, 1024)},
+    steps={"paper_mnist": 40, "preact_resnet18": 10},
+    seconds=0.3,
+)
+SMALL = gpu_timing.Size(
+    side=64,
+    copied=2**16,
+    batches={"paper_mnist": (2,), "preact_resnet18": (2,)},
+    steps={"paper_mnist": 1, "preact_resnet18": 1},
+    seconds=0.0,
+)
+Part = Callable[[], dict[str, Any]]
+
+
+def parts(device: torch.device, size: gpu_timing.Size, points: int, steps: int) -> dict[str, Part]:
+    """Everything that is checked and timed, in order, by name."""
+    checks: dict[str, Part] = {
+        "sets are right": partial(gpu_checks.sets, device, points),
+        "attacks are right": partial(gpu_checks.attacks, device, points, steps),
+        "recorded attacks are right": partial(gpu_checks.recorded, device, points, steps),
+        "training is right": partial(gpu_steps.training, device, points, steps),
+        "nothing waits": partial(gpu_steps.waiting, device, points, steps),
+        "ceilings": partial(gpu_timing.floors, device, size),
+    }
+    timed: dict[str, Part] = {}
+    for name, batches in size.batches.items():
+        for count in batches:
+            for way in gpu_timing.WAYS:
+                what = f"{name}, batch {count}, {way}"
+                timed[f"attacks: {what}"] = partial(
+                    gpu_timing.searching, name, count, way, device, size
+                )
+                if count == batches[0] or count == 512:
+                    timed[f"training: {what}"] = partial(
+                        gpu_training.training, name, count, way, device, size
+                    )
+            timed[f"memory: {name}, batch {count}"] = partial(
+                gpu_training.memory, name, count, device
+            )
+    return checks | timed
+
+
+def duration(text: str) -> float:
+    """Seconds of a time such as 90s, 9m or 1h."""
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
+def tried(part: Part) -> dict[str, Any]:
+    """What a part gives; if it fails, that it failed and why, so that the others are still run."""
+    try:
+        return part()
+    except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
+        return {"right": False, "error": f"{type(error).__name__}: {error}"[:500]}
+
+
+def wrong(name: str, result: object) -> list[str]:
+    """The names of the checks within a result that did not come out right."""
+    if not isinstance(result, dict):
+        return []
+    here = [name] if result.get("right") is False else []
+    return here + [bad for key, value in result.items() for bad in wrong(f"{name}: {key}", value)]
+
+
+def code() -> str:
+    """A hash of the code that decides the results, for machines without git."""
+    own = [(path.name, path.read_text()) for path in sorted(Path(__file__).parent.glob("gpu*.py"))]
+    return results.digest(results.source_texts(), own)
+
+
+def known(path: Path, same: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an earlier record, where it is of the same code, device and size."""
+    if not path.exists():
+        return {}
+    record = results.read_record(path)
+    alike = all(record.get(key) == value for key, value in same.items())
+    return dict(record["parts"]) if alike else {}
+
+
+def main() -> None:
+    """Run the parts that are missing; exit with 1 if a check came out wrong."""
+    parser = records.options(__doc__, "book/results/bench/gpu.json", 64)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
+    parser.add_argument("--budget", default="9m", help="stop before so long: 90s, 9m or 1h")
+    parser.add_argument("--steps", type=int, default=5, help="of the searches that are checked")
+    parser.add_argument("--only", default="", help="only parts whose name begins so")
+    given, begun = records.begin(parser)
+    try:
+        device = models.resolve_device(given.device)
+    except ValueError as error:
+        parser.error(str(error))
+    size = FULL if device.type == "cuda" else SMALL
+    same = {"code": code(), "device": results.device_name(given.device), "size": str(size)}
+    done, longest = known(given.output, same), 0.0
+    for name, part in parts(device, size, given.points, given.steps).items():
+        spent = time.monotonic() - begun
+        if name in done or not name.startswith(given.only):
+            continue
+        if spent + longest > duration(given.budget):
+            print(f"stopped after {spent:.0f} s; call again for the rest, from: {name}", flush=True)
+            break
+        done[name] = tried(part)
+        done[name]["took"] = round(time.monotonic() - begun - spent, 2)
+        longest = max(longest, done[name]["took"])
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        records.write(given, time.monotonic() - begun, {**same, "parts": done}, {})
+        print(f"{done[name]['took']:8.1f} s  {name}", flush=True)
+    if bad := wrong("wrong", done):
+        print("\n".join(bad))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
