@@ -56,9 +56,10 @@ class Recording:
         self.device = self.inputs[0].device
         states = [rng.get_state() for rng in rngs]
         with torch.cuda.device(self.device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             before = [one.detach().clone() for one in kept]
             try:
-                self._warm_up(work)
+                self._warm_up(work, stream)
             finally:
                 with torch.no_grad():
                     for one, value in zip(kept, before, strict=True):
@@ -68,17 +69,25 @@ class Recording:
             self.graph = torch.cuda.CUDAGraph()
             for rng in rngs:
                 self.graph.register_generator_state(rng)
-            with torch.cuda.graph(self.graph):
-                self.result = work(*self.inputs)
+            outside = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(self.graph, stream=stream):
+                    self.result = work(*self.inputs)
+            finally:  # a recording that fails leaves its own stream current
+                torch.cuda.set_stream(outside)
 
-    def _warm_up(self, work: Callable[..., Any]) -> None:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def _warm_up(self, work: Callable[..., Any], stream: torch.cuda.Stream) -> None:
+        """Run as often as it takes; in the last run waiting for the device is an error."""
+        mode = torch.cuda.get_sync_debug_mode()
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
-                for _ in range(WARM):
+                for left in reversed(range(WARM)):
+                    if not left:  # a recording that breaks off in the middle is hard to undo
+                        torch.cuda.set_sync_debug_mode("error")
                     work(*self.inputs)
         finally:
+            torch.cuda.set_sync_debug_mode(mode)
             torch.cuda.current_stream().wait_stream(stream)
 
     def __call__(self, *inputs: Tensor) -> Any:

@@ -16,8 +16,8 @@ from mpkit.gradients import Guarded
 from mpkit.loop import Run
 from mpkit.losses import DLR, Margin
 from mpkit.memory import Batched
-from mpkit.recipes import Recipe
-from mpkit.schemes import Average, Natural, Paired, Random
+from mpkit.recipes import SGD, Recipe
+from mpkit.schemes import Average, Natural, Paired
 from mpkit.search import AffinePGD, Grid, MultiTargeted, Restarts, SpatialPGD, Worst, WorstOfK
 from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
 
@@ -69,7 +69,7 @@ def test_the_stand_in_notices_who_waits():
         with unread():
             PGD(Linf(0.3), 3)(model, x, y, rng())
         with pytest.raises(RuntimeError, match="host's numbers"):
-            Random((PGD(Linf(0.3), 3),)).settled(rng())
+            torch.tensor([1.0], device="cuda")
 
 
 SCHEMES = [
@@ -85,6 +85,7 @@ def test_no_training_step_waits_for_the_device(scheme):
     recipe = Recipe(
         epochs=1,
         batch=4,
+        optimizer=SGD(),
         clip=1.0,
         averaging=0.9,
         compute=torch.bfloat16,
