@@ -23,6 +23,7 @@ from gpu_checks import (
 from torch import Tensor, nn
 
 from mpkit.attacks import MSD, PGD, SLIDE, Attack
+from mpkit.capture import Recorded
 from mpkit.data import Images
 from mpkit.loop import Run
 from mpkit.recipes import SGD, Constant, Recipe
@@ -107,6 +108,10 @@ def waiting(device: torch.device, points: int, steps: int) -> dict[str, Any]:
     model, x, y = model.to(device), x.to(device), y.to(device)
     works: dict[str, Callable[[], Any]] = {
         name: partial(search, attack, model, x, y, rng) for name, attack in searches(steps).items()
+    }
+    works |= {
+        f"{name}, recorded": partial(Recorded(attack, model, x, y), x, y, rng)
+        for name, attack in searches(steps).items()
     }
     images = Images(x, y, tuple(map(str, range(CLASSES))), "noise")
     for name, scheme in schemes(steps).items():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ball_cases, radii, shapes, tensors
 
-from mpkit import geometry
+from mpkit import geometry, projections, thresholds
 from mpkit.sets import L1, L2, Linf
 
 ALONE = {
@@ -205,3 +205,28 @@ def test_points_far_away_project_to_the_rounding_of_the_point(far, boxed):
     assert float((near.double() - oracle).abs().max()) <= max(1e-5 * eps, 4 * rounding)
     rounding = float(d.abs().max()) * torch.finfo(torch.float64).eps
     assert float((exact - oracle).abs().max()) <= max(1e-12, 16 * rounding)
+
+
+@pytest.mark.parametrize("law", ["normal", "heavy", "spread", "sparse"])
+def test_the_fixed_number_of_steps_of_a_gpu_is_enough(law, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    x, d = torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g)
+    share = torch.rand(64, 784, generator=g)
+    d = {
+        "normal": d,
+        "heavy": d**5,
+        "spread": d.sign() * 10 ** (8 * share - 6),
+        "sparse": torch.where(share < 0.02, 5 * d, 0),
+    }[law]
+    for factor in (0.1, 1.0, 30.0):
+        cases = [
+            lambda d=d * factor: projections.nearest_in_l1_ball(d, 10.0),
+            lambda d=d * factor: projections.nearest_in_l1_ball_and_box(d, 10.0, x),
+            lambda d=d * factor: projections.nearest_in_l2_ball_and_box(d, 2.0, x),
+        ]
+        exact = [case() for case in cases]
+        with monkeypatch.context() as patch:
+            patch.setattr(thresholds, "ROUNDS", thresholds.BLIND_ROUNDS)
+            patch.setattr(projections, "ROUNDS", projections.BLIND_ROUNDS)
+            for case, known in zip(cases, exact, strict=True):
+                assert float((case() - known).abs().max()) <= 2e-5
