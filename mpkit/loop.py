@@ -14,7 +14,7 @@ from mpkit.data import Images
 from mpkit.recipes import Recipe
 from mpkit.recording import Recorder
 from mpkit.schemes import Scheme
-from mpkit.slope import Slope
+from mpkit.slope import Batch, Slope
 
 PEEK = 20  # steps between two looks at the losses; a look makes a GPU wait
 
@@ -53,9 +53,8 @@ class Run:
         self.losses = torch.zeros(self.steps, device=weight.device, dtype=weight.dtype)
         self.statistics = parallel.Statistics(model, recipe.shards)
         self.network = Autocast(model, recipe.compute) if recipe.compute else model
-        self.slope = Slope(
-            self.network, self.weights, self.images, recipe, self.statistics, recorder
-        )
+        batch = Batch(self.images, recipe, self.statistics)
+        self.slope = Slope(self.network, self.weights, batch, recorder)
         self.scheme = scheme
         self.done = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))

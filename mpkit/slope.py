@@ -22,6 +22,28 @@ from mpkit.schemes import Scheme
 MOST = 8  # recordings kept at a time; each holds the memory of a step
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What the batches of a run are made of, and how.
+
+    Args:
+        images: on the network's device.
+        recipe: gives shards, augmentation and layout.
+        statistics: the network's, which every shard moves.
+    """
+
+    images: Images
+    recipe: Recipe
+    statistics: parallel.Statistics
+
+    def shard(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images, augmented, and labels in the given places."""
+        x = self.images.x[rows]
+        for change in self.recipe.augment:
+            x = change(x, rng)
+        return x.contiguous(memory_format=self.recipe.layout), self.images.y[rows]
+
+
 @dataclass
 class Slope:
     """Leaves the gradient of a batch's mean loss in the weights, and returns that loss.
@@ -32,25 +54,21 @@ class Slope:
     Args:
         network: what the scheme trains.
         weights: the parameters that get a gradient.
-        images: on the network's device.
-        recipe: gives augmentation, layout, and the size of a batch.
-        statistics: those of layers that normalize a batch; what moves them is left there.
+        batch: what a batch is made of.
         recorder: how steps are recorded; CUDA graphs on a GPU where not given.
     """
 
     network: nn.Module
     weights: Sequence[Tensor]
-    images: Images
-    recipe: Recipe
-    statistics: parallel.Statistics
+    batch: Batch
     recorder: Recorder | None = None
     recorded: dict[str, Callable[[Tensor], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.device = self.images.x.device
+        self.device = self.batch.images.x.device
         self.recorder = self.recorder or recording.usual(self.device)
         self.settles = self.device.type != "cpu" or self.recorder is not plainly
-        self.shards = range(parallel.rank(), self.recipe.shards, parallel.world())
+        self.shards = range(parallel.rank(), self.batch.recipe.shards, parallel.world())
         self.rngs = [torch.Generator(self.device) for _ in self.shards]
 
     def __call__(self, scheme: Scheme, rows: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -60,9 +78,6 @@ class Slope:
             scheme: how the batch becomes losses.
             rows: (batch,) places of the images, on their device.
             seeds: of the random numbers of this process's shards.
-
-        Raises:
-            NoMemory: a part of the batch does not fit; smaller parts need less.
         """
         schemes = [scheme] * len(seeds)
         if self.settles:
@@ -70,21 +85,11 @@ class Slope:
         work = self._prepared(schemes, rows)
         for rng, seed in zip(self.rngs, seeds, strict=True):
             rng.manual_seed(seed)
-        try:
-            loss, gradients, self.statistics.moves = work(rows)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            parts = self.recipe.shards
-            raise NoMemory(
-                f"fit: out of memory at {-(-len(rows) // parts)} images at a time on {self.device};"
-                f" take each batch of {len(rows)} in more parts, such as Recipe(shards={2 * parts})"
-                f" or --shards {2 * parts}, or a smaller batch; checkpoints so far are kept"
-            ) from error
+        loss: Tensor
+        loss, gradients, self.batch.statistics.moves = work(rows)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
-        total: Tensor = loss
-        return total
+        return loss
 
     def _prepared(self, schemes: Sequence[Scheme], rows: Tensor) -> Callable[[Tensor], Any]:
         """The work with these schemes, recorded if it can be."""
@@ -110,23 +115,35 @@ class Slope:
             return work
         return self.recorded[name]
 
-    def _descend(
-        self, schemes: Sequence[Scheme], rows: Tensor
-    ) -> tuple[Tensor, list[Any], list[Tensor]]:
-        """Loss, gradients and the moves of running statistics, by work for the device alone."""
+    def _descend(self, schemes: Sequence[Scheme], rows: Tensor) -> tuple[Tensor, Any, Any]:
+        """Loss, gradients and moves of the network's statistics, by work for the device alone.
+
+        Raises:
+            NoMemory: a part of the batch does not fit; smaller parts need less.
+        """
+        batch = self.batch
         for weight in self.weights:
             weight.grad = None
-        total, parts = self.images.x.new_zeros(()), rows.chunk(self.recipe.shards)
-        self.statistics.begin()
+        total, parts = batch.images.x.new_zeros(()), rows.chunk(batch.recipe.shards)
+        batch.statistics.begin()
         for scheme, shard, rng in zip(schemes, self.shards, self.rngs, strict=True):
-            x = self.images.x[parts[shard]]
-            for change in self.recipe.augment:
-                x = change(x, rng)
-            x = x.contiguous(memory_format=self.recipe.layout)
-            with unread():
-                losses = scheme(self.network, x, self.images.y[parts[shard]], rng)
-            loss = losses.sum() / len(rows)
-            torch.autograd.backward(loss)
+            try:
+                x, y = batch.shard(parts[shard], rng)
+                with unread():
+                    loss = scheme(self.network, x, y, rng).sum() / len(rows)
+                torch.autograd.backward(loss)
+            except (RuntimeError, MemoryError) as error:
+                if ran_out(error):
+                    raise self._too_large(len(parts[shard]), len(rows)) from error
+                raise
             total += loss.detach()
-            self.statistics.set_back()
-        return total, [weight.grad for weight in self.weights], self.statistics.moves
+            batch.statistics.set_back()
+        return total, [weight.grad for weight in self.weights], batch.statistics.moves
+
+    def _too_large(self, count: int, whole: int) -> NoMemory:
+        twice = 2 * self.batch.recipe.shards
+        return NoMemory(
+            f"fit: out of memory at {count} images at a time on {self.device}; take each batch of "
+            f"{whole} in more parts, such as Recipe(shards={twice}) or --shards {twice}, or a "
+            "smaller batch; checkpoints so far are kept"
+        )
