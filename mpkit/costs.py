@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpkit.schemes import Scheme
+from mpkit.curricula import Balanced, Ramp
+from mpkit.schemes import Random, Scheme, Single
 
 
 class Passes(NamedTuple):
@@ -29,16 +30,23 @@ class Counted(nn.Module):
 
     Args:
         model: any network.
+
+    Attributes:
+        forwards: images that went through.
+        backwards: of these, how many a gradient came back from.
+        learned: forward passes in training mode, those of the weights' gradient; attacks run a
+            network in eval mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.forwards = self.backwards = 0
+        self.forwards = self.backwards = self.learned = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's logits."""
         self.forwards += len(x)
+        self.learned += len(x) * self.training
         logits: Tensor = self.model(x)
         if logits.requires_grad:
             logits.register_hook(self._count)  # type: ignore[no-untyped-call]
@@ -48,13 +56,30 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
+def parts(scheme: Scheme) -> tuple[Scheme, ...]:
+    """The schemes of which every batch gets one, with equal chances; most schemes are one part.
+
+    Args:
+        scheme: the scheme, as it is after its first epochs; where its chances follow measured
+            errors, they are equal as long as nothing is measured.
+    """
+    if isinstance(scheme, Ramp):
+        return parts(scheme.scheme)
+    if isinstance(scheme, Balanced):
+        return tuple(Single(attack) for _, attack in scheme.attacks)
+    if isinstance(scheme, Random) and len(set(scheme.weights)) < 2:
+        return tuple(Single(attack) for attack in scheme.attacks)
+    return (scheme,)
+
+
 def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passes:
     """Count what a scheme does to one image, by training a tiny network on two.
 
     Args:
-        scheme: the scheme, as it is after its first epochs.
+        scheme: the scheme, as it is after its first epochs. A scheme that draws one of several
+            attacks with equal chances is counted exactly, attack by attack.
         shape: (C, H, W) of the images.
-        draws: batches to count over, > 0; more than one for schemes that draw an attack.
+        draws: batches to count over, > 0; more than one for schemes that draw in another way.
 
     Returns: the mean over the batches.
     """
@@ -66,9 +91,11 @@ def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passe
         for weight in model.parameters():
             weight.copy_(torch.rand(weight.shape, generator=rng) - 0.5)
     counted = Counted(model)
-    for _ in range(draws):
-        torch.autograd.backward(scheme(counted, x, torch.tensor([3, 7]), rng).sum())
-    return Passes(counted.forwards / len(x) / draws, counted.backwards / len(x) / draws)
+    batches = parts(scheme) * draws
+    for part in batches:
+        torch.autograd.backward(part(counted, x, torch.tensor([3, 7]), rng).sum())
+    images = len(x) * len(batches)
+    return Passes(counted.forwards / images, counted.backwards / images)
 
 
 def speed(model: nn.Module, x: Tensor, seconds: float = 0.5) -> float:
