@@ -11,10 +11,10 @@ losses in each norm. Runs on one core, anywhere; a run that was stopped goes on 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import records
 import torch
 from torch import nn
 
-from mpkit import attacks, costs, data, losses, models, results, schemes, sets, train
+from mpkit import attacks, costs, data, losses, models, schemes, sets, train
 from mpkit.catalog import inner
 from mpkit.curricula import Ramp
 from mpkit.data import Images
@@ -110,31 +110,22 @@ def row(name: str, k: int, parts: list[Part], seed: int, given: argparse.Namespa
 def main() -> None:
     """Train what is missing, then write the record."""
     parser = records.options(__doc__, "book/results/bench/gains.json", 500)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5, 10])
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--judge", type=int, default=40, help="steps of each judging search")
     given, begun = records.begin(parser)
     shape = data.load("digits").shape
-    kept = given.output.with_suffix(".part")
-    code = results.digest(
-        results.source_texts(), Path(__file__).read_text(), given.points, given.judge, given.threads
-    )
-    done: dict[str, Any] = {}
-    if kept.is_file():
-        stored = json.loads(kept.read_text())
-        done = stored["rows"] if stored["code"] == code else {}
+    kept = records.Kept(given.output, Path(__file__).read_text(), given.points, given.judge)
+    rows = []
     for seed in range(given.seeds):
         for name, k, parts in ladder(given.steps, shape):
             key = f"{name}, {k} steps, seed {seed}"
-            if key not in done:
-                done[key] = row(name, k, parts, seed, given)
-                results.write_text(kept, json.dumps({"code": code, "rows": done}))
-            print(key, done[key]["gradients"], done[key]["accuracy"], flush=True)
-    spent = sum(one["seconds"] for one in done.values())
-    content = {"rows": list(done.values()), "seconds of training": round(spent, 1)}
-    given.output.parent.mkdir(parents=True, exist_ok=True)
+            found = kept.row(key, partial(row, name, k, parts, seed, given))
+            print(key, found["gradients"], found["accuracy"], flush=True)
+            rows.append(found)
+    content = {"rows": rows, "seconds of training": round(sum(r["seconds"] for r in rows), 1)}
     records.write(given, time.monotonic() - begun, content, {"data": "digits"})
-    kept.unlink()
+    kept.done()
 
 
 if __name__ == "__main__":

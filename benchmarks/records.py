@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,34 @@ def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, float]:
     return given, time.monotonic()
 
 
+class Kept:
+    """Rows of a measurement, kept in a file as they come, so that a stopped one goes on.
+
+    Args:
+        output: where the record will go; the rows lie beside it until then.
+        key: what must be the same for old rows to count.
+    """
+
+    def __init__(self, output: Path, *key: Any) -> None:
+        self.path = output.with_suffix(".part")
+        self.key = results.digest(results.source_texts(), *key)
+        self.rows: dict[str, Any] = {}
+        if self.path.is_file():
+            stored = json.loads(self.path.read_text())
+            self.rows = stored["rows"] if stored["key"] == self.key else {}
+
+    def row(self, name: str, make: Callable[[], Any]) -> Any:
+        """The row of that name, measured unless it is there."""
+        if name not in self.rows:
+            self.rows[name] = make()
+            results.write_text(self.path, json.dumps({"key": self.key, "rows": self.rows}))
+        return self.rows[name]
+
+    def done(self) -> None:
+        """Remove the file: the record is written."""
+        self.path.unlink(missing_ok=True)
+
+
 def write(
     given: argparse.Namespace,
     seconds: float,
@@ -58,4 +87,5 @@ def write(
     plain = {key: value for key, value in vars(given).items() if not isinstance(value, Path)}
     facts = {**plain, **parameters, "output": given.output.name, "seed": 0}
     record = results.provenance(facts, ROOT, seconds, "benchmark")
+    given.output.parent.mkdir(parents=True, exist_ok=True)
     results.write_record(given.output, {**record, **content})
