@@ -84,6 +84,8 @@ def measure(row: Row, images: Images, given: argparse.Namespace) -> dict[str, An
     batch, n = min(row.recipe.batch, len(images)), len(parts)
     taken = [[a, b / n, c / n] for a, b, c in rounds]
     watched = ours if row.part in REMEMBERED else []
+    for run in watched:
+        run.optimizer.zero_grad(set_to_none=True)  # every step makes its own
     peaks = [meters.peak_memory(partial(all_of, [run]), device) for run in watched]
     found: dict[str, Any] = {
         "part": row.part,
@@ -135,7 +137,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=["cpu", "gpu"], help="of the recipes; as the device")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", help="only these parts, such as schemes steps")
-    given, begun = records.begin(parser)
+    given, _ = records.begin(parser)
     device = resolve_device(given.device)
     given.scale = given.scale or ("gpu" if device.type == "cuda" else "cpu")
     images = pictures(given.points)
@@ -154,7 +156,7 @@ def main() -> None:
             print(f"{row.key:32} {taken:8.0f} us an image, over bare {over}", flush=True)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     facts = {"data": images.name, "cores": len(cores)}
-    records.write(given, time.monotonic() - begun, content, facts)
+    records.write(given, kept.seconds, content, facts)
     kept.done()
 
 

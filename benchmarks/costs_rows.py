@@ -138,10 +138,10 @@ def rows(scale: str) -> Iterator[Row]:
         some = several(size, SETS[:n], size.steps)
         yield from (Row("sets", name, one, recipe, network, n) for name, one in some.items())
     two = pair(size.steps)
-    for factor in (0.5, 1, 2, 4):
+    for factor in (0.5, 1, 2):
         wide = partial(wider, factor)
         yield from (Row("width", name, one, recipe, wide, factor) for name, one in two.items())
-    for batch in (16, 64, 256, 512):
+    for batch in (16, 64, 256):
         other = replace(recipe, batch=batch)
         yield from (Row("batch", name, one, other, network, batch) for name, one in two.items())
     yield from savings(size, network, two)

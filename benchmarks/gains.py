@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--judge", type=int, default=40, help="steps of each judging search")
-    given, begun = records.begin(parser)
+    given, _ = records.begin(parser)
     shape = data.load("digits").shape
     kept = records.Kept(given.output, Path(__file__).read_text(), given.points, given.judge)
     rows = []
@@ -124,7 +124,7 @@ def main() -> None:
             print(key, found["gradients"], found["accuracy"], flush=True)
             rows.append(found)
     content = {"rows": rows, "seconds of training": round(sum(r["seconds"] for r in rows), 1)}
-    records.write(given, time.monotonic() - begun, content, {"data": "digits"})
+    records.write(given, kept.seconds, content, {"data": "digits"})
     kept.done()
 
 

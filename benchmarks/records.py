@@ -48,21 +48,29 @@ class Kept:
     Args:
         output: where the record will go; the rows lie beside it until then.
         key: what must be the same for old rows to count.
+
+    Attributes:
+        rows: by name.
+        seconds: wall time that all of them took, in every run so far.
     """
 
     def __init__(self, output: Path, *key: Any) -> None:
         self.path = output.with_suffix(".part")
         self.key = results.digest(results.source_texts(), *key)
         self.rows: dict[str, Any] = {}
-        if self.path.is_file():
-            stored = json.loads(self.path.read_text())
-            self.rows = stored["rows"] if stored["key"] == self.key else {}
+        self.seconds = 0.0
+        stored = json.loads(self.path.read_text()) if self.path.is_file() else {"key": ""}
+        if stored["key"] == self.key:
+            self.rows, self.seconds = stored["rows"], stored["seconds"]
 
     def row(self, name: str, make: Callable[[], Any]) -> Any:
         """The row of that name, measured unless it is there."""
         if name not in self.rows:
+            begun = time.monotonic()
             self.rows[name] = make()
-            results.write_text(self.path, json.dumps({"key": self.key, "rows": self.rows}))
+            self.seconds += time.monotonic() - begun
+            kept = {"key": self.key, "rows": self.rows, "seconds": self.seconds}
+            results.write_text(self.path, json.dumps(kept))
         return self.rows[name]
 
     def done(self) -> None:
