@@ -1,0 +1,172 @@
+"""Training beside a bare loop that makes the same passes through the network.
+
+    python benchmarks/training.py                                  # a few minutes on one core
+    python benchmarks/training.py --network small_cnn --batch 512 --rows max msd
+
+Ours is a step of ``mpkit train``: the batch is gathered, attacked, differentiated, the weights and
+their running mean move. The bare loop makes as many passes on one batch that it has at hand, in
+the same precision and layout: so many gradients for the images in eval mode, so many forward
+passes without a gradient, so many for the weights in training mode, then the optimizer's step. It
+attacks nothing: no start, no projection, no comparison. Both take turns; the images are MNIST's
+where they are there, random otherwise.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import records
+import torch
+from speed import spread
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mpkit import data, models
+from mpkit.catalog import plan
+from mpkit.costs import Counted
+from mpkit.data import Images
+from mpkit.files import DataError
+from mpkit.loop import Run
+from mpkit.schemes import Scheme
+
+ROWS = "natural linf l2 l1 random avg max msd balanced paired".split()
+SHAPE, CLASSES = (1, 28, 28), 10
+
+
+class Work(NamedTuple):
+    """Passes of one batch: for the images' gradient, forward alone, for the weights' gradient."""
+
+    images: int
+    forward: int
+    weights: int
+
+
+class Sorted(Counted):
+    """A network that also counts the images it sees in training mode."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.trained = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's logits."""
+        self.trained += len(x) if self.training else 0
+        return super().forward(x)
+
+
+def work_of(scheme: Scheme, images: Images) -> Work:
+    """Count what a scheme does to one batch."""
+    counted = Sorted(models.small_cnn(SHAPE, CLASSES, torch.Generator().manual_seed(0)))
+    loss = scheme(counted, images.x[:2], images.y[:2], torch.Generator().manual_seed(0))
+    torch.autograd.backward(loss.sum())
+    forward, backward, weights = counted.forwards // 2, counted.backwards // 2, counted.trained // 2
+    return Work(backward - weights, forward - backward, weights)
+
+
+def bare(run: Run, x: Tensor, y: Tensor, work: Work, steps: int) -> None:
+    """So many steps that make these passes and nothing else."""
+    for _ in range(steps):
+        run.optimizer.zero_grad(set_to_none=True)
+        run.model.eval()
+        for _ in range(work.images):
+            image = x.detach().requires_grad_(True)
+            torch.autograd.grad(cross_entropy(run.network(image), y, reduction="sum"), image)
+        with torch.no_grad():
+            for _ in range(work.forward):
+                run.network(x)
+        run.model.train()
+        losses = [cross_entropy(run.network(x), y) for _ in range(work.weights)]
+        torch.autograd.backward(torch.stack(losses).mean())
+        run.optimizer.step()
+
+
+class Clock:
+    """Wall seconds, processor seconds and thousands of page faults of one call."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        wall, processor = time.perf_counter(), time.process_time()
+        call()
+        self.wall, self.processor = time.perf_counter() - wall, time.process_time() - processor
+        self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+
+
+def made(row: str, network: str, images: Images, batch: int, epochs: int) -> Run:
+    """A run of a named recipe, past its first epochs with smaller sets, on random weights."""
+    named = plan(f"mnist-{row}", SHAPE)
+    rng = torch.Generator().manual_seed(0)
+    recipe = replace(named.recipe, batch=batch, epochs=epochs)
+    scheme = named.scheme.at(named.recipe.epochs, {})
+    return Run(models.NETWORKS[network](SHAPE, CLASSES, rng), images, scheme, recipe, 0)
+
+
+def raced(row: str, network: str, images: Images, batch: int, rounds: int) -> dict[str, Any]:
+    """Rounds of the bare loop, ours, and the bare loop again; every call is one epoch's steps."""
+    run = made(row, network, images, batch, rounds + 1)
+    work = work_of(run.scheme, images)
+    x = run.images.x[:batch].contiguous(memory_format=run.recipe.layout)
+    y = run.images.y[:batch]
+    taken: list[tuple[Clock, Clock, Clock]] = []
+    for _ in range(rounds + 1):
+        loop = Clock(lambda: bare(run, x, y, work, run.steps))
+        ours = Clock(lambda: run.stretch({}))
+        taken.append((loop, ours, Clock(lambda: bare(run, x, y, work, run.steps))))
+    taken = taken[1:]  # the first warms up
+    seen = run.steps * batch
+    loop_seconds = [(a.wall + b.wall) / 2 for a, _, b in taken]
+    processor = [(a.processor + b.processor) / 2 / c.processor for a, c, b in taken]
+    result = {
+        "row": row,
+        "network": network,
+        "batch": batch,
+        "passes": work._asdict(),
+        "images a second": spread([seen / ours.wall for _, ours, _ in taken]),
+        "of the bare loop": spread([a / c.wall for a, (_, c, _) in zip(loop_seconds, taken)]),
+        "of the bare loop, processor time": spread(processor),
+        "page faults a step": {
+            "ours": round(sum(c.faults for _, c, _ in taken) / rounds / run.steps),
+            "bare": round(sum(a.faults + b.faults for a, _, b in taken) / rounds / run.steps / 2),
+        },
+    }
+    print({k: v for k, v in result.items() if k != "passes"}, *work, flush=True)
+    return result
+
+
+def seen_by(batch: int, steps: int) -> tuple[Images, str]:
+    """Images for so many steps, and where they come from."""
+    try:
+        return data.load("mnist", "train").first(batch * steps), "mnist"
+    except DataError:
+        rng = torch.Generator().manual_seed(0)
+        x = torch.rand(batch * steps, *SHAPE, generator=rng)
+        y = torch.randint(0, CLASSES, (len(x),), generator=rng)
+        return Images(x, y, tuple("0123456789"), "random"), "random"
+
+
+def main() -> None:
+    """Race every row on every network, and write one record."""
+    parser = records.options(__doc__, "book/results/bench/training.json", 0)
+    parser.add_argument("--network", nargs="+", default=["small_cnn", "paper_mnist"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[128])
+    parser.add_argument("--rows", nargs="+", default=ROWS)
+    parser.add_argument("--steps", type=int, default=0, help="per call; 0: 8 or, large network, 1")
+    parser.add_argument("--rounds", type=int, default=5)
+    given, begun = records.begin(parser)
+    races = []
+    source = ""
+    for network in given.network:
+        for batch in given.batch:
+            steps = given.steps or (1 if network == "paper_mnist" else 8)
+            images, source = seen_by(batch, steps)
+            races += [raced(row, network, images, batch, given.rounds) for row in given.rows]
+    Path(given.output).parent.mkdir(parents=True, exist_ok=True)
+    records.write(given, time.monotonic() - begun, {"races": races}, {"images": source})
+
+
+if __name__ == "__main__":
+    main()
