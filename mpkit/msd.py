@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mpkit import trees
 from mpkit.checks import require_positive
-from mpkit.engine import Best, Iterative, Problem
+from mpkit.engine import Best, Found, Iterative, Problem
 from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
@@ -17,7 +17,10 @@ from mpkit.sets import L1, Ball, Union
 
 
 class Trail(NamedTuple):
-    """State: the current perturbation (B, C, H, W), the ball (B,) it lies in, the best so far."""
+    """State: the current perturbation (B, C, H, W), the ball (B,) it lies in, the best so far.
+
+    The best point's coordinate is the pair of both; that of the union is made of it at the end.
+    """
 
     z: Tensor
     which: Tensor
@@ -79,24 +82,28 @@ class MSD(Iterative):
         """The start, in the first ball, with nothing seen yet."""
         z = self.start.inside(self.balls[0], problem)
         which = torch.zeros_like(problem.y)
-        return Trail(z, which, Best.none_yet(problem.x, self.coordinate(z, which)))
+        return Trail(z, which, Best.none_yet(problem.x, (which, z)))
 
     def advance(self, problem: Problem, state: Trail, k: int) -> Trail:
         """One proposal from each ball; go where the loss is greatest."""
         x = problem.x
         image = x + state.z
         g = climb(problem.model, self.loss, image, problem.y).gradient
-        chosen: tuple[Tensor, Tensor, Best] | None = None
+        chosen: Best | None = None
         for i, ball in enumerate(self.balls):
-            z = ball.project(x, state.z + self.stride(i, ball, image, g))
-            which = torch.full_like(state.which, i)
-            seen = Best.at(problem, self.loss, self.coordinate(z, which), x + z)
-            option = (z, which, seen)
+            z = ball.project(x, self.stride(i, ball, image, g).add_(state.z))
+            seen = Best.at(problem, self.loss, (torch.full_like(state.which, i), z), x + z)
             if chosen is not None:
-                option = trees.where(seen.score > chosen[2].score, option, chosen)
-            chosen = option
+                seen = trees.where(seen.score > chosen.score, seen, chosen)
+            chosen = seen
         assert chosen is not None
-        return Trail(chosen[0], chosen[1], state.best.or_better(chosen[2]))
+        which, z = chosen.z
+        return Trail(z, which, state.best.or_better(chosen))
+
+    def found(self, problem: Problem, best: Best) -> Found:
+        """The best points, in the union's coordinate, with their images."""
+        which, z = best.z
+        return super().found(problem, best._replace(z=self.coordinate(z, which)))
 
     def sort(self, k: int) -> str:
         """All steps are alike."""
@@ -106,5 +113,5 @@ class MSD(Iterative):
         """The step of ball i: steepest, and sparse for l_1."""
         length = ball.eps * (2.5 / self.steps) if self.step is None else self.step[i]
         if isinstance(ball, L1):
-            return sparse_direction(movable(image, g), self.quantile) * per_row(length, g)
+            return sparse_direction(movable(image, g), self.quantile).mul_(per_row(length, g))
         return ball.stride(image, g, per_row(length, g))

@@ -85,10 +85,11 @@ def sparse_direction(g: Tensor, quantile: float) -> Tensor:
         g: (B, ...).
         quantile: share of the entries that stand still, in [0, 1); at least one moves.
     """
-    size = g.flatten(1).abs()
+    flat = g.flatten(1)
+    size = flat.abs()
     moving = max(1, round((1 - quantile) * size.shape[1]))
     least = size.topk(moving, dim=1, sorted=False).values.amin(1, keepdim=True)
-    signs = (size >= least).to(g.dtype).mul_(g.flatten(1).sign())
+    signs = torch.ge(size, least, out=size).mul_(flat.sign())
     return signs.div_(signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
 
 

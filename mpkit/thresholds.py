@@ -53,21 +53,22 @@ def threshold(
     if not size.is_cuda:
         size, room, spare = _above(torch.where(inside, high, low), size, room, spare)
     moved = None if room is None else torch.empty_like(size)
-    level = low
+    level, nearly = low, slack(size.dtype) / 4 * radius
     for _ in range(BLIND_ROUNDS if size.is_cuda else ROUNDS):
         soft(size, level, room, spare)
         excess = spare.sum(1, keepdim=True) - radius
+        settled = inside | (excess.abs() <= nearly)
+        if not size.is_cuda and bool(settled.all()):
+            break
         above = excess > 0
         low, high = torch.where(above, level, low), torch.where(above, high, level)
         slope = _free(size, level, spare, moved).sum(1, keepdim=True)
         newton = level + excess / slope.clamp(min=1)
         good = (slope > 0) & (newton >= low) & (newton <= high)
         newton = torch.where(good, newton, (low + high) / 2)
-        close = excess.abs() <= slack(size.dtype) / 8 * radius
-        settled = inside | close | (newton == level)
-        if not size.is_cuda and bool(settled.all()):
+        last, level = level, torch.where(settled, level, newton)
+        if not size.is_cuda and torch.equal(level, last):
             break
-        level = torch.where(settled, level, newton)
     return level
 
 
