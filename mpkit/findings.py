@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
         )
     order = [*ROWS, *sorted(found)]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
+
+
+def seeds(folder: Path) -> list[int]:
+    """The seeds that a folder of records has networks of, in order.
+
+    Args:
+        folder: as ``mpkit reproduce`` filled it.
+    """
+    found = (re.fullmatch(r".+-seed(\d+)\.json", path.name) for path in folder.iterdir())
+    return sorted({int(match[1]) for match in found if match})
 
 
 def accuracy(record: Record, key: str) -> Estimate:

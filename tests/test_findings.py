@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mpkit.examinations import packed, pixels_as_text
-from mpkit.findings import accuracy, after, difference, pixels, records, standing
+from mpkit.findings import accuracy, after, difference, pixels, records, seeds, standing
 from mpkit.results import write_record
 
 
@@ -53,3 +53,6 @@ def test_records_come_in_the_order_of_the_study(tmp_path):
         write_record(tmp_path / f"mnist-{scheme}-seed0.json", record([True], scheme))
     write_record(tmp_path / "mnist-max-seed1.json", record([True]))
     assert list(records(tmp_path)) == ["natural", "avg", "new"]
+    assert list(records(tmp_path, 1)) == ["max"]
+    (tmp_path / "notes.txt").write_text("no record")
+    assert seeds(tmp_path) == [0, 1]
