@@ -73,7 +73,19 @@ def parts(device: torch.device, size: gpu_timing.Size, points: int, steps: int) 
             timed[f"memory: {name}, batch {count}"] = partial(
                 gpu_training.memory, name, count, device
             )
-    return checks | timed
+    return {name: partial(exactly, part) for name, part in checks.items()} | timed
+
+
+def exactly(part: Part) -> dict[str, Any]:
+    """A part in true float32 and with convolutions that give the same bits every time."""
+    convolutions = torch.backends.cudnn
+    before = convolutions.deterministic
+    convolutions.deterministic = True
+    try:
+        with gpu_timing.tf32(False):
+            return part()
+    finally:
+        convolutions.deterministic = before
 
 
 def duration(text: str) -> float:

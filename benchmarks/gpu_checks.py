@@ -3,7 +3,8 @@
 What rounding alone may move is measured on the same problem: the CPU repeats it in double
 precision. The device passes where it stays within ten times that, or within a floor for where
 both agree by luck. A fixed bound would be wrong: signs of gradients near zero turn a rounding
-error into a whole step, how often depends on the network.
+error into a whole step, how often depends on the network. Convolutions must not use tf32, whose
+ten bits of mantissa are another arithmetic, and must give the same bits every time.
 """
 
 from __future__ import annotations
