@@ -11,6 +11,7 @@ import json
 import math
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -102,25 +103,33 @@ def source_texts() -> list[tuple[str, str]]:
     return sorted((str(p.relative_to(package)), p.read_text()) for p in package.rglob("*.py"))
 
 
-def declare(**numbers: float | int | str) -> None:
-    """Show numbers of a chapter and mark them as its results, for the table of a sweep.
+def declare(**numbers: Any) -> None:
+    """Mark numbers of a chapter as its results: for the table of a sweep and the page's footer.
+
+    Nothing is shown where this is called; print what a reader should see there.
 
     Args:
-        numbers: finite numbers or short words by name, such as ``union=0.42``.
+        numbers: by name, such as ``union=0.42``: finite numbers, tensors that hold one, or short
+            words. Numbers are rounded to four significant digits.
     Raises:
         ValueError: a value is of another kind, or not finite.
     """
     from IPython.display import display
 
-    for name, value in numbers.items():
-        plain = isinstance(value, int | str) or (type(value) is float and math.isfinite(value))
-        if not plain:
-            raise ValueError(
-                f"declare: {name} is {value!r}, expected a finite number or a word; "
-                "give float(value) of a tensor"
-            )
-    text = "\n".join(f"{name}: {value}" for name, value in numbers.items())
-    display({DECLARED: numbers, "text/plain": text}, raw=True)
+    kept = {name: _plain(name, value) for name, value in numbers.items()}
+    display({DECLARED: kept, "text/html": ""}, raw=True)
+
+
+def _plain(name: str, value: Any) -> float | int | str:
+    """A result as plain data."""
+    if isinstance(value, int | str):
+        return value
+    with suppress(TypeError, ValueError, RuntimeError):  # as other things, or many of them, raise
+        if math.isfinite(number := float(value)):
+            return float(f"{number:.4g}")
+    raise ValueError(
+        f"declare: {name} is {value!r}, expected a finite number or a word; give the mean of many"
+    )
 
 
 def declared(notebook: Mapping[str, Any]) -> dict[str, float | int | str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from mpkit.results import declared
+
 TAGS = {"parameters", "hide-input", "hide-cell", "remove-input", "remove-cell", "nbval-skip"}
 TAGS |= {"nbval-ignore-output", "full-width"}
 FORBIDDEN = {
@@ -22,7 +24,7 @@ Notebook = dict[str, Any]
 
 def complaints(notebook: Notebook) -> list[str]:
     """Everything that is wrong with a notebook, in words; empty for a good one."""
-    rules = (_structure, _parameters, _execution, _sources, _prose, _figures, _provenance)
+    rules = (_structure, _parameters, _execution, _sources, _prose, _figures, _results, _provenance)
     return [words for rule in rules for words in rule(notebook)]
 
 
@@ -121,6 +123,15 @@ def _figures(notebook: Notebook) -> Iterator[str]:
             names.append(settings.get("figure", {}).get("name"))
     if len(set(names)) != len(names):
         yield f"figure names must differ: {names}"
+
+
+def _results(notebook: Notebook) -> Iterator[str]:
+    source = "\n".join(map(_source, _code(notebook)))
+    if re.search(r"^dataset: .*{\w+}$", source, re.MULTILINE):
+        return  # it shows the record of one data set: the same at every point of a grid
+    count = len(declared(notebook))
+    if not 2 <= count <= 6:
+        yield f"{count} results for the table of a sweep (2 to 6): call results.declare"
 
 
 def _provenance(notebook: Notebook) -> Iterator[str]:

@@ -16,6 +16,8 @@ import library
 import mending
 import mpbook
 
+from mpkit.results import DECLARED
+
 pytestmark = pytest.mark.xdist_group("site")
 
 
@@ -136,7 +138,17 @@ def test_the_footer_tells_all_of_the_provenance(public: Site) -> None:
     words = footer.get_text(" ")
     for value in ("digits", "0.3", "7", "quick", "2.15.0", "cpu", "abc1234", "2026-11-21", "12.3"):
         assert value in words
+    assert "Results" not in words
     assert soup(page_of(public, "book/first")).find(class_="mp-provenance") is None
+
+
+def test_the_footer_tells_the_results(tmp_path: Path) -> None:
+    page = nbformat.v4.new_notebook(metadata={"mpkit": MADE})
+    output = nbformat.v4.new_output("display_data", {DECLARED: {"union": 0.465}, "text/html": ""})
+    page.cells = [nbformat.v4.new_code_cell(outputs=[output])]
+    nbformat.write(page, tmp_path / "page.ipynb")
+    made = mpbook.provenance(tmp_path / "page.ipynb")
+    assert "<dt>Results</dt><dd><ul><li>union <code>0.465</code></li>" in mpbook.footer(made)
 
 
 def test_the_footer_shows_values_as_text() -> None:

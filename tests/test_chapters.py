@@ -17,6 +17,7 @@ from notebook_rules import complaints
 from toybook import ENV
 
 from mpkit.chapters import ChapterError, Interval, Parameter, chapter, chapters, profile
+from mpkit.results import DECLARED
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "book").glob("**/*.ipynb"))
@@ -84,6 +85,11 @@ def uncommitted(page: Notebook) -> None:
     page["metadata"]["mpkit"]["commit"] += "+"
 
 
+def without_results(page: Notebook) -> None:
+    for cell in code_cells(page):
+        cell["outputs"] = [out for out in cell["outputs"] if DECLARED not in out.get("data", {})]
+
+
 def without_alt(page: Notebook) -> None:
     for cell in code_cells(page):
         cell["metadata"].get("mystnb", {}).pop("image", None)
@@ -100,6 +106,7 @@ def without_alt(page: Notebook) -> None:
         (with_an_error, "ValueError"),
         (uncommitted, "uncommitted code"),
         (without_alt, "text alternative"),
+        (without_results, "0 results"),
     ],
 )
 def test_a_spoiled_page_is_noticed(spoil: Callable[[Notebook], None], told: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from clusters import wait_for
 from toybook import mpkit, start, toy_book
@@ -27,7 +28,7 @@ DRAW = (
     "import torch\n"
     "draw = torch.rand(999, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)\n"
     "value = float((draw @ draw) ** radius)\n"
-    "print(value)"
+    "print(value, f'rounded {value:.4g}')"
 )
 DECLARE = "from mpkit import results\nresults.declare(value=value, kind=norm)"
 COUNT = (
@@ -229,6 +230,7 @@ def test_bad_requests_are_refused_before_anything_starts(
 
 
 def test_results_are_plain_numbers() -> None:
-    with pytest.raises(ValueError, match=r"union is nan, expected a finite number"):
-        declare(union=float("nan"))
+    for bad in (float("nan"), torch.zeros(2), torch.tensor(torch.inf), None):
+        with pytest.raises(ValueError, match=r"union is .*, expected a finite number"):
+            declare(union=bad)
     assert declared({"cells": [{"cell_type": "markdown"}, {"outputs": [{"name": "stdout"}]}]}) == {}

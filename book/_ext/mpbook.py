@@ -12,6 +12,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from mpkit.results import declared
+
 LOG = logging.getLogger(__name__)
 CARD = {"image": "book/_static/card.png", "line_color": "#1760d0"}
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
@@ -75,11 +77,12 @@ def mark_charts(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def provenance(source: Path) -> dict[str, Any]:
-    """Read how a page was made from its notebook; empty where the notebook does not say."""
+    """Read how a page was made, and its results, from its notebook; empty where it does not say."""
     if source.suffix != ".ipynb":
         return {}
-    found: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))["metadata"]
-    return found.get("mpkit", {})
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    made: dict[str, Any] = notebook["metadata"].get("mpkit", {})
+    return made and {**made, "results": declared(notebook)}
 
 
 def _value(value: Any) -> str:
@@ -87,7 +90,7 @@ def _value(value: Any) -> str:
 
 
 def footer(made: dict[str, Any]) -> str:
-    """Say in HTML how a page was made: parameters, seed, device, versions, code, duration."""
+    """Say in HTML how a page was made, and what a sweep's table would show of it."""
     rows = [
         ("Profile", _value(made.get("profile"))),
         ("Parameters", _pairs(made.get("parameters", {}))),
@@ -97,6 +100,8 @@ def footer(made: dict[str, Any]) -> str:
         ("Code", f"{_value(made.get('commit'))} of {escape(str(made.get('commit_date')))}"),
         ("Duration", f"{made.get('duration_s')} s"),
     ]
+    if made.get("results"):
+        rows.append(("Results", _pairs(made["results"])))
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
     return (
         '<details class="mp-provenance"><summary>How this page was made</summary>'
