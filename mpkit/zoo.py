@@ -11,7 +11,7 @@ from torch import nn
 
 from mpkit import data as library
 from mpkit.catalog import Plan, plan
-from mpkit.files import DataError
+from mpkit.files import DataError, alone
 from mpkit.planned import WEIGHTS, trained
 from mpkit.progress import Quiet
 from mpkit.results import read_record, write_record
@@ -116,12 +116,13 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
         digits(before.name.partition("-")[2], seed)
         start = _cached(before, seed) / WEIGHTS
     folder = _cached(made, seed)
-    if (folder / WEIGHTS).is_file():
-        try:
-            return trained(made, images, seed, folder, "cpu", dtype=torch.float64)
-        except DataError:
-            (folder / WEIGHTS).unlink()  # damaged: the recipe makes it again
-    return trained(made, images, seed, folder, "cpu", progress, start, dtype=torch.float64)
+    with alone(folder / "claim"):  # of several workers, one trains it and the others wait
+        if (folder / WEIGHTS).is_file():
+            try:
+                return trained(made, images, seed, folder, "cpu", dtype=torch.float64)
+            except DataError:
+                (folder / WEIGHTS).unlink()  # damaged: the recipe makes it again
+        return trained(made, images, seed, folder, "cpu", progress, start, dtype=torch.float64)
 
 
 def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:

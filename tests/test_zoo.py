@@ -1,5 +1,8 @@
 """Networks that come with the package: the right files, or a clear word."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -105,3 +108,19 @@ def test_digits_are_trained_once_and_again_when_damaged(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-3])
     zoo.digits("natural")
     assert digest(path) == made == record["weights"]["sha256"]
+
+
+def test_workers_that_want_the_same_network_wait_for_one_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    working, most = [], []
+
+    def train(*words, **options):
+        working.append(1)
+        most.append(len(working))
+        time.sleep(0.2)
+        working.pop()
+
+    monkeypatch.setattr(zoo, "trained", train)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(zoo.digits, ["natural"] * 3))
+    assert most == [1, 1, 1]
