@@ -154,10 +154,13 @@ def boxed(v: Tensor) -> Tensor:
 
 
 def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """abs(d), and how far each entry may go in its direction before x meets [0, 1]: (B, n)."""
+    """abs(d), and how far each entry may go in its direction before x meets [0, 1]: (B, n).
+
+    Negative where x lies beyond that wall, as one part of an affine pair may without the other.
+    """
     d, x = d.flatten(1), x.flatten(1)
     upwards = torch.gt(d, 0, out=torch.empty_like(d))
-    return d.abs(), torch.sub(upwards, x, out=upwards).abs_()
+    return d.abs(), torch.lerp(x, 1 - x, upwards, out=upwards)
 
 
 def pick(mask: Tensor, yes: Tensor, no: Tensor, out: Tensor | None = None) -> Tensor:

@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 from strategies import ball_cases, radii, shapes, tensors
 
 from mpkit import geometry, projections, thresholds
+
+
+from mpkit import geometry
+from mpkit.norms import size_and_room
 from mpkit.sets import L1, L2, Linf
 
 ALONE = {
@@ -230,3 +234,12 @@ def test_the_fixed_number_of_steps_of_a_gpu_is_enough(law, monkeypatch):
             patch.setattr(projections, "ROUNDS", projections.BLIND_ROUNDS)
             for case, known in zip(cases, exact, strict=True):
                 assert float((case() - known).abs().max()) <= 2e-5
+
+
+def test_room_is_negative_beyond_the_wall():
+    """Where one part of an affine pair has left the box, the other has to bring it back."""
+    x = torch.tensor([[1.25, -0.5, 0.25, 0.25]], dtype=torch.float64)
+    d = torch.tensor([[2.0, -1.0, 3.0, -3.0]], dtype=torch.float64)
+    size, room = size_and_room(d, x)
+    assert torch.equal(size, d.abs())
+    assert torch.equal(room, torch.tensor([[-0.25, -0.5, 0.75, 0.25]], dtype=torch.float64))
