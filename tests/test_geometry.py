@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from strategies import ball_cases, radii, shapes, tensors
 
 from mpkit import geometry, projections, thresholds
-
-
-from mpkit import geometry
 from mpkit.norms import size_and_room
 from mpkit.sets import L1, L2, Linf
 
