@@ -31,8 +31,10 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; say in a few words what stopped it."""
+        from mpkit import heap
         from mpkit.chapters import ChapterError
 
+        heap.keep()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             return super().invoke(ctx)

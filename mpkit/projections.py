@@ -143,14 +143,17 @@ def _scaled_into(d: Tensor, low: Tensor, high: Tensor, radius: Tensor, inside: T
     there; on a GPU it runs its fixed length.
     """
     squared, reach, short = d.square(), torch.empty_like(d), torch.empty_like(d)
-    first = radius.square() / positive(squared.sum(1, keepdim=True))
-    scale = torch.where(inside, 1, first)
+    goal = radius.square()
+    scale, nearly = goal / positive(squared.sum(1, keepdim=True)), slack(d.dtype) / 8 * goal
+    scale = torch.where(inside, 1, scale)
     for _ in range(BLIND_ROUNDS if d.is_cuda else ROUNDS):
         torch.clamp(torch.mul(d, scale.sqrt(), out=reach), low, high, out=short)
+        missing = goal - torch.linalg.vecdot(short, short).unsqueeze(1)
+        settled = inside | (missing <= nearly)
+        if not d.is_cuda and bool(settled.all()):
+            break
         free = torch.linalg.vecdot(torch.eq(short, reach, out=reach), squared).unsqueeze(1)
-        missing = radius.square() - torch.linalg.vecdot(short, short).unsqueeze(1)
         following = scale + missing / positive(free)
-        settled = inside | (missing <= slack(d.dtype) / 8 * radius.square())
         settled = settled | (following == scale) | (free == 0)
         if not d.is_cuda and bool(settled.all()):
             break
@@ -187,14 +190,15 @@ def _shrunk_to_l1(d: Tensor, clipped: Tensor, x: Tensor | None, eps: Radius) -> 
     """Rows of ``clipped`` whose l_1 norm is within eps, else d shrunk by its threshold."""
     radius = per_row(eps, d)
     held = clipped.abs()
-    inside = held.sum(1, keepdim=True) <= radius * (1 + slack(d.dtype) / 2)
+    norm = held.sum(1, keepdim=True)
+    inside = norm <= radius * (1 + slack(d.dtype) / 2)
     if not d.is_cuda and bool(inside.all()):
         return clipped.clone()
     if x is None:
         size, room, short = held, None, torch.empty_like(held)
     else:
         (size, room), short = size_and_room(d, x), held
-    soft(size, threshold(size, room, radius, inside, short), room, short)
+    soft(size, threshold(size, room, radius, norm, inside, short), room, short)
     _within(short, short.sum(1, keepdim=True), radius)
     return pick(inside, clipped, short.copysign_(d), out=short)
 

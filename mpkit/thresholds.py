@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpkit.norms import halved, slack
+from mpkit.norms import halved, positive, slack
 
 ROUNDS = 40
 """Newton steps at most on a CPU, where the loop ends once all rows are settled."""
@@ -30,18 +30,25 @@ def soft(size: Tensor, level: Tensor, room: Tensor | None, out: Tensor) -> Tenso
 
 
 def threshold(
-    size: Tensor, room: Tensor | None, radius: Tensor, inside: Tensor, spare: Tensor
+    size: Tensor,
+    room: Tensor | None,
+    radius: Tensor,
+    norm: Tensor,
+    inside: Tensor,
+    spare: Tensor,
 ) -> Tensor:
     """The t ≥ 0 at which sum(min(max(size - t, 0), room)) falls to the radius, (B, 1).
 
     A few bisections, then Newton steps kept inside the bracket, until no row moves any more.
-    On a CPU the loop ends there, and goes through the entries above the bracket alone where they
-    are few; on a GPU it runs its fixed length, so nothing is synchronized.
+    On a CPU the loop ends there, needs no bisection near the radius, and goes through the entries
+    above the bracket alone where they are few; on a GPU it runs its fixed length, so nothing is
+    synchronized.
 
     Args:
         size: (B, n), ≥ 0.
         room: (B, n), the most that each entry may keep, or nothing.
         radius: (B, 1) or of no dimension.
+        norm: (B, 1), the sum at t = 0.
         inside: (B, 1), rows whose threshold nobody needs.
         spare: (B, n), overwritten.
     """
@@ -49,7 +56,9 @@ def threshold(
     def short_of(level: Tensor) -> Tensor:
         return soft(size, level, room, spare).sum(1, keepdim=True) > radius
 
-    low, high = halved(torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True), short_of, 5)
+    low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
+    if size.is_cuda or not bool((norm <= 2 * radius).all()):
+        low, high = halved(low, high, short_of, 5)
     if not size.is_cuda:
         size, room, spare = _above(torch.where(inside, high, low), size, room, spare)
     moved = None if room is None else torch.empty_like(size)
@@ -63,9 +72,8 @@ def threshold(
         above = excess > 0
         low, high = torch.where(above, level, low), torch.where(above, high, level)
         slope = _free(size, level, spare, moved).sum(1, keepdim=True)
-        newton = level + excess / slope.clamp(min=1)
-        good = (slope > 0) & (newton >= low) & (newton <= high)
-        newton = torch.where(good, newton, (low + high) / 2)
+        newton = excess.div_(positive(slope)).add_(level)
+        newton = torch.where(newton == newton.clamp(low, high), newton, low.lerp(high, 0.5))
         last, level = level, torch.where(settled, level, newton)
         if not size.is_cuda and torch.equal(level, last):
             break
