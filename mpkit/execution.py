@@ -83,9 +83,10 @@ def execute(
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix=f".{chapter.id}-") as scratch:
         output = Path(scratch) / "done.ipynb"
+        names = [p.name for p in chapter.parameters if p.name in parameters]
         job = {
             "notebook": str(chapter.path),
-            "parameters": dict(parameters),
+            "parameters": {name: parameters[name] for name in names},  # in one order, for one key
             "folder": str(chapter.path.parent),
             "output": str(output),
         }
