@@ -208,29 +208,48 @@ def test_points_far_away_project_to_the_rounding_of_the_point(far, boxed):
     assert float((exact - oracle).abs().max()) <= max(1e-12, 16 * rounding)
 
 
-@pytest.mark.parametrize("law", ["normal", "heavy", "spread", "sparse"])
-def test_the_fixed_number_of_steps_of_a_gpu_is_enough(law, monkeypatch):
+@pytest.mark.parametrize("law", ["normal", "heavy", "spread", "sparse", "ties"])
+def test_the_way_of_a_gpu_gives_the_same_projections(law, monkeypatch):
+    """Sorting and a fixed number of steps, without a look: exact to 1e-5 of the radius."""
     g = torch.Generator().manual_seed(0)
     x, d = torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g)
     share = torch.rand(64, 784, generator=g)
+    x[:8], x[8:16] = 0, (x[8:16] > 0.5).float()
     d = {
         "normal": d,
         "heavy": d**5,
         "spread": d.sign() * 10 ** (8 * share - 6),
         "sparse": torch.where(share < 0.02, 5 * d, 0),
+        "ties": d.sign(),
     }[law]
-    for factor in (0.1, 1.0, 30.0):
-        cases = [
-            lambda d=d * factor: projections.nearest_in_l1_ball(d, 10.0),
-            lambda d=d * factor: projections.nearest_in_l1_ball_and_box(d, 10.0, x),
-            lambda d=d * factor: projections.nearest_in_l2_ball_and_box(d, 2.0, x),
-        ]
-        exact = [case() for case in cases]
-        with monkeypatch.context() as patch:
-            patch.setattr(thresholds, "ROUNDS", thresholds.BLIND_ROUNDS)
-            patch.setattr(projections, "ROUNDS", projections.BLIND_ROUNDS)
-            for case, known in zip(cases, exact, strict=True):
-                assert float((case() - known).abs().max()) <= 2e-5
+    cases = [
+        (lambda d, x: geometry.nearest_in_l1_ball(d, 10.0), 10.0, None),
+        (lambda d, x: geometry.nearest_in_l1_ball_and_box(d, 10.0, x), 10.0, L1(10.0)),
+        (lambda d, x: geometry.nearest_in_l2_ball_and_box(d, 2.0, x), 2.0, L2(2.0)),
+    ]
+    for factor in (1e-3, 0.1, 1.0, 30.0):
+        far = d * factor
+        for project, radius, ball in cases:
+            exact = project(far.double(), x.double())
+            with monkeypatch.context() as patch:
+                for module in (thresholds, projections):
+                    patch.setattr(module, "blind", lambda tensor: True)
+                near, double = project(far, x), project(far.double(), x.double())
+            rounding = 1e-6 * float(far.abs().max()) / radius
+            assert float((near - exact).abs().max()) / radius <= max(1e-5, rounding)
+            assert float((double - exact).abs().max()) <= 1e-9 * max(1, float(far.abs().max()))
+            assert ball is None or bool(ball.contains(x, near).all())
+
+
+def test_far_points_use_the_whole_radius():
+    """Newton steps may not swing between the two ends of their bracket for ever."""
+    g = torch.Generator().manual_seed(0)
+    x, d = (torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g) ** 5 / 10)
+    for seed in range(4):
+        order = torch.randperm(784, generator=torch.Generator().manual_seed(seed))
+        near = geometry.nearest_in_l1_ball_and_box(d.double(), 10.0, x[:, order].double())
+        room = geometry.clip_to_box(d.double(), x[:, order].double()).abs().sum(1)
+        torch.testing.assert_close(near.abs().sum(1), room.clamp(max=10.0), rtol=1e-9, atol=0.0)
 
 
 def test_room_is_negative_beyond_the_wall():
