@@ -244,12 +244,11 @@ def test_the_way_of_a_gpu_gives_the_same_projections(law, monkeypatch):
 def test_far_points_use_the_whole_radius():
     """Newton steps may not swing between the two ends of their bracket for ever."""
     g = torch.Generator().manual_seed(0)
-    x, d = (torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g) ** 5 / 10)
-    for seed in range(4):
-        order = torch.randperm(784, generator=torch.Generator().manual_seed(seed))
-        near = geometry.nearest_in_l1_ball_and_box(d.double(), 10.0, x[:, order].double())
-        room = geometry.clip_to_box(d.double(), x[:, order].double()).abs().sum(1)
-        torch.testing.assert_close(near.abs().sum(1), room.clamp(max=10.0), rtol=1e-9, atol=0.0)
+    x, d = torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g)
+    x, d = x.double(), (0.1 * d**5).double()
+    near = geometry.nearest_in_l1_ball_and_box(d, 10.0, x)
+    kept = geometry.clip_to_box(d, x).abs().sum(1)
+    torch.testing.assert_close(near.abs().sum(1), kept.clamp(max=10.0), rtol=1e-9, atol=0.0)
 
 
 def test_room_is_negative_beyond_the_wall():
