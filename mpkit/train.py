@@ -220,9 +220,14 @@ def _identity(
 def _check_outputs(model: nn.Module, images: Images) -> None:
     weight = next(model.parameters())
     with evaluating(model):
-        outputs = model(images.x[:1].to(weight.device, weight.dtype)).shape[1]
-    if outputs != len(images.classes):
+        outputs = model(images.x[:1].to(weight.device, weight.dtype))
+    if outputs.dim() != 2:
         raise ValueError(
-            f"fit: the network has {outputs} outputs, but {images.name} has "
+            f"fit: the network must return (B, classes), got {tuple(outputs.shape)} for one image; "
+            "end it in one flat layer of class scores"
+        )
+    if outputs.shape[1] != len(images.classes):
+        raise ValueError(
+            f"fit: the network has {outputs.shape[1]} outputs, but {images.name} has "
             f"{len(images.classes)} classes; build it with classes={len(images.classes)}"
         )

@@ -115,6 +115,23 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert torch.equal(weights(again), weights(trained(recipe)[0]))
 
 
+def test_a_file_that_ends_half_way_keeps_the_earlier_checkpoint(tmp_path):
+    resource = pytest.importorskip("resource")
+    recipe = Recipe(epochs=3, batch=2, lr=0.1)
+    interrupted(tmp_path, 2, recipe)
+    kept, newest = Checkpoints(tmp_path).latest(), Checkpoints(tmp_path).paths()[-1]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (newest.stat().st_size // 2, usual[1]))
+    try:
+        with pytest.raises(OSError, match=r"not written .*so far are kept") as caught:
+            trained(recipe, checkpoints=Checkpoints(tmp_path, seconds=0.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert caught.value.errno == errno.EFBIG
+    assert Checkpoints(tmp_path).latest().facts == kept.facts
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
+
+
 def test_the_checkpoints_of_another_run_are_refused(tmp_path):
     trained(SHORT, checkpoints=Checkpoints(tmp_path))
     with pytest.raises(ValueError, match=r"holds another run: recipe differ"):

@@ -10,6 +10,7 @@ from strategies import ball_cases, radii, shapes, tensors
 
 from mpkit import geometry, projections, thresholds
 from mpkit.norms import size_and_room
+from mpkit.pgd import movable
 from mpkit.sets import L1, L2, Linf
 
 ALONE = {
@@ -258,3 +259,10 @@ def test_room_is_negative_beyond_the_wall():
     size, room = size_and_room(d, x)
     assert torch.equal(size, d.abs())
     assert torch.equal(room, torch.tensor([[-0.25, -0.5, 0.75, 0.25]], dtype=torch.float64))
+
+
+def test_entries_at_or_beyond_their_wall_do_not_move():
+    image = torch.tensor([1.25, 1.0, 0.5, 0.0, -0.5]).repeat(2).view(1, 1, 2, 5)
+    gradient = torch.tensor([1.0] * 5 + [-1.0] * 5).view(1, 1, 2, 5)
+    wanted = torch.tensor([0.0, 0, 1, 1, 1, -1, -1, -1, 0, 0]).view(1, 1, 2, 5)
+    assert torch.equal(movable(image, gradient), wanted)

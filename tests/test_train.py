@@ -237,6 +237,11 @@ def test_outputs_must_fit_the_classes():
         fit(linear(), images, Natural(), SHORT, rng())
 
 
+def test_outputs_must_be_one_row_of_scores_for_each_image():
+    with pytest.raises(ValueError, match=r"must return \(B, classes\), got \(1, 1, 4, 4\)"):
+        fit(nn.Conv2d(1, 1, 1), tiny(), Natural(), SHORT, rng())
+
+
 def test_more_shards_than_images():
     with pytest.raises(ValueError, match="64 shards need as many images, got 48"):
         trained(Recipe(batch=64, shards=64))
