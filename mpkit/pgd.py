@@ -12,6 +12,7 @@ from mpkit.engine import Best, Climb, Problem
 from mpkit.geometry import per_row, sparse_direction
 from mpkit.gradients import climb
 from mpkit.losses import CrossEntropy, Loss
+from mpkit.norms import size_and_room
 from mpkit.sets import L1, Ball
 
 
@@ -201,5 +202,5 @@ class SLIDE(PGD):
 
 def movable(image: Tensor, gradient: Tensor) -> Tensor:
     """The gradient without the entries that only push a pixel out of [0, 1]: (B, C, H, W)."""
-    wall = torch.gt(gradient, 0, out=torch.empty_like(gradient))
-    return torch.ne(wall, image, out=wall).mul_(gradient)
+    _, room = size_and_room(gradient, image)
+    return torch.gt(room, 0, out=room).view_as(gradient).mul_(gradient)
