@@ -58,11 +58,11 @@ def _ends(rates: Sequence[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     return numbers(rates), None
 
 
-def _percent(ax: Axes) -> None:
+def _percent(ax: Axes, side: str = "y") -> None:
     from matplotlib.ticker import PercentFormatter
 
-    ax.set(ylim=(0, 1), ylabel="accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(**{f"{side}lim": (0, 1), f"{side}label": "accuracy"})
+    getattr(ax, f"{side}axis").set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def accuracy_curves(
@@ -105,6 +105,8 @@ def bars_with_intervals(
 ) -> None:
     """Draw groups of bars, one bar for each perturbation, with its value and its interval.
 
+    More than five groups lie below one another, so that names and numbers keep apart.
+
     Args:
         ax: where to draw.
         accuracies: for each group a fraction in [0, 1] for each key of `LOOKS`, or an Estimate,
@@ -114,7 +116,8 @@ def bars_with_intervals(
         ValueError: for a key that `LOOKS` does not have.
     """
     keys = list(dict.fromkeys(key for group in accuracies.values() for key in group))
-    thick = 0.84 / len(keys)
+    lying, thick = len(accuracies) > 5, 0.84 / len(keys)
+    names = [_group(name) for name in accuracies]
     with style():
         for slot, key in enumerate(keys):
             look = _look(key)
@@ -122,19 +125,38 @@ def bars_with_intervals(
                 if key not in group:
                     continue
                 at = place + (slot - (len(keys) - 1) / 2) * thick
-                (value,), ends = _ends([group[key]])
-                low, high = (value, value) if ends is None else ends[0]
+                estimate = group[key]
                 fill: dict[str, Any] = {"color": look.color, "hatch": look.hatch}
-                ax.bar(at, value, 0.9 * thick, label=look.label if place == 0 else None, **fill)
-                if ends is not None:
-                    ax.errorbar(at, value, [[value - low], [high - value]], color=INK, capsize=3)
-                offset: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points"}
-                ax.annotate(f"{100 * value:.0f}", (at, high), ha="center", size=10, **offset)
-        ax.set_xticks(range(len(accuracies)), [_group(name) for name in accuracies])
-        ax.tick_params(axis="x", length=0)
-        _percent(ax)
+                fill["label"] = look.label if place == 0 else None
+                (ax.barh if lying else ax.bar)(
+                    at, float(_ends([estimate])[0][0]), 0.9 * thick, **fill
+                )
+                _tip(ax, at, estimate, lying)
+        side, other = ("y", "x") if lying else ("x", "y")
+        ax.set(**{f"{side}ticks": range(len(names)), f"{side}ticklabels": names})
+        ax.tick_params(axis="y" if lying else "x", length=0)
+        if lying:
+            ax.invert_yaxis()
+        _percent(ax, other)
         if len(keys) > 1:
             ax.figure.legend(loc="outside upper center", ncols=len(keys) if len(keys) <= 4 else 3)
+
+
+def _tip(ax: Axes, at: float, estimate: float | Estimate, lying: bool) -> None:
+    """The interval at the end of a bar, and its value beyond."""
+    (value,), ends = _ends([estimate])
+    low, high = (value, value) if ends is None else ends[0]
+    error = [[value - low], [high - value]]
+    end: dict[str, Any] = {"textcoords": "offset points", "size": 10}
+    if ends is not None and lying:
+        ax.errorbar(value, at, xerr=error, color=INK, capsize=3)
+    elif ends is not None:
+        ax.errorbar(at, value, error, color=INK, capsize=3)
+    if lying:
+        end |= {"xytext": (4, 0), "va": "center_baseline"}
+        ax.annotate(f"{100 * value:.0f}", (high, at), **end)
+    else:
+        ax.annotate(f"{100 * value:.0f}", (at, high), ha="center", xytext=(0, 3), **end)
 
 
 def changes_with_intervals(ax: Axes, changes: Mapping[str, Mapping[str, Estimate]]) -> None:

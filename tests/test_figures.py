@@ -237,6 +237,17 @@ def test_bars_keep_their_values_and_their_intervals() -> None:
     np.testing.assert_allclose(segments, [[0.85, 0.95], [0.05, 0.2]])
 
 
+def test_many_groups_of_bars_lie_below_one_another() -> None:
+    _, ax = figures.canvas()
+    groups = {f"scheme {i}": {"l1": Estimate(0.1 * i, 0.05 * i, 0.11 * i)} for i in range(6)}
+    figures.bars_with_intervals(ax, groups)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(groups)
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], 0.1 * np.arange(6))
+    segments = [np.asarray(c.get_segments()[0])[:, 0] for c in ax.collections]
+    np.testing.assert_allclose(segments, [[0.05 * i, 0.11 * i] for i in range(6)])
+    assert ax.get_ylim()[0] > ax.get_ylim()[1] and ax.get_xlim() == (0, 1)
+
+
 def test_changes_stand_at_their_values_with_their_intervals() -> None:
     _, ax = figures.canvas()
     rows = {"a slip": Estimate(0.1, 0.05, 0.2), "none": Estimate(0, -0.01, 0.02)}
