@@ -16,6 +16,7 @@ class APGD(Attack):
     """Auto-PGD: no step length to choose; it is halved where an example makes no progress.
 
     For l_inf and l_2: momentum, and at checkpoints a return to the best point with half the step.
+    In l_2, steps of the first half are cut at the walls of the box before they are projected.
     For l_1: sparse steps whose sparsity follows that of the best perturbation, first in larger
     balls, with the exact projection onto ball ∩ box.
 
@@ -28,7 +29,8 @@ class APGD(Attack):
     Raises:
         ValueError: if steps is not positive.
 
-    Source: Croce and Hein 2020, algorithm 1; for l_1 Croce and Hein 2021, algorithm 1.
+    Source: Croce and Hein 2020, algorithm 1; for l_1 Croce and Hein 2021, algorithm 1. The cut at
+        the walls is ours.
     """
 
     set: Ball

@@ -12,7 +12,7 @@ from mpkit.geometry import per_row
 from mpkit.gradients import climb
 from mpkit.losses import Loss
 from mpkit.pgd import Start
-from mpkit.sets import Ball
+from mpkit.sets import L2, Ball
 
 
 class Swing(NamedTuple):
@@ -75,11 +75,13 @@ class MomentumAPGD(Climb):
         gradient = seen.gradient
         if k in (stretches := checkpoints(self.steps)):
             state, gradient = self.rethink(state, gradient, stretches[k])
-        return self.move(problem.x, state, gradient, 0.75 if k else 1.0)
+        return self.move(problem.x, state, gradient, k)
 
     def sort(self, k: int) -> str | None:
-        """All steps but the first and the checkpoints are alike."""
-        return "step" if k and k not in checkpoints(self.steps) else None
+        """The steps of either half are alike, but not the first and the checkpoints."""
+        if not k or k in checkpoints(self.steps):
+            return None
+        return "step cut at the walls" if self.cuts(k) else "step"
 
     def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
         """At a checkpoint: rows without progress return to their best point with half the step."""
@@ -102,12 +104,25 @@ class MomentumAPGD(Climb):
         )
         return state, gradient
 
-    def move(self, x: Tensor, state: Swing, gradient: Tensor, weight: float) -> Swing:
+    def move(self, x: Tensor, state: Swing, gradient: Tensor, k: int) -> Swing:
         """A projected step, blended with the last movement."""
-        z, project = state.z, self.set.project
-        ahead = project(x, z + self.set.direction(gradient) * state.step)
+        z, weight = state.z, 0.75 if k else 1.0
+        ahead = self.land(x, z + self.set.direction(gradient) * state.step, k)
         swung = torch.lerp(z, ahead, weight) + (z - state.before) * (1 - weight)
-        return state._replace(z=project(x, swung), before=z)
+        return state._replace(z=self.land(x, swung, k), before=z)
+
+    def land(self, x: Tensor, z: Tensor, k: int) -> Tensor:
+        """The nearest point of ball and box, of z itself or of z cut at the walls of the box."""
+        return self.set.project(x, (x + z).clamp_(0, 1).sub_(x) if self.cuts(k) else z)
+
+    def cuts(self, k: int) -> bool:
+        """In l_2, whether step k ends at the walls: in the first half, while steps are long.
+
+        The point nearest to where a long step leads has the whole radius on the few pixels that
+        went farthest; from the walls on all are shortened alike, and more of them take part. Short
+        steps end where they lead, since only then the search comes to rest at an optimum.
+        """
+        return isinstance(self.set, L2) and k < self.steps / 2
 
 
 def checkpoints(steps: int) -> dict[int, int]:

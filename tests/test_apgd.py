@@ -30,6 +30,20 @@ def test_checkpoints_of_a_hundred_steps():
     assert all(0 < mark <= 3 for mark in checkpoints(3))
 
 
+def test_long_steps_in_l2_end_at_the_walls_and_are_then_shortened_alike():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(8, 1, 4, 4, generator=rng, dtype=torch.float64)
+    far = 5 * torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    ball = L2(0.5)
+    climb = APGD(ball, 10).unrolled()
+    cut = (x + far).clamp(0, 1) - x
+    shortened = cut * (0.5 / cut.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+    assert torch.allclose(climb.land(x, far, 4), shortened, rtol=0, atol=1e-12)
+    assert torch.equal(climb.land(x, far, 5), ball.project(x, far))
+    other = APGD(Linf(0.5), 10).unrolled()
+    assert torch.equal(other.land(x, far, 0), other.land(x, far, 9))
+
+
 @each_ball
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [1, 2, 7, 40])
