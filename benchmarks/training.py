@@ -26,7 +26,7 @@ from speed import spread
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpkit import data, heap, models
+from mpkit import data, models
 from mpkit.catalog import plan
 from mpkit.costs import Counted
 from mpkit.data import Images
@@ -158,7 +158,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60, help="no race begins later than that")
     given, begun = records.begin(parser)
-    heap.keep()  # as mpkit train does
     races: list[dict[str, Any]] = []
     late: list[list[Any]] = []
     source = ""
