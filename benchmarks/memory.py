@@ -1,6 +1,6 @@
 """Peak memory of an evaluation for N, 2 N and 4 N images: what grows with their number, and why.
 
-    python benchmarks/memory.py --points 2500 --budget quick
+    python benchmarks/memory.py --points 2500 --budget standard
 
 Each size is evaluated in a process of its own, all at once, on random images of CIFAR-10's shape
 and a small convolutional network, on all four usual sets. Three figures are told apart: what the
