@@ -29,8 +29,9 @@ class APGD(Attack):
     Raises:
         ValueError: if steps is not positive.
 
-    Source: Croce and Hein 2020, algorithm 1; for l_1 Croce and Hein 2021, algorithm 1. The cut at
-        the walls is ours.
+    Source: Croce and Hein 2020, algorithm 1; for l_1 Croce and Hein 2021, algorithm 1. The
+        order of cut and projection is that of the code of ART (Nicolae et al. 2018); to keep it
+        to the first half is ours.
     """
 
     set: Ball
