@@ -126,7 +126,9 @@ def rows(scale: str) -> Iterator[Row]:
     network = partial(models.NETWORKS[size.network], SHAPE, CLASSES)
     for name in catalog.ABOUT:
         made = catalog.plan(f"mnist-{name}", SHAPE, scale)
-        yield Row("schemes", name, made.scheme, replace(made.recipe, epochs=1), network)
+        yield Row(
+            "schemes", name, made.scheme, replace(made.recipe, epochs=1, natural=0.0), network
+        )
 
     def pair(k: int) -> dict[str, schemes.Scheme]:
         linf = schemes.Single(size.wrap(catalog.inner(usual["linf"], k)))

@@ -32,6 +32,7 @@ ABOUT = {
     "tuned": "the avg network, fine-tuned with l_inf and a long Auto-PGD in l_1 by their errors",
     "tuned-on": "the tuned network, once more, with a search of twice the length",
     "paired": "the avg network, fine-tuned as RAMP does: the worse of both, answers that agree",
+    "ramp": "RAMP from random weights: as paired, with half of natural training's way",
     "avg-rt": "l_inf and rotations with shifts, mean loss",
     "max-rt": "the worse of l_inf and rotations with shifts for each image",
     "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
@@ -124,6 +125,8 @@ def plan(
         return replace(made, scheme=Balanced(pair), recipe=size.tuning, start=start)
     if scheme == "natural":
         return made
+    if scheme == "ramp":
+        made = replace(made, recipe=replace(size.recipe, natural=0.5))
     if scheme == "msd-long":
         longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
         size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
@@ -146,6 +149,7 @@ def _scheme(
         "avg": lambda: Average(norms),
         "max": lambda: Max(norms),
         "random": lambda: Random(norms),
+        "ramp": lambda: Paired(attacks["linf"], auto[-1], weight=5.0),
         "avg-rt": lambda: Average(turned),
         "max-rt": lambda: Max(turned),
         "max-apgd": lambda: Max((attacks["linf"], *auto)),

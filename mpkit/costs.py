@@ -72,7 +72,9 @@ def parts(scheme: Scheme) -> tuple[Scheme, ...]:
     return (scheme,)
 
 
-def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passes:
+def passes(
+    scheme: Scheme, shape: tuple[int, int, int], draws: int = 1, natural: float = 0.0
+) -> Passes:
     """Count what a scheme does to one image, by training a tiny network on two.
 
     Args:
@@ -80,6 +82,8 @@ def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passe
             attacks with equal chances is counted exactly, attack by attack.
         shape: (C, H, W) of the images.
         draws: batches to count over, > 0; more than one for schemes that draw in another way.
+        natural: share of natural training alongside, see :class:`mpkit.recipes.Recipe`; if not
+            zero, each image passes once more in both directions.
 
     Returns: the mean over the batches.
     """
@@ -95,7 +99,8 @@ def passes(scheme: Scheme, shape: tuple[int, int, int], draws: int = 1) -> Passe
     for part in batches:
         torch.autograd.backward(part(counted, x, torch.tensor([3, 7]), rng).sum())
     images = len(x) * len(batches)
-    return Passes(counted.forwards / images, counted.backwards / images)
+    beside = 1 if natural else 0
+    return Passes(counted.forwards / images + beside, counted.backwards / images + beside)
 
 
 def speed(model: nn.Module, x: Tensor, seconds: float = 0.5) -> float:

@@ -38,7 +38,7 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Work:
         device: see :func:`mpkit.models.resolve_device`.
     """
     where, shape = resolve_device(device), SHAPES[data]
-    each = passes(made.scheme, shape, draws=8)
+    each = passes(made.scheme, shape, draws=8, natural=made.recipe.natural)
     rng = torch.Generator().manual_seed(0)
     model = NETWORKS[made.network](shape, 10, rng).to(where).to(memory_format=made.recipe.layout)
     x = torch.rand(made.recipe.batch, *shape, generator=rng).to(where)

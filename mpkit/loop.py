@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from mpkit import parallel
+from mpkit.alongside import Alongside
 from mpkit.data import Images
 from mpkit.recipes import Recipe
 from mpkit.recording import Recorder
-from mpkit.schemes import Scheme
+from mpkit.schemes import Natural, Scheme
 from mpkit.slope import Batch, Slope
 
 PEEK = 20  # steps between two looks at the losses; a look makes a GPU wait
@@ -56,6 +59,11 @@ class Run:
         batch = Batch(self.images, recipe, self.statistics)
         self.slope = Slope(self.network, self.weights, batch, recorder)
         self.scheme = scheme
+        self.alongside: Alongside | None = None
+        if recipe.natural:
+            calm = replace(recipe, natural=0.0, averaging=None)
+            other = Run(copy.deepcopy(model), images, Natural(), calm, mixed(seed, 0), recorder)
+            self.alongside = Alongside(model, other, recipe.natural, self.average)
         self.done = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -78,9 +86,15 @@ class Run:
         scheme, order = self.scheme.at(epoch, robust), self._rows(epoch)
         self.model.train()
         for step in range(first, last):
+            if self.alongside:
+                self.alongside.step(epoch, step)
             self._step(scheme, epoch, step, order[step])
+        if self.alongside and last == self.steps:
+            self.alongside.join()
         self.done += last - first
-        self._check(epoch, last)
+        self.check(epoch, last)
+        if self.alongside:
+            self.alongside.natural.check(epoch, last)
         return last - first
 
     def _rows(self, epoch: int) -> Tensor:
@@ -92,6 +106,10 @@ class Run:
             rows = shuffled[: self.steps * self.batch].view(self.steps, self.batch)
             self._order = (epoch, rows.to(self.device))
         return self._order[1]
+
+    def step(self, epoch: int, step: int) -> None:
+        """One update of the weights, by the scheme as it is."""
+        self._step(self.scheme, epoch, step, self._rows(epoch)[step])
 
     def _step(self, scheme: Scheme, epoch: int, step: int, rows: Tensor) -> None:
         """One update of the weights; the loss stays on the device."""
@@ -117,7 +135,12 @@ class Run:
             decay = min(self.recipe.averaging or 0.0, (1 + number) / (10 + number))
             torch._foreach_lerp_(self.average, self.weights, 1 - decay)
 
-    def _check(self, epoch: int, steps: int) -> None:
+    def check(self, epoch: int, steps: int) -> None:
+        """Look at the losses of the first steps of an epoch.
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
         bad = (~self.losses[:steps].isfinite()).nonzero()
         if len(bad):
             raise Diverged(
@@ -148,6 +171,10 @@ class Run:
         named |= {f"average/{i}": mean for i, mean in enumerate(self.average)}
         for i, slots in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{i}/{key}": t for key, t in slots.items() if t is not None}
+        if self.alongside:
+            named |= {f"before/{i}": tensor for i, tensor in enumerate(self.alongside.before)}
+            other = self.alongside.natural.tensors()
+            named |= {f"natural/{name}": tensor for name, tensor in other.items()}
         return named | {"losses": self.losses}
 
     @torch.no_grad()
@@ -159,6 +186,12 @@ class Run:
             tensor.copy_(tensors[f"model/{name}"])
         for i, mean in enumerate(self.average):
             mean.copy_(tensors[f"average/{i}"])
+        if self.alongside:
+            for i, kept in enumerate(self.alongside.before):
+                kept.copy_(tensors[f"before/{i}"])
+            pairs = ((name.partition("/"), tensor) for name, tensor in tensors.items())
+            other = {name: tensor for (first, _, name), tensor in pairs if first == "natural"}
+            self.alongside.natural.restore(other, done)
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer/"):

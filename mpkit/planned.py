@@ -139,7 +139,7 @@ def facts(
     made: Plan, seen: Images, seed: int, model: nn.Module, history: list[Epoch], sha256: str
 ) -> dict[str, Any]:
     """What a record holds of a training."""
-    each = passes(made.scheme, seen.shape, draws=8)
+    each = passes(made.scheme, seen.shape, draws=8, natural=made.recipe.natural)
     images = made.recipe.epochs * (len(seen) // made.recipe.batch) * made.recipe.batch
     return {
         "recipe": made.name,

@@ -144,6 +144,8 @@ class Recipe:
             the weights.
         layout: torch.channels_last where convolutions run faster with it.
         augment: what is done to every batch, in this order, before the scheme sees it.
+        natural: share of natural training that every epoch takes in, in [0, 1); see
+            :class:`mpkit.alongside.Alongside`. 0 for none, 0.5 in RAMP.
 
     Raises:
         ValueError: a number is out of range.
@@ -160,6 +162,7 @@ class Recipe:
     compute: torch.dtype | None = None
     layout: torch.memory_format = torch.contiguous_format
     augment: tuple[Augmentation, ...] = field(default=(), metadata=LATER)
+    natural: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         rules = {
@@ -175,6 +178,7 @@ class Recipe:
                 self.shards >= 1 and self.batch % self.shards == 0,
                 f"a divisor of the batch, {self.batch}",
             ),
+            "natural": (0 <= self.natural < 1, "in [0, 1) such as 0.5, or 0 for none"),
         }
         for name, (fine, rule) in rules.items():
             if not fine:

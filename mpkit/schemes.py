@@ -181,7 +181,8 @@ class Paired(Scheme):
     Raises:
         ValueError: an argument is unfit.
 
-    Source: Jiang and Singh 2024 and their released code, without its gradient projection.
+    Source: Jiang and Singh 2024 and their released code; its gradient projection is a matter of
+    the recipe, see :class:`mpkit.alongside.Alongside`.
     """
 
     first: Attack

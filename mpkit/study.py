@@ -31,7 +31,7 @@ ROWS: tuple[str, ...] = (
 )
 IN_COLOUR: tuple[str, ...] = (
     *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
-    *("rt", "max-rt", "avg-rt"),
+    *("ramp", "rt", "max-rt", "avg-rt"),
 )
 
 

@@ -54,6 +54,7 @@ recipes = st.builds(
     shards=st.sampled_from([1, 2]),
     compute=st.sampled_from([None, torch.bfloat16]),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    natural=st.sampled_from([0.0, 0.5]),
     augment=st.sampled_from([(), (Flip(),), (Crop(2),), (Crop(4), Flip()), (Flip(), Crop(4))]),
 )
 

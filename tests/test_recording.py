@@ -36,6 +36,7 @@ RECIPES = [
     SHORT,
     Recipe(epochs=2, batch=16, lr=0.1, optimizer=SGD(), averaging=0.9, clip=0.5, shards=2),
     Recipe(epochs=2, batch=16, lr=0.1, augment=(Crop(1), Flip())),
+    Recipe(epochs=2, batch=16, lr=0.1, natural=0.5),
 ]
 
 

@@ -45,7 +45,8 @@ def job(folder: Path | None, network="small_cnn", progress=None):
     rng = torch.Generator().manual_seed(8 + parallel.rank())  # processes must agree by themselves
     model = NETWORKS[network](images.shape, 4, rng).double()
     scheme = Ramp(Average(tuple(ATTACKS.values())), (0.5,))
-    recipe = Recipe(epochs=4, batch=16, averaging=0.98, clip=1.0, shards=2)
+    share = 0.5 if network == "normalized" else 0.0
+    recipe = Recipe(epochs=4, batch=16, averaging=0.98, clip=1.0, shards=2, natural=share)
     validation = Validation(images.first(40), {"linf": ATTACKS["linf"]}, every=2)
     keep = Checkpoints(folder, seconds=0.0) if folder else None
     return model, fit(model, images, scheme, recipe, rng, progress, validation, keep)
