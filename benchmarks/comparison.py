@@ -51,10 +51,10 @@ def _beside_the_best(standing: dict[str, Tensor | None]) -> dict[str, Any]:
 
 
 def _standing(rows: list[dict[str, Any]], budget: int, networks: list[str]) -> Tensor | None:
-    """For each image, the share of the networks on which it stands: (N,) float64."""
+    """For each image, the share of networks and seeds with which it stands: (N,) float64."""
     each = [
-        unpacked(row["standing"])
+        torch.stack([unpacked(bits) for bits in row["standing"]]).double().mean(0)
         for row in rows
         if row["budget"] == budget and row["network"] in networks and "standing" in row
     ]
-    return torch.stack(each).double().mean(0) if len(each) == len(networks) else None
+    return torch.stack(each).mean(0) if len(each) == len(networks) else None

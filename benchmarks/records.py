@@ -35,10 +35,11 @@ def options(about: str | None, output: str, points: int) -> argparse.ArgumentPar
     return parser
 
 
-def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, float]:
+def begin(parser: argparse.ArgumentParser, keep: bool = True) -> tuple[argparse.Namespace, float]:
     """Read the options, set the threads, keep freed memory as the commands do, start the clock."""
     given = parser.parse_args()
-    heap.keep()
+    if keep:
+        heap.keep()
     torch.set_num_threads(given.threads)
     return given, time.monotonic()
 
