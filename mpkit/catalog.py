@@ -40,7 +40,7 @@ ABOUT = {
 }
 
 TUNED = {"balanced": "linf", "tuned": "avg", "tuned-on": "tuned", "paired": "avg"}  # start from
-LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2}  # times the steps of their Auto-PGD in l_1
+LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2, "ramp": 2}  # steps of Auto-PGD in l_1
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def plan(
     size = scale_of(data or prefix, scale)
     sets = usual(data or prefix, shape)
     attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
+    if scheme in LONGER:
+        attacks["l1"] = size.wrap(APGD(cast(Ball, sets["l1"]), LONGER[scheme] * size.steps))
     watched = [key for key in sets if key != "rt" or "rt" in scheme]
     if not size.watching and scheme not in TUNED:
         watched = []
@@ -114,15 +116,13 @@ def plan(
         name, size.network, Natural(), size.recipe, watch, size.held_out, images=size.images
     )
     if scheme in TUNED:
-        long = LONGER.get(scheme, 1) * size.steps
-        strong = size.wrap(APGD(cast(Ball, sets["l1"]), long))
-        l1 = strong if scheme in LONGER else attacks["l1"]
-        pair = (("linf", attacks["linf"]), ("l1", l1))
+        pair = attacks["linf"], attacks["l1"]
         start = f"{prefix}-{TUNED[scheme]}"
         if scheme == "paired":  # both searches for every image: half as long at the same price
             half = replace(size.tuning, epochs=size.tuning.epochs // 2)
-            return replace(made, scheme=Paired(attacks["linf"], l1), recipe=half, start=start)
-        return replace(made, scheme=Balanced(pair), recipe=size.tuning, start=start)
+            return replace(made, scheme=Paired(*pair), recipe=half, start=start)
+        named = tuple(zip(("linf", "l1"), pair, strict=True))
+        return replace(made, scheme=Balanced(named), recipe=size.tuning, start=start)
     if scheme == "natural":
         return made
     if scheme == "ramp":
@@ -149,7 +149,7 @@ def _scheme(
         "avg": lambda: Average(norms),
         "max": lambda: Max(norms),
         "random": lambda: Random(norms),
-        "ramp": lambda: Paired(attacks["linf"], auto[-1], weight=5.0),
+        "ramp": lambda: Paired(attacks["linf"], attacks["l1"], weight=5.0),
         "avg-rt": lambda: Average(turned),
         "max-rt": lambda: Max(turned),
         "max-apgd": lambda: Max((attacks["linf"], *auto)),
