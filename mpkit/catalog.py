@@ -32,7 +32,7 @@ ABOUT = {
     "tuned": "the avg network, fine-tuned with l_inf and a long Auto-PGD in l_1 by their errors",
     "tuned-on": "the tuned network, once more, with a search of twice the length",
     "paired": "the avg network, fine-tuned as RAMP does: the worse of both, answers that agree",
-    "ramp": "RAMP from random weights: as paired, with half of natural training's way",
+    "ramp": "RAMP: l_inf and l_1, answers that agree, half of natural training's way",
     "avg-rt": "l_inf and rotations with shifts, mean loss",
     "max-rt": "the worse of l_inf and rotations with shifts for each image",
     "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
@@ -40,7 +40,7 @@ ABOUT = {
 }
 
 TUNED = {"balanced": "linf", "tuned": "avg", "tuned-on": "tuned", "paired": "avg"}  # start from
-LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2, "ramp": 2}  # steps of Auto-PGD in l_1
+LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2}  # times the steps of Auto-PGD in l_1
 
 
 @dataclass(frozen=True)
