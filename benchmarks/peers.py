@@ -6,7 +6,8 @@ lengths: the library's default as a share of the radius, and 2.5 radii over the 
 as two candidates. Minimum-norm attacks that accept starting points are also given the nearest
 other image that the model calls otherwise, as ours can. Attacks that need thousands of gradients
 (elastic nets) are left out where the library has another one for the norm. Which candidate stands
-for a library is decided on other images than those reported. Libraries are imported when their
+for a library is decided on other images than those reported. Attacks with a seed of their own get
+that of torch's default generator. Libraries are imported when their
 candidates are asked for.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from candidates import Candidate, Make, P, neighbours
 from wrapping_peers import of_art, of_foolbox, of_torchattacks
 
@@ -34,27 +36,30 @@ PACKAGES = {
 def of_mpkit() -> list[Candidate]:
     """This package: projected gradients, Auto-PGD and a minimum-norm search."""
 
+    def seeded(attack: attacks.Attack) -> Search:
+        return ours(attack, torch.initial_seed())
+
     def pgd(ball: Ball, n: int) -> Search:
-        return ours(attacks.PGD(ball, n))
+        return seeded(attacks.PGD(ball, n))
 
     def falling(ball: Ball, n: int) -> Search:
-        return ours(attacks.PGD(ball, n, loss=losses.Margin(), schedule=attacks.Falling(0.01)))
+        return seeded(attacks.PGD(ball, n, loss=losses.Margin(), schedule=attacks.Falling(0.01)))
 
     def apgd(ball: Ball, n: int) -> Search:
-        return ours(attacks.APGD(ball, n))
+        return seeded(attacks.APGD(ball, n))
 
     def dlr(ball: Ball, n: int) -> Search:
-        return ours(attacks.APGD(ball, n, losses.DLR()))
+        return seeded(attacks.APGD(ball, n, losses.DLR()))
 
     def fmn(ball: Ball, n: int) -> Search:
-        return ours(attacks.FMN(ball, n))
+        return seeded(attacks.FMN(ball, n))
 
     def across(ball: Ball, n: int) -> Search:
-        return ours(attacks.FMN(ball, n, start=attacks.Across()))
+        return seeded(attacks.FMN(ball, n, start=attacks.Across()))
 
     def slide(ball: Ball, n: int) -> Search:
         assert isinstance(ball, L1)
-        return ours(attacks.SLIDE(ball, n))
+        return seeded(attacks.SLIDE(ball, n))
 
     made = {"PGD": pgd, "PGD margin, falling": falling, "APGD ce": apgd, "APGD dlr": dlr}
     every = [Candidate(name, kind, make) for kind in P for name, make in made.items()]

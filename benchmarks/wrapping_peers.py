@@ -85,7 +85,7 @@ def of_torchattacks() -> list[Candidate]:
         return lambda m, e, n: ta.FAB(m, norm, e, steps=n // 10)  # a gradient for each class
 
     def apgd(norm: str, loss: str) -> Callable[[nn.Module, float, int], Callable[..., Tensor]]:
-        return lambda m, e, n: ta.APGD(m, norm, e, steps=n, loss=loss)
+        return lambda m, e, n: ta.APGD(m, norm, e, steps=n, loss=loss, seed=torch.initial_seed())
 
     made: list[tuple[str, type[Ball], Callable[..., Callable[..., Tensor]], bool]] = [
         ("PGD", Linf, lambda m, e, n: ta.PGD(m, e, e / 4, n), True),
