@@ -27,7 +27,7 @@ from mpkit.results import provenance, read_record, write_record
 
 ROWS: tuple[str, ...] = (
     *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
-    *("tuned-on", "paired", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
+    *("tuned-on", "paired", "ramp", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
 )
 IN_COLOUR: tuple[str, ...] = (
     *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
