@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from apart import Failed, apart
 from candidates import Candidate
 from comparison import comparison
 from peers import CANDIDATES, PACKAGES
@@ -71,13 +72,13 @@ def attempt(
         "claimed": float(claimed.double().mean()) if one.keeps else None,
         "seconds": round(seconds, 1),
     }
-    return row, stands
+    return row, stands.tolist()
 
 
 def attempts(one: Candidate, norm: str, budget: int, name: str, x: Tensor, y: Tensor) -> Any:
     """Run an attack on a network with every seed: the mean, and the worst that was outside."""
-    runs = [attempt(one, norm, budget, zoo.load(name), x, y, seed) for seed in SEEDS]
-    rows, stands = [row for row, _ in runs], torch.stack([each for _, each in runs])
+    runs = [apart(attempt, one, norm, budget, zoo.load(name), x, y, seed) for seed in SEEDS]
+    rows, stands = [row for row, _ in runs], torch.tensor([each for _, each in runs])
     worst = {key: max(row[key] for row in rows) for key in ("outside", "worst excess") if one.keeps}
     claimed = {"claimed": sum(row["claimed"] for row in rows) / len(rows)} if one.keeps else {}
     return {
@@ -101,10 +102,11 @@ def chosen(candidates: list[Candidate], norm: str, budget: int, name: str) -> An
         if one.kind is not type(BALLS[norm]):
             continue
         try:
-            share = float(attempt(one, norm, budget, model, x, y)[1].double().mean())
-        except Exception as error:  # a peer may fail in any way; that is a result too
-            shares[one.name] = f"{type(error).__name__}: {error}"
+            _, stands = apart(attempt, one, norm, budget, model, x, y)
+        except Failed as error:  # a peer may fail in any way; that is a result too
+            shares[one.name] = str(error)
             continue
+        share = sum(stands) / len(stands)
         shares[one.name] = round(share, 4)
         if share < least:
             best, least = one, share
@@ -137,13 +139,20 @@ def strength(candidates: list[Candidate], given: Any) -> Iterator[dict[str, Any]
             "norm": norm,
             "rows": rows,
             "reach": {
-                name: round(reach(one.make(BALLS[norm], most), BALLS[norm], (1, 28, 28)), 4)
-                for name, one in used.items()
+                name: round(apart(reached, one, norm, most), 4) for name, one in used.items()
             },
-            "traces": {
-                name: traces(one.make(BALLS[norm], 20))._asdict() for name, one in used.items()
-            },
+            "traces": {name: apart(left_behind, one, norm) for name, one in used.items()},
         }
+
+
+def reached(one: Candidate, norm: str, budget: int) -> float:
+    """The share of the optimum of linear models that an attack reaches."""
+    return reach(one.make(BALLS[norm], budget), BALLS[norm], (1, 28, 28))
+
+
+def left_behind(one: Candidate, norm: str) -> dict[str, Any]:
+    """What an attack leaves in the model."""
+    return traces(one.make(BALLS[norm], 20))._asdict()
 
 
 def promised(candidates: list[Candidate], given: Any) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def promised(candidates: list[Candidate], given: Any) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[str, Any], Any]] = {
     "projections": lambda library, given: projections(library),
-    "promises": lambda library, given: promised(CANDIDATES[library](), given),
+    "promises": lambda library, given: apart(promised, CANDIDATES[library](), given),
     "strength": lambda library, given: list(strength(CANDIDATES[library](), given)),
 }
 
