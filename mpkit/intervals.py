@@ -48,19 +48,3 @@ def mean_of(values: Tensor, level: float = 0.95) -> Estimate:
     z = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
     mean, half = float(values.mean()), z * float(values.std()) / len(values) ** 0.5
     return Estimate(mean, mean - half, mean + half)
-
-
-def wilson(right: Tensor, level: float = 0.95) -> Estimate:
-    """The rate of True with Wilson's score interval, on average neither too short nor too long.
-
-    Args:
-        right: (N,) bool.
-        level: coverage in (0, 1).
-
-    Returns: the estimate, in [0, 1].
-    """
-    n, rate = len(right), float(right.double().mean())
-    z = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    return Estimate(rate, max(0.0, middle - half), min(1.0, middle + half))

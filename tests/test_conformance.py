@@ -15,7 +15,7 @@ from mpkit import quirks
 from mpkit.attacks import APGD, FMN, PGD, SLIDE, Across, Clean, Falling
 from mpkit.conformance import Counted, brought_back, membership, ours, traces
 from mpkit.findings import unpacked
-from mpkit.intervals import mean_of, wilson
+from mpkit.intervals import mean_of
 from mpkit.known_answers import best_linear, misplaced, nearest_l1, nearest_l2, reach
 from mpkit.losses import Margin
 from mpkit.results import read_record
@@ -194,14 +194,6 @@ def test_bringing_back(ball):
     assert membership(ball, x, outside).outside == 1
     assert membership(ball, x, outside).worst == torch.inf
     assert membership(ball, x, brought_back(ball, x, outside)).outside == 0
-
-
-def test_wilson_interval():
-    right = torch.tensor([True] * 8 + [False] * 2)
-    value, low, high = wilson(right)
-    assert (value, low, high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
-    assert wilson(torch.ones(9, dtype=torch.bool))[1:] == pytest.approx((0.7009, 1.0), abs=1e-4)
-    assert wilson(torch.zeros(9, dtype=torch.bool)).low == pytest.approx(0)
 
 
 RECORD = ROOT / "book" / "results" / "conformance.json"
