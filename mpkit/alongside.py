@@ -88,8 +88,8 @@ def projected(robust: Tensor, natural: Tensor, share: float) -> Tensor:
     Source: Jiang and Singh 2024, gradient projection.
     """
     a, b = robust.flatten(), natural.flatten()
-    length = a.norm() * b.norm()
-    cosine = torch.where(length > 0, a.dot(b) / length.clamp(min=1e-38), length)
+    length, other = a.norm(), b.norm()
+    cosine = torch.where((length > 0) & (other > 0), (a / length).dot(b / other), 0.0)
     return (1 - share) * robust + share * cosine.clamp(min=0) * natural
 
 
