@@ -39,6 +39,7 @@ ABOUT = {
     "msd-long": "as msd, twice the steps and half as many epochs again",
 }
 
+BALLS = ("linf", "l2", "l1")
 TUNED = {"balanced": "linf", "tuned": "avg", "tuned-on": "tuned", "paired": "avg"}  # start from
 LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2}  # times the steps of Auto-PGD in l_1
 
@@ -75,16 +76,25 @@ class Plan:
     @property
     def about(self) -> str:
         """The scheme in a few words."""
-        return ABOUT[self.name.partition("-")[2]]
+        words = ABOUT[self.name.partition("-")[2]]
+        if "L2(" not in repr(self.scheme):
+            words = words.replace("three norms", "norms").replace("l_2 and l_1", "l_1")
+            words = words.replace("l_inf, l_1", "l_inf and l_1")
+        return words
 
 
-def names(data: str = "mnist") -> list[str]:
-    """The names of all recipes for a data set."""
-    return [f"{data}-{scheme}" for scheme in ABOUT]
+def names(data: str = "mnist", radii: str = "common") -> list[str]:
+    """The names of all recipes for a data set: those without an l_2 ball have none for it."""
+    flat = data == "cifar10" and radii == "paper"
+    return [f"{data}-{scheme}" for scheme in ABOUT if scheme != "l2" or not flat]
 
 
 def plan(
-    name: str, shape: tuple[int, int, int], scale: str = "cpu", data: str | None = None
+    name: str,
+    shape: tuple[int, int, int],
+    scale: str = "cpu",
+    data: str | None = None,
+    radii: str = "common",
 ) -> Plan:
     """Look a named recipe up.
 
@@ -93,9 +103,10 @@ def plan(
         shape: (C, H, W) of the images.
         scale: "cpu" or "gpu".
         data: the data set where it is another than the name begins with.
+        radii: "common" or "paper", see :func:`mpkit.sets.usual`.
 
     Raises:
-        ValueError: unknown name or scale.
+        ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
     """
     prefix, _, scheme = name.partition("-")
     if scheme not in ABOUT:
@@ -104,7 +115,9 @@ def plan(
             f"{', '.join(ABOUT)}"
         )
     size = scale_of(data or prefix, scale)
-    sets = usual(data or prefix, shape)
+    sets = usual(data or prefix, shape, radii)
+    if scheme in BALLS and scheme not in sets:
+        raise ValueError(f"recipe: no {name!r}; the {radii} radii have {', '.join(sets)}")
     attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
     if scheme in LONGER:
         attacks["l1"] = size.wrap(APGD(cast(Ball, sets["l1"]), LONGER[scheme] * size.steps))
@@ -139,7 +152,7 @@ def _scheme(
     attacks: Mapping[str, Attack],
     size: Scale,
 ) -> Scheme:
-    norms = tuple(attacks[key] for key in ("linf", "l2", "l1"))
+    norms = tuple(attacks[key] for key in BALLS if key in attacks)
     balls = [one for one in sets.values() if isinstance(one, Ball)]
     auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if not isinstance(ball, Linf))
     turned = (attacks["linf"], attacks["rt"])

@@ -21,6 +21,13 @@ scale = click.option(
     show_default=True,
     help="A network and schedule for a few cores, or the paper's network.",
 )
+radii = click.option(
+    "--radii",
+    type=click.Choice(["common", "paper"]),
+    default="common",
+    show_default=True,
+    help="Those of today's literature, or of Tramèr and Boneh 2019.",
+)
 root = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -49,6 +56,7 @@ class Duration(click.ParamType[float]):
 @click.argument("recipe")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @scale
+@radii
 @click.option(
     "--data",
     "dataset",
@@ -75,6 +83,7 @@ def train(
     recipe: str,
     seed: int,
     scale: str,
+    radii: str,
     dataset: str | None,
     root: Path | None,
     device: str,
@@ -103,10 +112,11 @@ def train(
     from mpkit.progress import Bar, Quiet
 
     images = data.load(dataset or recipe.partition("-")[0], "train", root)
-    made = plan(recipe, images.shape, scale, dataset)
+    made = plan(recipe, images.shape, scale, dataset, radii)
     parts = shards or int(os.environ.get("WORLD_SIZE", "1"))
     made = replace(made, recipe=replace(made.recipe, shards=parts))
-    folder = out or Path("_build", "train", f"{recipe}-{scale}-seed{seed}")
+    kind = scale if radii == "common" else f"{scale}-{radii}"
+    folder = out or Path("_build", "train", f"{recipe}-{kind}-seed{seed}")
     first = os.environ.get("RANK", "0") == "0"
     trained(made, images, seed, folder, device, Bar(recipe) if first else Quiet(), start)
     if first:
@@ -116,9 +126,10 @@ def train(
 @click.command()
 @click.argument("recipe", required=False)
 @scale
+@radii
 @click.option("--data", default="mnist", show_default=True, help="mnist, digits or cifar10.")
 @device
-def recipes(recipe: str | None, scale: str, data: str, device: str) -> None:
+def recipes(recipe: str | None, scale: str, radii: str, data: str, device: str) -> None:
     """List the recipes with their cost, or show RECIPE in full.
 
     Gradients are gradient evaluations on single images, those of the weights among them. Hours
@@ -131,8 +142,8 @@ def recipes(recipe: str | None, scale: str, data: str, device: str) -> None:
         data = recipe.partition("-")[0]
     if data not in SHAPES:
         raise ValueError(f"recipes: data must be one of {', '.join(SHAPES)}, got {data!r}")
-    for name in [recipe] if recipe else names(data):
-        made = plan(name, SHAPES[data], scale)
+    for name in [recipe] if recipe else names(data, radii):
+        made = plan(name, SHAPES[data], scale, radii=radii)
         cost = estimate(made, data, device)
         click.echo(
             f"{click.style(f'{name:<18}', bold=True)} {cost.gradients / 1e6:8.1f} M gradients "
@@ -149,12 +160,12 @@ def recipes(recipe: str | None, scale: str, data: str, device: str) -> None:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the records. [default: _build/results/DATA]",
+    help="Folder of the records. [default: _build/results/DATA, or DATA-paper]",
 )
 @click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of checkpoints and weights. [default: _build/reproduce/DATA]",
+    help="Folder of checkpoints and weights. [default: _build/reproduce/DATA, or DATA-paper]",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--rows", help="Only these schemes, with commas, in this order. [all]")
@@ -173,6 +184,7 @@ def recipes(recipe: str | None, scale: str, data: str, device: str) -> None:
     help="How hard the evaluations try.",
 )
 @scale
+@radii
 @root
 @device
 def reproduce(
@@ -185,6 +197,7 @@ def reproduce(
     points: int,
     attacks: str,
     scale: str,
+    radii: str,
     root: Path | None,
     device: str,
 ) -> None:
@@ -198,19 +211,21 @@ def reproduce(
       mpkit reproduce digits --budget 2m
       mpkit reproduce mnist --budget 9m --scale gpu
       mpkit reproduce cifar10 --budget 9m --rows natural,linf,max
+      mpkit reproduce cifar10 --radii paper
     """
     from mpkit.examinations import Examination
     from mpkit.progress import Bar
     from mpkit.study import Study, rows_of, work_on
 
+    table = data if radii == "common" else f"{data}-{radii}"
     study = Study(
         data,
-        out or Path("_build", "results", data),
-        work or Path("_build", "reproduce", data),
+        out or Path("_build", "results", table),
+        work or Path("_build", "reproduce", table),
         scale,
         seeds,
-        tuple(rows.split(",")) if rows else rows_of(data),
-        Examination(points, attacks),
+        tuple(rows.split(",")) if rows else rows_of(data, radii),
+        Examination(points, attacks, radii=radii),
         device,
         root,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mpkit.intervals import proportion
 from mpkit.ledger import CLEAN, Ledger
 from mpkit.losses import Margin
 from mpkit.progress import Quiet
-from mpkit.recipes import fingerprint
+from mpkit.recipes import LATER, fingerprint
 from mpkit.search import WorstOfK
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.suites import EDITION, standard
@@ -39,6 +39,7 @@ class Examination:
         batch: images at a time; part of what makes results repeat.
         affine: also try the affine adversaries of the two pairs.
         seed: of the attacks.
+        radii: "common" or "paper", see :func:`mpkit.sets.usual`.
     """
 
     points: int = 1000
@@ -46,6 +47,7 @@ class Examination:
     batch: int = 250
     affine: bool = True
     seed: int = 0
+    radii: str = field(default="common", metadata=LATER)
 
     @property
     def key(self) -> str:
@@ -55,7 +57,7 @@ class Examination:
 
 def suite(examination: Examination, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
     """The attacks, each set's own and those of the affine sets."""
-    sets = usual(data, shape)
+    sets = usual(data, shape, examination.radii)
     threats: list[PerturbationSet] = list(sets.values())
     if examination.affine:
         threats += [_between(sets, pair) for pair in AFFINE.values()]
@@ -96,7 +98,8 @@ def examine(
         file=file,
         progress=progress,
     )
-    return {"evaluation": summary(ledger, usual(test.name, test.shape), examination)}
+    sets = usual(test.name, test.shape, examination.radii)
+    return {"evaluation": summary(ledger, sets, examination)}
 
 
 def summary(
@@ -112,10 +115,10 @@ def summary(
     affine = {f"affine {k}": describe(_between(sets, pair)) for k, pair in AFFINE.items()}
     broken |= {k: ledger.broken_in(name) for k, name in affine.items() if name in ledger.sets}
     for key, parts in UNIONS.items():
-        broken[f"union {key}"] = torch.stack([broken[k] for k in parts]).any(0)
+        broken[f"union {key}"] = torch.stack([broken[k] for k in parts if k in broken]).any(0)
     balls = [key for key in names if isinstance(sets[key], Ball)]
     seeing = {k: _seen_by_gradient(ledger, names[k]) for k in balls}
-    seeing["union norms"] = torch.stack([seeing[k] for k in UNIONS["norms"]]).any(0)
+    seeing["union norms"] = torch.stack([seeing[k] for k in balls]).any(0)
     return {
         "points": len(ledger),
         "budget": examination.budget,
@@ -143,7 +146,9 @@ def packed(bits: Tensor) -> dict[str, Any]:
     return {"count": len(bits), "bits": base64.b64encode(content).decode()}
 
 
-def pictures(model: nn.Module, test: Images, count: int = 3, seed: int = 0) -> dict[str, Any]:
+def pictures(
+    model: nn.Module, test: Images, count: int = 3, seed: int = 0, radii: str = "common"
+) -> dict[str, Any]:
     """The first images of the test split beside what each set's attack makes of them.
 
     Returns: labels, what the network says of each picture, and the pixels as 8-bit text.
@@ -151,7 +156,7 @@ def pictures(model: nn.Module, test: Images, count: int = 3, seed: int = 0) -> d
     where = next(model.parameters()).device
     images, rng = test.first(count).to(where), torch.Generator(where).manual_seed(seed)
     shown = {"clean": images.x}
-    for key, threat in usual(test.name, test.shape).items():
+    for key, threat in usual(test.name, test.shape, radii).items():
         attack = APGD(threat, 50, Margin()) if isinstance(threat, Ball) else WorstOfK(threat, 50)
         shown[key] = attack(model, images.x, images.y, rng).image
     with torch.no_grad():

@@ -40,8 +40,22 @@ USUAL: dict[str, dict[str, PerturbationSet]] = {
 }
 """Radii in common use for a data set, in pixel units of images in [0, 1]."""
 
+PAPER: dict[str, dict[str, PerturbationSet]] = {
+    "mnist": USUAL["mnist"],
+    "cifar10": {
+        "linf": Linf(4 / 255),
+        "l1": L1(2000 / 255),
+        "rt": RotationTranslation(pixels=3, degrees=30),
+    },
+}
+"""The sets of Tramèr and Boneh 2019; on CIFAR-10 they have none in l_2."""
 
-def usual(name: str, shape: tuple[int, int, int]) -> dict[str, PerturbationSet]:
+RADII = ("common", "paper")
+
+
+def usual(
+    name: str, shape: tuple[int, int, int], radii: str = "common"
+) -> dict[str, PerturbationSet]:
     """Give the radii in common use for a data set, under the keys linf, l2, l1 and rt.
 
     For a data set that is not known, CIFAR-10's radii are carried over: the same change per pixel
@@ -51,7 +65,19 @@ def usual(name: str, shape: tuple[int, int, int]) -> dict[str, PerturbationSet]:
     Args:
         name: such as "mnist", "cifar10", "digits".
         shape: (C, H, W) of its images; used where the name is not known.
+        radii: "common", or "paper" for those of Tramèr and Boneh 2019.
+
+    Raises:
+        ValueError: unknown word, or the paper has no such data set.
     """
+    if radii not in RADII:
+        raise ValueError(f"radii: take {' or '.join(RADII)}, got {radii!r}")
+    if radii == "paper":
+        if name not in PAPER:
+            raise ValueError(
+                f"radii: the paper has {' and '.join(PAPER)}, not {name!r}; take common"
+            )
+        return dict(PAPER[name])
     if name in USUAL:
         return dict(USUAL[name])
     share = shape[0] * shape[1] * shape[2] / 3072

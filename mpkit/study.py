@@ -35,9 +35,10 @@ IN_COLOUR: tuple[str, ...] = (
 )
 
 
-def rows_of(data: str) -> tuple[str, ...]:
-    """The schemes of a data set's table, in order of value."""
-    return IN_COLOUR if data == "cifar10" else ROWS
+def rows_of(data: str, radii: str = "common") -> tuple[str, ...]:
+    """The schemes of a data set's table, in order of value; none for a ball that it has not."""
+    rows = IN_COLOUR if data == "cifar10" else ROWS
+    return tuple(row for row in rows if row != "l2" or data != "cifar10" or radii == "common")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class Study:
         """Where the record of a job stands when the job is done."""
         return self.folder / f"{job.id}.json"
 
+    def plan(self, name: str, train: Images) -> Plan:
+        """The recipe of a name, with this table's scale and radii."""
+        return plan(name, train.shape, self.scale, radii=self.examination.radii)
+
     def place(self, job: Job, made: Plan) -> Path:
         """The work folder of a job; a recipe that changes gets another one."""
         return self.work / f"{job.id}-{made.key[:8]}"
@@ -124,7 +129,7 @@ def work_on(
     """
     train = library.load(study.data, "train", study.root)
     test = library.load(study.data, "test", study.root)
-    plans = {job: plan(job.name, train.shape, study.scale) for job in study.jobs()}
+    plans = {job: study.plan(job.name, train) for job in study.jobs()}
     left = [job for job in plans if not study.done(job, plans[job])]
     tell(f"{len(plans) - len(left)} of {len(plans)} networks are there, {len(left)} missing")
     try:
@@ -191,7 +196,7 @@ def do(
         "about": made.about,
         "examination": study.examination.key,
         **found,
-        "pictures": pictures(model, test),
+        "pictures": pictures(model, test, radii=study.examination.radii),
         "filters": (first.detach().double() * 1e4).round().div(1e4).tolist(),
     }
     write_record(study.record_of(job), record)
@@ -202,7 +207,7 @@ def _start(study: Study, job: Job, made: Plan, train: Images) -> Path | None:
     """The weights that a recipe goes on from."""
     if not made.start:
         return None
-    before = plan(made.start, train.shape, study.scale)
+    before = study.plan(made.start, train)
     return study.place(Job(before.name, job.seed), before) / WEIGHTS
 
 

@@ -23,6 +23,7 @@ from mpkit.memory import NoMemory
 from mpkit.schemes import Average, Max, Natural, Single
 from mpkit.search import WorstOfK
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
+from mpkit.study import rows_of
 from mpkit.train import Diverged
 
 SHAPE = (1, 28, 28)
@@ -40,6 +41,33 @@ def test_the_radii_are_those_of_the_paper():
     sets = {attack.set for attack in made.scheme.scheme.attacks}
     assert sets == {Linf(0.3), L2(2), L1(10)}
     assert plan("mnist-max-rt", SHAPE).scheme.scheme.attacks[1].set == RotationTranslation(3, 30)
+
+
+def test_cifar10_has_the_radii_of_the_paper_too():
+    shape = (3, 32, 32)
+    made = plan("cifar10-max", shape, radii="paper")
+    assert {attack.set for attack in made.scheme.scheme.attacks} == {Linf(4 / 255), L1(2000 / 255)}
+    assert made.about == "the worst of l_inf and l_1 for each image"
+    turned = plan("cifar10-avg-rt", shape, radii="paper").scheme.scheme.attacks
+    assert [one.set for one in turned] == [Linf(4 / 255), RotationTranslation(3, 30)]
+    paper = names("cifar10", "paper")
+    assert {f"cifar10-{row}" for row in rows_of("cifar10", "paper")} <= set(paper)
+    for name in paper:
+        one, other = plan(name, shape), plan(name, shape, radii="paper")
+        assert (one.key == other.key) == (name in ("cifar10-natural", "cifar10-rt"))
+        assert "l_2" not in other.about
+
+
+def test_mnist_has_one_kind_of_radii_and_digits_none_of_the_paper():
+    assert names("mnist", "paper") == names("mnist")
+    for name in names("mnist"):
+        assert plan(name, SHAPE).key == plan(name, SHAPE, radii="paper").key
+    with pytest.raises(ValueError, match=r"radii: the paper has mnist and cifar10, not 'digits'"):
+        plan("digits-max", (1, 8, 8), radii="paper")
+    with pytest.raises(ValueError, match=r"no 'cifar10-l2'; the paper radii have linf, l1, rt"):
+        plan("cifar10-l2", (3, 32, 32), radii="paper")
+    with pytest.raises(ValueError, match=r"radii: take common or paper, got 'small'"):
+        plan("cifar10-max", (3, 32, 32), radii="small")
 
 
 def test_a_key_changes_with_anything_that_matters():
@@ -119,6 +147,7 @@ def test_an_estimate_follows_the_epochs():
         (["train", "digits-max", "--device", "cuda:99"], r"cuda:99 was asked for"),
         (["reproduce", "digits", "--budget", "9"], r"'9' is no time; write 90s, 9m or 2h"),
         (["reproduce", "digits", "--rows", "best"], r"no 'digits-best'"),
+        (["reproduce", "digits", "--radii", "paper"], r"the paper has mnist and cifar10"),
         (["reproduce", "cifar10", "--root", "."], r"cifar-10-batches-py.*mpkit data cifar10"),
     ],
 )

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from mpkit import catalog, data, estimates, residual
+from mpkit import catalog, data, estimates, residual, sets
 from mpkit import study as library
 from mpkit.augment import Crop, Flip
 from mpkit.catalog import Plan, plan
@@ -18,12 +19,16 @@ from mpkit.data import Images
 from mpkit.estimates import SHAPES
 from mpkit.examinations import Examination, packed
 from mpkit.files import DataError, claimed, digest
+from mpkit.findings import unpacked
 from mpkit.planned import trained
 from mpkit.progress import OutOfTime, Quiet
 from mpkit.recipes import Recipe
 from mpkit.results import read_record, write_record
 from mpkit.schemes import Natural
+from mpkit.sets import L1, Linf, RotationTranslation
 from mpkit.study import Job, Study, rows_of, work_on
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -89,6 +94,31 @@ def test_a_record_tells_all(study):
     assert all(accuracy[key][0] <= seen[key][0] for key in seen)
     assert set(record["pictures"]["said"]) == {"clean", "linf", "l2", "l1", "rt"}
     assert {"commit", "versions", "device", "duration_s", "parameters"} <= set(record)
+
+
+def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
+    small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
+    monkeypatch.setitem(sets.PAPER, "digits", small)
+    look = replace(study.examination, radii="paper", affine=True)
+    paper = replace(study, rows=("max", "balanced", "linf"), examination=look)
+    assert work_on(paper, quiet) == 0
+    record = read_record(paper.record_of(Job("digits-max", 0)))
+    accuracy, standing = record["evaluation"]["accuracy"], record["evaluation"]["standing"]
+    assert "l2" not in accuracy and {"linf", "l1", "rt", "affine norms", "union norms"} <= set(
+        accuracy
+    )
+    both = [unpacked(standing[key]) for key in ("linf", "l1", "union norms")]
+    assert torch.equal(both[0] & both[1], both[2])
+    assert set(record["pictures"]["said"]) == {"clean", *small}
+    assert "eps=0.1" in record["settings"]["scheme"] and "L2" not in record["settings"]["scheme"]
+    assert work_on(replace(paper, examination=replace(look, radii="common")), quiet, 0.0) == 3
+
+
+def test_an_examination_keeps_its_key_where_the_radii_are_the_common_ones():
+    """Records from before there was a choice still count."""
+    record = read_record(ROOT / "book" / "results" / "mnist" / "mnist-natural-seed0.json")
+    assert Examination().key == record["examination"]
+    assert Examination(radii="paper").key != Examination().key
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
