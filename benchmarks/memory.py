@@ -1,12 +1,12 @@
-"""Peak memory of an evaluation for N, 2 N and 4 N images: what grows with their number, and why.
+"""Peak memory of an evaluation for N, 2 N and 4 N images: does it grow with their number?
 
-    python benchmarks/memory.py --points 2500 --budget standard
+    python benchmarks/memory.py --points 5000 --budget standard
 
 Each size is evaluated in a process of its own, all at once, on random images of CIFAR-10's shape
-and a small convolutional network, on all four usual sets. Three figures are told apart: what the
-operating system counts (ru_maxrss); what the program holds at its greatest moment, asked of the C
-library every 10 ms (glibc's mallinfo2, null elsewhere); and what must grow, the images and the
-ledger. The first also holds free memory that the C library keeps between pieces of unequal size.
+that lie on disk, and a small convolutional network, on all four usual sets. Three figures are told
+apart: what the operating system counts (ru_maxrss); what the program holds at its greatest moment,
+asked of the C library every 10 ms (glibc's mallinfo2, null elsewhere); and the ledger, which is
+the result. The first also has free memory that the C library keeps between pieces of unequal size.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import records
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from torch import nn
 from mpkit.evaluate import evaluate
 from mpkit.ledger import Ledger
 from mpkit.sets import Union, usual
+from mpkit.stored import Rows, of_file
 from mpkit.suites import standard
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -76,22 +78,32 @@ def watched() -> Iterator[list[float]]:
         thread.join()
 
 
+def written(file: Path, images: int) -> Rows:
+    """Random pixels of so many images in a file, a thousand images at a time."""
+    rng = np.random.default_rng(0)
+    with file.open("wb") as out:
+        for start in range(0, images, 1000):
+            size = (min(1000, images - start), *SHAPE)
+            rng.integers(0, 256, size, dtype=np.uint8).tofile(out)
+    return of_file(file, 0, (images, *SHAPE))
+
+
 def measure(images: int, batch: int, budget: str) -> dict[str, float | None]:
     """Evaluate so many images; memory in MiB, seconds."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, CLASSES))
     rng = torch.Generator().manual_seed(0)
-    x = torch.rand(images, *SHAPE, generator=rng)
-    with torch.no_grad():
-        y = torch.cat([net(x[i : i + 500]).argmax(1) for i in range(0, images, 500)])
     suite = standard(Union(*usual("cifar10", SHAPE).values()), budget, CLASSES)
-    before, begun = peak(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, watched() as held:
-        file = Path(folder) / "ledger.safetensors"
-        ledger: Ledger = evaluate(net, x, y, suite, rng, batch=batch, file=file)
+    with tempfile.TemporaryDirectory() as folder:
+        x = written(Path(folder) / "images", images)
+        with torch.no_grad():
+            y = torch.cat([net(x[i : i + 500]).argmax(1) for i in range(0, images, 500)])
+        before, begun = peak(), time.monotonic()
+        with watched() as held:
+            file = Path(folder) / "ledger.safetensors"
+            ledger: Ledger = evaluate(net, x, y, suite, rng, batch=batch, file=file)
     found = {
         "images": images,
-        "images_mib": x.nbytes / MIB,
         "ledger_mib": sum(tensor.nbytes for tensor in ledger.tensors().values()) / MIB,
         "before_mib": before,
         "held_mib": max(held, default=None),
@@ -109,7 +121,7 @@ def peak() -> float:
 
 def main() -> None:
     """Measure N, 2 N and 4 N; print a line for each, and write the record."""
-    parser = records.options(__doc__, "book/results/bench/memory.json", 2500)
+    parser = records.options(__doc__, "book/results/bench/memory.json", 5000)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--budget", default="quick")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)

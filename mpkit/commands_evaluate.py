@@ -122,7 +122,7 @@ def evaluate(
     from mpkit.files import write_atomically
     from mpkit.progress import Bar
 
-    images = data.load(dataset, "test", root).first(points)
+    images = data.stored(dataset, "test", root).first(points)
     usual = sets.Union(*sets.usual(dataset, images.shape).values())
     threat = usual if words == "usual" else threats.parse_threat(words)
     request = sharding.Request(

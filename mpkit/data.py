@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mpkit import published
 from mpkit.files import DataError
-from mpkit.folders import list_split, read_pictures
+from mpkit.folders import list_split, pictures
+from mpkit.stored import Rows, Stored
 
-__all__ = ["DataError", "Images", "download", "load", "where"]
+__all__ = ["DataError", "Images", "Stored", "download", "load", "stored", "where"]
 
 DIGITS_TEST = 500
 
@@ -132,17 +133,29 @@ def load(name: str, split: str = "train", root: str | Path | None = None) -> Ima
         DataError: a file is missing, truncated or foreign; the message says what mends it.
         ValueError: unknown name or split.
     """
+    found = stored(name, split, root)
+    return Images(found.x[:], found.y, found.classes, name)
+
+
+def stored(name: str, split: str = "train", root: str | Path | None = None) -> Stored:
+    """One split of a data set, whose images are read a batch at a time.
+
+    For evaluations of more images than memory should hold; see :func:`load` for the arguments.
+
+    Raises:
+        DataError: a file is missing or foreign; while reading, if a picture is cut short.
+        ValueError: unknown name or split.
+    """
     if split not in ("train", "test"):
         raise ValueError(f"load: split must be 'train' or 'test', got {split!r}")
     folder = where(name, root)
     if name == "digits":
-        x, y, classes = _digits(split)
-    elif name in published.PLACES:
-        x, y, classes = published.read(name, split, _root(root))
-    else:
-        files, labels, classes = list_split(folder, split)
-        x, y = read_pictures(files), torch.tensor(labels)
-    return Images(x, y, classes, name)
+        return Stored(*_digits(split), name)
+    if name in published.PLACES:
+        return Stored(*published.read(name, split, _root(root)), name)
+    listing = list_split(folder, split)
+    y = torch.tensor(listing.labels)
+    return Stored(pictures(listing.files), y, listing.classes, name)
 
 
 def where(name: str, root: str | Path | None = None) -> Path:
@@ -192,7 +205,7 @@ def _root(root: str | Path | None) -> Path:
     return Path(chosen).expanduser()
 
 
-def _digits(split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _digits(split: str) -> published.Split:
     """1,797 images; 50 of every class, spread evenly over the file, are the test set."""
     from sklearn.datasets import load_digits
 
@@ -204,4 +217,5 @@ def _digits(split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         members = (y == label).nonzero().squeeze(1)
         held_out[members[torch.arange(DIGITS_TEST // 10) * len(members) * 10 // DIGITS_TEST]] = True
     chosen = held_out if split == "test" else ~held_out
-    return x[chosen], y[chosen], published.DIGITS
+    x = x[chosen]
+    return Rows(lambda start, stop: x[start:stop], x.shape), y[chosen], published.DIGITS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from mpkit.membership import located, verified
 from mpkit.memory import Batched, in_pieces
 from mpkit.progress import Quiet
 from mpkit.sheet import Sheet, Unit, opened
+from mpkit.stored import Rows
 from mpkit.threats import describe, parts
 
 
@@ -52,9 +53,17 @@ class Watched(nn.Module):
         return logits
 
 
+class Part(NamedTuple):
+    """A batch at hand: its number, images and labels."""
+
+    batch: int
+    x: Tensor
+    y: Tensor
+
+
 def evaluate(
     model: Model,
-    x: Tensor,
+    x: Tensor | Rows,
     y: Tensor,
     attacks: Attacks,
     rng: torch.Generator,
@@ -73,7 +82,8 @@ def evaluate(
 
     Args:
         model: images (B, C, H, W) to logits (B, K); run in eval mode and left as it was.
-        x: (N, C, H, W) in [0, 1], float32 or float64.
+        x: (N, C, H, W) in [0, 1], float32 or float64; on disk where they shall not be held, see
+            ``mpkit.data.stored``.
         y: (N,) int64.
         attacks: attacks in the order in which they are run, by name if wanted, cheap ones first;
             what ``standard`` gives.
@@ -93,16 +103,17 @@ def evaluate(
         OutsideSet: if an attack returns an example outside its set.
         ValueError: if an argument is unfit, or the file belongs to another evaluation.
     """
-    require_images(x)
-    require_labels(y, x)
+    outline = x.like() if isinstance(x, Rows) else x
+    require_images(outline)
+    require_labels(y, outline)
     require_device("rng", rng.device, x.device)
-    require_fitting(model, x)
+    require_fitting(model, outline)
     require_positive("evaluate", batch=batch)
     if first % batch:
         raise ValueError(f"evaluate: first must be a multiple of batch ({batch}), got {first}")
     entries = named(attacks)
     for entry in entries:
-        entry.attack.set.check(x)
+        entry.attack.set.check(outline)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
     sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
@@ -110,16 +121,20 @@ def evaluate(
     told.start(sheet.units, sheet.done)
     try:
         with attacking(watched), torch.no_grad():
+            part: Part | None = None
             for unit in sheet.units_left():
                 watched.forwards = watched.backwards = 0
+                if part is None or part.batch != unit.batch:
+                    part = Part(unit.batch, x[unit.columns], y[unit.columns])
                 if unit.row == 0:
-                    _look_at_clean(sheet, unit, watched, x, y)
+                    _look_at_clean(sheet, unit, watched, part)
                 else:
                     entry = entries[unit.row - 1]
                     rows = _open_rows(sheet, unit, entry, goal)
                     if len(rows):
-                        rng_of_unit = _generator(x, seed, entry.name, first // batch + unit.batch)
-                        _attack(sheet, unit, watched, x, y, entry, rows, rng_of_unit)
+                        number = first // batch + unit.batch
+                        rng_of_unit = _generator(x.device, seed, entry.name, number)
+                        _attack(sheet, unit, watched, part, entry, rows, rng_of_unit)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 sheet.ledger.images[unit.row] += passes
                 sheet.close_unit(file)
@@ -142,17 +157,17 @@ def facts_of(
     }
 
 
-def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, x: Tensor, y: Tensor) -> None:
+def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, part: Part) -> None:
     """Fill the clean row for a batch."""
     ledger, columns = sheet.ledger, unit.columns
-    wrong, margin, unfit = _answer(model, x[columns], y[columns])
+    wrong, margin, unfit = _answer(model, part.x, part.y)
     ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
     ledger.unfit[columns] = unfit
     ledger.tried[0, columns] = True
 
 
 def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
-    """Places of the examples of a batch that the attack is run on: (n,) int64."""
+    """Places in a batch of the examples that the attack is run on: (n,) int64."""
     ledger, columns = sheet.ledger, unit.columns
     if entry.after is not None:
         earlier = ledger.names.index(entry.after)
@@ -161,38 +176,36 @@ def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
     broken = sheet.broken_by_set(columns)
     mine = [ledger.sets.index(describe(part)) for part in parts(entry.attack.set)]
     standing = goal.open(broken, broken[mine]) & ~ledger.broken[0, columns]
-    start: int = columns.start
-    return standing.nonzero().squeeze(1) + start
+    return standing.nonzero().squeeze(1)
 
 
 def _attack(
     sheet: Sheet,
     unit: Unit,
     model: Watched,
-    x: Tensor,
-    y: Tensor,
+    part: Part,
     entry: Entry,
-    rows: Tensor,
+    places: Tensor,
     rng: torch.Generator,
 ) -> None:
-    """Run one attack on some examples, check what it claims, and enter it."""
-    ledger, row = sheet.ledger, unit.row
-    places = rows.to(x.device)
-    images, labels = x[places], y[places]
-    attack: Attack = trees.take(entry.attack, places)
-    tally = torch.zeros(len(rows), dtype=torch.int64, device=x.device)
+    """Run one attack on some examples of a batch, check what it claims, and enter it."""
+    ledger, row, device = sheet.ledger, unit.row, part.x.device
+    rows, places = places + unit.columns.start, places.to(device)
+    images, labels = part.x[places], part.y[places]
+    attack: Attack = trees.take(entry.attack, rows.to(device))
+    tally = torch.zeros(len(rows), dtype=torch.int64, device=device)
     guarded = guard(model, attack.classes, labels)
-    every = torch.arange(len(rows), device=x.device)
-    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, x[unit.columns])
+    every = torch.arange(len(rows), device=device)
+    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
     found = Batched(attack, sheet.batch).find(problem)
     wrong, margin, unfit = _answer(model, found.image, labels)
     if bool(wrong.any()):
-        claimed = wrong.nonzero().squeeze(1).to(x.device)
-        part = Found(*trees.take(tuple(found), claimed))
+        claimed = wrong.nonzero().squeeze(1).to(device)
+        claim = Found(*trees.take(tuple(found), claimed))
         threat = trees.take(attack.set, claimed)
-        image, kept = verified(entry.name, threat, images[claimed], part)
+        image, kept = verified(entry.name, threat, images[claimed], claim)
         again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
-        place = located(threat, part.z, len(claimed))
+        place = located(threat, claim.z, len(claimed))
         numbers = [ledger.sets.index(describe(one)) for one in parts(entry.attack.set)]
         within = torch.tensor(numbers, dtype=torch.int8)[place]
         counted = again & kept.cpu()
@@ -215,10 +228,10 @@ def _answer(model: Watched, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, 
     return wrong, margin, unfit
 
 
-def _generator(x: Tensor, seed: int, name: str, batch: int) -> torch.Generator:
+def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
     """Randomness of one attack on one batch, whatever ran before."""
     content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
-    return torch.Generator(x.device).manual_seed(int.from_bytes(content[:7], "big"))
+    return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))
 
 
 def fingerprint(model: Model) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mpkit.files import DataError
+from mpkit.stored import Rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.unsignedinteger[Any]]]
+T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif")
 TEST_SHARE = 5  # one image in five is held out where a folder has no split of its own
 
@@ -105,45 +107,52 @@ def _pictures(folder: Path, needed: int) -> list[Path]:
     return sorted(files, key=lambda file: _scramble(folder, file))
 
 
-def read_pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) -> Tensor:
-    """Decode pictures into one (N, C, H, W) float32 tensor in [0, 1].
+def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) -> Rows:
+    """Pictures as images (N, C, H, W), decoded when they are read.
 
-    C is 1 if every picture is grey and 3 otherwise.
+    C is 1 if every picture is grey and 3 otherwise. Every picture's head is looked at now.
 
     Args:
         files: the pictures.
         expect: the (C, H, W) that every one must have, if known.
 
     Raises:
-        DataError: a file is not a picture, is cut short, or differs in size from the others.
+        DataError: a file is not a picture or differs in size from the others; while reading, if
+            one is cut short.
     """
-    arrays = [_decode(file) for file in files]
-    usual = Counter(array.shape[1:] for array in arrays).most_common(1)[0][0]
-    for file, array in zip(files, arrays, strict=True):
-        if array.shape[1:] != usual:
-            size, others = ("x".join(map(str, s[::-1])) for s in (array.shape[1:], usual))
+    shapes = [_opened(file, _shape) for file in files]
+    usual = Counter(shape[1:] for shape in shapes).most_common(1)[0][0]
+    for file, shape in zip(files, shapes, strict=True):
+        if shape[1:] != usual:
+            size, others = ("x".join(map(str, s[::-1])) for s in (shape[1:], usual))
             raise DataError(
                 f"{file}: is {size} pixels, but most pictures are {others}; resize them all "
                 f"to one size, for example: mogrify -resize {others}! {file.parent}/*"
             )
-    channels = max(array.shape[0] for array in arrays)
-    if expect is not None and (channels, *usual) != expect:
+    whole = (max(shape[0] for shape in shapes), *usual)
+    if expect is not None and whole != expect:
         raise DataError(
             f"{files[0].parent}: expected pictures of shape {expect} (channels, height, width), "
-            f"found {(channels, *usual)}; these are not the files of this data set"
+            f"found {whole}; these are not the files of this data set"
         )
-    stack = np.empty((len(arrays), channels, *usual), dtype=np.float32)
-    for row, array in zip(stack, arrays, strict=True):
-        np.divide(array, np.iinfo(array.dtype).max, out=row, dtype=np.float32)
-    return torch.from_numpy(stack)
+
+    def read(start: int, stop: int) -> Tensor:
+        stack = np.empty((stop - start, *whole), dtype=np.float32)
+        for row, file in zip(stack, files[start:stop], strict=True):
+            array = _opened(file, _pixels)
+            np.divide(array, np.iinfo(array.dtype).max, out=row, dtype=np.float32)
+        return torch.from_numpy(stack)
+
+    return Rows(read, torch.Size((len(files), *whole)))
 
 
-def _decode(file: Path) -> Pixels:
+def _opened(file: Path, look: Callable[[Image], T]) -> T:
+    """What a look at an opened picture gives."""
     from PIL import Image as pil
 
     try:
         with pil.open(file) as picture:
-            return _pixels(picture)
+            return look(picture)
     except (OSError, SyntaxError, pil.DecompressionBombError) as error:
         raise DataError(
             f"{file}: not a readable picture ({error}); expected one of "
@@ -151,10 +160,21 @@ def _decode(file: Path) -> Pixels:
         ) from error
 
 
+def _grey(picture: Image) -> bool:
+    """Whether a picture is stored as grey, in 8 bits or in more."""
+    return picture.mode in ("1", "L", "LA") or picture.mode.startswith("I")
+
+
+def _shape(picture: Image) -> tuple[int, int, int]:
+    """(C, H, W), from the head of the file alone."""
+    width, height = picture.size
+    return 1 if _grey(picture) else 3, height, width
+
+
 def _pixels(picture: Image) -> Pixels:
     """(1 or 3, H, W) unsigned integers; only pictures stored as grey keep one channel."""
     if picture.mode.startswith("I"):
         return np.asarray(picture).astype(np.uint16)[None]
-    grey = picture.mode in ("1", "L", "LA")
-    array = np.asarray(picture.convert("L" if grey else "RGB"))
-    return array[None] if grey else array.transpose(2, 0, 1)
+    if _grey(picture):
+        return np.asarray(picture.convert("L"))[None]
+    return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)

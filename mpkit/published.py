@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mpkit.files import DataError, digest
-from mpkit.folders import list_split, read_pictures
+from mpkit.folders import list_split, pictures
+from mpkit.stored import Rows, of_array, of_file
 
 PLACES = {"mnist": Path("MNIST", "raw"), "cifar10": Path("cifar-10-batches-py")}
 PNG_PLACE = Path("cifar10")
@@ -26,7 +27,7 @@ MNIST_FILES = {
     "t10k-labels-idx1-ubyte": (2049, 10000, 10008, "27ae3e4e09519cfbb04c329615203637"),
 }
 
-Split = tuple[Tensor, Tensor, tuple[str, ...]]
+Split = tuple[Rows, Tensor, tuple[str, ...]]
 
 
 def place(name: str, root: Path) -> Path:
@@ -43,7 +44,7 @@ def place(name: str, root: Path) -> Path:
 
 
 def read(name: str, split: str, root: Path) -> Split:
-    """Images (N, C, H, W) float32 in [0, 1], labels (N,) int64 and class names of one split.
+    """Images (N, C, H, W) on disk, labels (N,) int64 and class names of one split.
 
     Raises:
         DataError: a file is missing, truncated or foreign.
@@ -56,16 +57,11 @@ def read(name: str, split: str, root: Path) -> Split:
 
 
 def _read_mnist(folder: Path, prefix: str) -> Split:
-    images, labels = (
-        _read_idx(folder, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
-    )
-    x = torch.from_numpy(np.divide(images[16:].reshape(-1, 1, 28, 28), 255, dtype=np.float32))
-    return x, torch.from_numpy(labels[8:].astype(np.int64)), DIGITS
-
-
-def _read_idx(folder: Path, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    _check_idx(folder, name)
-    return np.fromfile(folder / name, dtype=np.uint8)
+    images, labels = (f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
+    for name in (images, labels):
+        _check_idx(folder, name)
+    y = np.fromfile(folder / labels, np.uint8, offset=8).astype(np.int64)
+    return of_file(folder / images, 16, (len(y), 1, 28, 28)), torch.from_numpy(y), DIGITS
 
 
 def _check_idx(folder: Path, name: str) -> None:
@@ -119,8 +115,7 @@ def _read_cifar10_batches(root: Path, split: str) -> Split:
 
     _check_cifar10(root / PLACES["cifar10"])
     batches = CIFAR10(root, train=split == "train")
-    x = np.divide(batches.data.transpose(0, 3, 1, 2), 255, dtype=np.float32, order="C")
-    return torch.from_numpy(x), torch.tensor(batches.targets), tuple(batches.classes)
+    return of_array(batches.data), torch.tensor(batches.targets), tuple(batches.classes)
 
 
 def _read_cifar10_pngs(folder: Path, split: str) -> Split:
@@ -132,7 +127,7 @@ def _read_cifar10_pngs(folder: Path, split: str) -> Split:
             f"classes, expected {expected} in 10; unpack the images again, or remove {folder} and "
             f"run: MPKIT_DATA={folder.parent} mpkit data cifar10 --download"
         )
-    x = read_pictures(listing.files, expect=(3, 32, 32))
+    x = pictures(listing.files, expect=(3, 32, 32))
     return x, torch.tensor(listing.labels), listing.classes
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.cluster import answers, opened
-from mpkit.data import Images
+from mpkit.data import Images, Stored
 from mpkit.evaluate import evaluate, facts_of
 from mpkit.goals import Entry, Goal
 from mpkit.ledger import Ledger
@@ -28,6 +28,7 @@ from mpkit.places import ClusterError, Place
 from mpkit.progress import Quiet
 from mpkit.results import device_name
 from mpkit.sheet import opened as opened_sheet
+from mpkit.stored import Rows
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def cut(examples: int, batch: int, shards: int | None) -> list[slice]:
 def evaluate_in_shards(
     request: Request,
     weights: Path | None,
-    images: Images,
+    images: Images | Stored,
     place: Place,
     shards: int | None,
     folder: Path,
@@ -97,7 +98,7 @@ def evaluate_in_shards(
     Args:
         request: what to do.
         weights: the network's weights, read here and sent to the workers.
-        images: on the CPU.
+        images: on the CPU, or on disk.
         place: where the workers are.
         shards: how many; None for one per batch.
         folder: for ``ledger.safetensors`` and, one file per shard, ``shards``.
@@ -113,6 +114,8 @@ def evaluate_in_shards(
         facts = facts_of(network, entries, request.goal, request.batch, ground.drawn)
 
         def kept(file: Path, piece: slice) -> Ledger | None:
+            if not file.exists():
+                return None
             x, y = images.x[piece], images.y[piece]
             sheet = opened_sheet(file, entries, facts, x, y, piece.start)
             return sheet.ledger if sheet.done == sheet.units else None
@@ -156,14 +159,14 @@ def evaluate_in_shards(
 
 
 def evaluate_here(
-    request: Request, weights: Path | None, images: Images, folder: Path, progress: Quiet
+    request: Request, weights: Path | None, images: Images | Stored, folder: Path, progress: Quiet
 ) -> Sharded:
     """Evaluate in this process; the ledger is kept in ``folder`` after every attack on a batch.
 
     Args:
         request: what to do.
         weights: the network's weights.
-        images: on any device.
+        images: on any device, or on disk.
         folder: for ``ledger.safetensors``.
         progress: told of every attack on every batch.
     Raises:
@@ -188,7 +191,7 @@ def evaluate_shard(request: Request, weights: bytes, x: Tensor, y: Tensor, first
 def _evaluate(
     request: Request,
     network: nn.Module,
-    x: Tensor,
+    x: Tensor | Rows,
     y: Tensor,
     first: int,
     file: Path | None = None,
@@ -222,5 +225,5 @@ def _send_weights(client: Any, state: dict[str, Tensor]) -> Any:
         return client.submit(hold, content, pure=False)
 
 
-def _part(images: Images, piece: slice) -> tuple[Tensor, Tensor, int]:
+def _part(images: Images | Stored, piece: slice) -> tuple[Tensor, Tensor, int]:
     return images.x[piece].clone(), images.y[piece].clone(), int(piece.start)

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mpkit.checks import require_images
 from mpkit.files import DataError
 from mpkit.goals import Entry
 from mpkit.ledger import CLEAN, Ledger
+from mpkit.stored import Rows
 from mpkit.threats import describe, parts
 
 DONE = "units done"
@@ -85,7 +87,7 @@ def opened(
     file: Path | None,
     entries: tuple[Entry, ...],
     facts: dict[str, Any],
-    x: Tensor,
+    x: Tensor | Rows,
     y: Tensor,
     first: int,
 ) -> Sheet:
@@ -111,7 +113,7 @@ def opened(
         facts=facts,
         examples=torch.arange(first, first + n),
         labels=y.cpu().clone(),
-        prints=torch.tensor([_print(image) for image in x.cpu()]),
+        prints=torch.tensor(_prints(x, facts["batch"])),
         broken=torch.zeros(a, n, dtype=torch.bool),
         within=torch.full((a, n), -1, dtype=torch.int8),
         tried=torch.zeros(a, n, dtype=torch.bool),
@@ -135,6 +137,21 @@ def opened(
             "give the same ones to go on, or another file"
         )
     return Sheet(kept, facts["batch"], done)
+
+
+def _prints(x: Tensor | Rows, batch: int) -> list[int]:
+    """A hash of every image, read batch by batch.
+
+    Raises:
+        ValueError: images on disk do not lie in [0, 1].
+    """
+    found = []
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        if isinstance(x, Rows):
+            require_images(part)
+        found += [_print(image) for image in part.cpu()]
+    return found
 
 
 def _print(image: Tensor) -> int:
