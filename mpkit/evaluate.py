@@ -104,7 +104,7 @@ def evaluate(
         ValueError: if an argument is unfit, or the file belongs to another evaluation.
     """
     outline = x.like() if isinstance(x, Rows) else x
-    require_images(outline)
+    require_images(x[:1] if isinstance(x, Rows) else x)
     require_labels(y, outline)
     require_device("rng", rng.device, x.device)
     require_fitting(model, outline)
