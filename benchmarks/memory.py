@@ -1,4 +1,4 @@
-"""Peak memory of an evaluation for N, 2 N and 4 N images: does it grow with their number?
+"""Peak memory of an evaluation for N, 2 N and 4 N images, and with the batch.
 
     python benchmarks/memory.py --points 5000 --budget standard
 
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import records
@@ -119,8 +120,23 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
+def together(given: argparse.Namespace, runs: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Evaluate (images, batch) by (images, batch), each in a process of its own, all at once."""
+    running = []
+    for images, batch in runs:
+        words = ["--points", str(images), "--batch", str(batch), "--budget", given.budget]
+        words += ["--threads", str(given.threads), "--one"]
+        running.append(subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE))
+    found = []
+    for (_, batch), process in zip(runs, running, strict=True):
+        said, _ = process.communicate()
+        found.append({"batch": batch, **json.loads(said)})
+        print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def main() -> None:
-    """Measure N, 2 N and 4 N; print a line for each, and write the record."""
+    """Measure N, 2 N and 4 N images, then other batches; print lines and write the record."""
     parser = records.options(__doc__, "book/results/bench/memory.json", 5000)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--budget", default="quick")
@@ -129,17 +145,13 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(given.points, given.batch, given.budget)))
         return
-    running = []
-    for images in (given.points, 2 * given.points, 4 * given.points):
-        words = ["--points", str(images), "--batch", str(given.batch), "--budget", given.budget]
-        words += ["--threads", str(given.threads), "--one"]
-        running.append(subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE))
-    found = []
-    for process in running:
-        said, _ = process.communicate()
-        found.append(json.loads(said))
-        print(json.dumps(found[-1]), flush=True)
-    content = {"sizes": found, "network": "3 x 3 convolution, 8 channels, stride 2; linear layer"}
+    sizes = together(given, [(times * given.points, given.batch) for times in (1, 2, 4)])
+    batches = together(given, [(given.points // 4, given.batch * n // 5) for n in (1, 2, 4, 8)])
+    content = {
+        "sizes": sizes,
+        "batches": batches,
+        "network": "3 x 3 convolution, 8 channels, stride 2; linear layer",
+    }
     del given.one
     records.write(given, time.monotonic() - begun, content, {"sets": "linf, l2, l1, rt"})
 
