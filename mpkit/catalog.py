@@ -84,9 +84,13 @@ class Plan:
 
 
 def names(data: str = "mnist", radii: str = "common") -> list[str]:
-    """The names of all recipes for a data set: those without an l_2 ball have none for it."""
-    flat = data == "cifar10" and radii == "paper"
-    return [f"{data}-{scheme}" for scheme in ABOUT if scheme != "l2" or not flat]
+    """The names of all recipes for a data set: none for a ball that the radii do not have.
+
+    Raises:
+        ValueError: unknown radii, or none of the paper's for this data set.
+    """
+    lacking = set(BALLS) - set(usual(data, (1, 1, 1), radii))
+    return [f"{data}-{scheme}" for scheme in ABOUT if scheme not in lacking]
 
 
 def plan(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mpkit import data as library
-from mpkit.catalog import Plan, plan
+from mpkit.catalog import Plan, names, plan
 from mpkit.data import Images
 from mpkit.estimates import estimate
 from mpkit.examinations import Examination, examine, pictures
@@ -36,9 +36,9 @@ IN_COLOUR: tuple[str, ...] = (
 
 
 def rows_of(data: str, radii: str = "common") -> tuple[str, ...]:
-    """The schemes of a data set's table, in order of value; none for a ball that it has not."""
-    rows = IN_COLOUR if data == "cifar10" else ROWS
-    return tuple(row for row in rows if row != "l2" or data != "cifar10" or radii == "common")
+    """The schemes of a data set's table, in order of value, of those that there are recipes for."""
+    rows, known = IN_COLOUR if data == "cifar10" else ROWS, names(data, radii)
+    return tuple(row for row in rows if f"{data}-{row}" in known)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpkit"
-ORDER = "geometry losses sets attacks search schemes models data train threats membership".split()
-ORDER += "ledger merging goals sheet suites evaluate loading theory results".split()
+ORDER = "geometry losses sets attacks search schemes models stored data train threats".split()
+ORDER += "membership ledger merging goals sheet suites evaluate loading theory results".split()
 ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
 ORDER += "places slurm cluster sharding looks sliders charts figures reports chapters".split()
 ORDER += "execution rendering running sweeping summaries commands_cluster".split()
