@@ -1,6 +1,6 @@
 """Training beside a bare loop that makes the same passes through the network.
 
-    python benchmarks/training.py                                  # a few minutes on one core
+    python benchmarks/training.py                                  # ten minutes on one core
     python benchmarks/training.py --network small_cnn --batch 512 --rows max msd
 
 Ours is a step of ``mpkit train``: the batch is gathered, attacked, differentiated, the weights and
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--rows", nargs="+", default=ROWS)
     parser.add_argument("--steps", type=int, default=0, help="per call; 0: 4 or, large network, 1")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--minutes", type=float, default=60, help="no race begins later than that")
     given, begun = records.begin(parser)
     races: list[dict[str, Any]] = []
