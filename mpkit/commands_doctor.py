@@ -8,40 +8,11 @@ from pathlib import Path
 import click
 
 import mpkit
+from mpkit.commands_subject import subject_options, threat_of
 
 
 @click.command()
-@click.option(
-    "--model",
-    "spec",
-    required=True,
-    metavar="NAME",
-    help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A safetensors file: a checkpoint of mpkit, or a plain state dict.",
-)
-@click.option(
-    "--data",
-    "dataset",
-    default="digits",
-    show_default=True,
-    help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
-)
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
-)
-@click.option(
-    "--threat",
-    "words",
-    default="usual",
-    show_default=True,
-    help="Such as 'linf:0.3 + l1:10 + l2:2 + rt:3px,30deg'; usual stands for the data set's own.",
-)
+@subject_options
 @click.option(
     "--points",
     type=click.IntRange(min=1),
@@ -99,12 +70,11 @@ def doctor(
     """
     import torch
 
-    from mpkit import data, loading, masking, results, sets, threats
+    from mpkit import data, loading, masking, results, threats
     from mpkit.progress import Bar
 
     images = data.load(dataset, "test", root).first(points)
-    usual = sets.Union(*sets.usual(dataset, images.shape).values())
-    threat = usual if words == "usual" else threats.parse_threat(words)
+    threat = threat_of(words, dataset, images.shape)
     network = loading.load_model(spec, weights, images.shape, len(images.classes), device)
     where = next((p.device for p in network.parameters()), torch.device("cpu"))
     images = images.to(device=where)

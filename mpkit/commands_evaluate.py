@@ -9,40 +9,11 @@ import click
 
 import mpkit
 from mpkit.commands_cluster import cluster_options, place_of
+from mpkit.commands_subject import subject_options, threat_of
 
 
 @click.command()
-@click.option(
-    "--model",
-    "spec",
-    required=True,
-    metavar="NAME",
-    help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A safetensors file: a checkpoint of mpkit, or a plain state dict.",
-)
-@click.option(
-    "--data",
-    "dataset",
-    default="digits",
-    show_default=True,
-    help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
-)
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
-)
-@click.option(
-    "--threat",
-    "words",
-    default="usual",
-    show_default=True,
-    help="Such as 'linf:0.3 + l1:10 + l2:2 + rt:3px,30deg'; usual stands for the data set's own.",
-)
+@subject_options
 @click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "thorough"]),
@@ -118,13 +89,12 @@ def evaluate(
           --threat 'linf:8/255 + l2:0.5 + l1:12' --points 10000
       mpkit evaluate --model small_cnn --weights w.safetensors --shards 4 --workers 4
     """
-    from mpkit import data, goals, reports, results, sets, sharding, suites, threats
+    from mpkit import data, goals, reports, results, sharding, suites, threats
     from mpkit.files import write_atomically
     from mpkit.progress import Bar
 
     images = data.stored(dataset, "test", root).first(points)
-    usual = sets.Union(*sets.usual(dataset, images.shape).values())
-    threat = usual if words == "usual" else threats.parse_threat(words)
+    threat = threat_of(words, dataset, images.shape)
     request = sharding.Request(
         spec,
         images.shape,

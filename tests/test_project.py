@@ -19,7 +19,7 @@ ORDER += "membership ledger merging goals sheet suites evaluate loading theory r
 ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
 ORDER += "places slurm cluster sharding looks sliders charts figures reports chapters".split()
 ORDER += "execution rendering running sweeping summaries commands_cluster".split()
-ORDER += "commands_evaluate commands_train commands_sweep cli".split()
+ORDER += "commands_subject commands_evaluate commands_train commands_sweep cli".split()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
