@@ -1,14 +1,16 @@
 """Training beside a bare loop that makes the same passes through the network.
 
-    python benchmarks/training.py                                  # ten minutes on one core
-    python benchmarks/training.py --network small_cnn --batch 512 --rows max msd
+    python benchmarks/training.py                             # half an hour on one core
+    python benchmarks/training.py --network small_cnn --batch 512 --rows max
 
 Ours is a step of ``mpkit train``: the batch is gathered, attacked, differentiated, the weights and
 their running mean move. The bare loop makes as many passes on one batch that it has at hand, in
 the same precision and layout: so many gradients for the images in eval mode, so many forward
 passes without a gradient, so many for the weights in training mode, then the optimizer's step. It
-attacks nothing: no start, no projection, no comparison. Both take turns; the images are MNIST's
-where they are there, random otherwise.
+attacks nothing: no start, no projection, no comparison. A scheme that draws one of several searches
+for each batch runs each of them in turn, equally often; where a recipe trains a second network
+without attacks alongside, the bare loop does so too. Both take turns; the images are MNIST's where
+they are there, random otherwise.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ from typing import Any, NamedTuple
 import records
 import torch
 from speed import spread
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mpkit import data, models
-from mpkit.catalog import plan
-from mpkit.costs import Counted
+from mpkit.catalog import ABOUT, plan
+from mpkit.costs import Counted, parts
 from mpkit.data import Images
 from mpkit.files import DataError
 from mpkit.loop import Run
 from mpkit.schemes import Scheme
 
-ROWS = "natural linf l2 l1 random avg max msd balanced paired".split()
 SHAPE, CLASSES = (1, 28, 28), 10
+MOST = 3  # searches of a scheme that draws one of them; all rounds lie within one epoch
 
 
 class Work(NamedTuple):
@@ -46,43 +48,31 @@ class Work(NamedTuple):
     weights: int
 
 
-class Sorted(Counted):
-    """A network that also counts the images it sees in training mode."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.trained = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's logits."""
-        self.trained += len(x) if self.training else 0
-        return super().forward(x)
-
-
 def work_of(scheme: Scheme, images: Images) -> Work:
     """Count what a scheme does to one batch."""
-    counted = Sorted(models.small_cnn(SHAPE, CLASSES, torch.Generator().manual_seed(0)))
+    counted = Counted(models.small_cnn(SHAPE, CLASSES, torch.Generator().manual_seed(0)))
     loss = scheme(counted, images.x[:2], images.y[:2], torch.Generator().manual_seed(0))
     torch.autograd.backward(loss.sum())
-    forward, backward, weights = counted.forwards // 2, counted.backwards // 2, counted.trained // 2
+    forward, backward, weights = counted.forwards // 2, counted.backwards // 2, counted.learned // 2
     return Work(backward - weights, forward - backward, weights)
 
 
-def bare(run: Run, x: Tensor, y: Tensor, work: Work, steps: int) -> None:
-    """So many steps that make these passes and nothing else."""
-    for _ in range(steps):
-        run.optimizer.zero_grad(set_to_none=True)
-        run.model.eval()
-        for _ in range(work.images):
-            image = x.detach().requires_grad_(True)
-            torch.autograd.grad(cross_entropy(run.network(image), y, reduction="sum"), image)
-        with torch.no_grad():
-            for _ in range(work.forward):
-                run.network(x)
-        run.model.train()
-        losses = [cross_entropy(run.network(x), y) for _ in range(work.weights)]
-        torch.autograd.backward(torch.stack(losses).mean())
-        run.optimizer.step()
+def bare(run: Run, x: Tensor, y: Tensor, work: Work) -> None:
+    """A step that makes these passes and nothing else."""
+    if run.alongside and isinstance(other := run.alongside.natural, Run):
+        bare(other, x, y, Work(0, 0, 1))
+    run.optimizer.zero_grad(set_to_none=True)
+    run.model.eval()
+    for _ in range(work.images):
+        image = x.detach().requires_grad_(True)
+        torch.autograd.grad(cross_entropy(run.network(image), y, reduction="sum"), image)
+    with torch.no_grad():
+        for _ in range(work.forward):
+            run.network(x)
+    run.model.train()
+    losses = [cross_entropy(run.network(x), y) for _ in range(work.weights)]
+    torch.autograd.backward(torch.stack(losses).mean())
+    run.optimizer.step()
 
 
 class Clock:
@@ -96,44 +86,54 @@ class Clock:
         self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
 
 
-def made(row: str, network: str, images: Images, batch: int, epochs: int) -> Run:
+def made(row: str, network: str, images: Images, batch: int) -> Run:
     """A run of a named recipe, past its first epochs with smaller sets, on random weights."""
     named = plan(f"mnist-{row}", SHAPE)
     rng = torch.Generator().manual_seed(0)
-    recipe = replace(named.recipe, batch=batch, epochs=epochs)
+    recipe = replace(named.recipe, batch=batch)
     scheme = named.scheme.at(named.recipe.epochs, {})
     return Run(models.NETWORKS[network](SHAPE, CLASSES, rng), images, scheme, recipe, 0)
 
 
-def raced(row: str, network: str, images: Images, batch: int, rounds: int) -> dict[str, Any]:
-    """Rounds of the bare loop, ours, and the bare loop again; every call is one epoch's steps."""
-    run = made(row, network, images, batch, rounds + 1)
-    work = work_of(run.scheme, images)
+def raced(
+    row: str, network: str, images: Images, batch: int, steps: int, rounds: int
+) -> dict[str, Any]:
+    """Rounds of so many steps of the bare loop, of ours, and of the bare loop again."""
+    run = made(row, network, images, batch)
+    searches = parts(run.scheme)
+    works = [work_of(scheme, images) for scheme in searches]
     x = run.images.x[:batch].contiguous(memory_format=run.recipe.layout)
     y = run.images.y[:batch]
-    taken: list[tuple[Clock, Clock, Clock]] = []
-    for _ in range(rounds + 1):
-        loop = Clock(lambda: bare(run, x, y, work, run.steps))
-        ours = Clock(lambda: run.stretch({}))
-        taken.append((loop, ours, Clock(lambda: bare(run, x, y, work, run.steps))))
+
+    def ours() -> None:
+        for search in searches:
+            run.scheme = search
+            run.stretch({}, steps)
+
+    def loop() -> None:
+        for work in works:
+            for _ in range(steps):
+                bare(run, x, y, work)
+
+    taken = [(Clock(loop), Clock(ours), Clock(loop)) for _ in range(rounds + 1)]
     taken = taken[1:]  # the first warms up
-    seen = run.steps * batch
+    updates = steps * len(searches)
     wall = [(a.wall + b.wall) / 2 / c.wall for a, c, b in taken]
     processor = [(a.processor + b.processor) / 2 / c.processor for a, c, b in taken]
     result = {
         "row": row,
         "network": network,
         "batch": batch,
-        "passes": work._asdict(),
-        "images a second": spread([seen / ours.wall for _, ours, _ in taken]),
+        "passes": [work._asdict() for work in works],
+        "images a second": spread([updates * batch / c.wall for _, c, _ in taken]),
         "of the bare loop": spread(wall),
         "of the bare loop, processor time": spread(processor),
         "page faults a step": {
-            "ours": round(sum(c.faults for _, c, _ in taken) / rounds / run.steps),
-            "bare": round(sum(a.faults + b.faults for a, _, b in taken) / rounds / run.steps / 2),
+            "ours": round(sum(c.faults for _, c, _ in taken) / rounds / updates),
+            "bare": round(sum(a.faults + b.faults for a, _, b in taken) / rounds / updates / 2),
         },
     }
-    print({k: v for k, v in result.items() if k != "passes"}, *work, flush=True)
+    print({k: v for k, v in result.items() if k != "passes"}, *works, flush=True)
     return result
 
 
@@ -153,8 +153,8 @@ def main() -> None:
     parser = records.options(__doc__, "book/results/bench/training.json", 0)
     parser.add_argument("--network", nargs="+", default=["small_cnn", "paper_mnist"])
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
-    parser.add_argument("--rows", nargs="+", default=ROWS)
-    parser.add_argument("--steps", type=int, default=0, help="per call; 0: 4 or, large network, 1")
+    parser.add_argument("--rows", nargs="+", default=list(ABOUT))
+    parser.add_argument("--steps", type=int, default=0, help="a call; 0: 4 or, large network, 1")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--minutes", type=float, default=60, help="no race begins later than that")
     given, begun = records.begin(parser)
@@ -167,7 +167,7 @@ def main() -> None:
             images, source = seen_by(batch, steps)
             for row in given.rows:
                 if time.monotonic() - begun < 60 * given.minutes:
-                    races.append(raced(row, network, images, batch, given.rounds))
+                    races.append(raced(row, network, images, batch, steps, given.rounds))
                 else:
                     late.append([network, batch, row])
     Path(given.output).parent.mkdir(parents=True, exist_ok=True)

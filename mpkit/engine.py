@@ -178,7 +178,8 @@ class Best(NamedTuple):
     def beaten_by(self, other: "Best") -> Tensor:
         """Where another point is better, (B,): a goal reached first, then the greater score."""
         level = other.reached == self.reached
-        return (other.reached & ~self.reached) | (level & ~(other.score <= self.score))
+        greater = torch.le(other.score, self.score).logical_not_()
+        return torch.where(level, greater, other.reached)
 
     def or_better(self, other: "Best") -> "Best":
         """Row by row the better of two points."""

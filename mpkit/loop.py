@@ -72,17 +72,18 @@ class Run:
         share = number / (self.recipe.epochs * self.steps)
         return self.recipe.lr * self.recipe.schedule.factor(share)
 
-    def stretch(self, robust: Mapping[str, float]) -> int:
-        """Take up to PEEK steps, not beyond the end of the epoch; returns how many.
+    def stretch(self, robust: Mapping[str, float], most: int = PEEK) -> int:
+        """Take some steps, not beyond the end of the epoch; returns how many.
 
         Args:
             robust: the last validation's accuracies, for schemes that follow them.
+            most: steps, > 0.
 
         Raises:
             Diverged: one of the losses is not finite.
         """
         epoch, first = divmod(self.done, self.steps)
-        last = min(first + PEEK, self.steps)
+        last = min(first + most, self.steps)
         scheme, order = self.scheme.at(epoch, robust), self._rows(epoch)
         self.model.train()
         for step in range(first, last):

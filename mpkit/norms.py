@@ -150,7 +150,8 @@ def boxed(v: Tensor) -> Tensor:
     Args:
         v: any shape.
     """
-    return v + (v.clamp(0, 1) - v).detach()
+    fixed = v.detach()
+    return v + fixed.clamp(0, 1).sub_(fixed)
 
 
 def size_and_room(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ class RotationTranslation(PerturbationSet):
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw shifts and angle uniformly and independently: (B, 3)."""
         share = torch.rand(len(x), 3, generator=rng, dtype=x.dtype, device=x.device)
-        return self.project(x, self.bounds(x) * (2 * share - 1))
+        return self.bounds(x) * (2 * share - 1)
 
     def nothing(self, x: Tensor) -> Tensor:
         """Zeros (B, 3)."""

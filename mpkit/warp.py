@@ -30,27 +30,26 @@ def warp(x: Tensor, pose: Tensor) -> Tensor:
     across, down = _source(pose.to(x.dtype), height, width)
     left, top = across.detach().floor(), down.detach().floor()
     padded = torch.nn.functional.pad(x, (1, 2, 1, 2)).flatten(2)
-    corner = (top.long() + 1) * (width + 3) + left.long() + 1
-    right_part, low_part = (across - left).unsqueeze(1), (down - top).unsqueeze(1)
+    stride, channels = width + 3, x.shape[1]
+    corner = (top * stride + left + (stride + 1)).long().flatten(1).unsqueeze(1)
+    corner = corner.expand(-1, channels, -1)
 
     def at(offset: int) -> Tensor:
-        index = (corner + offset).unsqueeze(1).expand(-1, x.shape[1], -1)
-        return padded.gather(2, index)
+        return padded[..., offset:].gather(2, corner)
 
-    upper = at(0) * (1 - right_part) + at(1) * right_part
-    lower = at(width + 3) * (1 - right_part) + at(width + 4) * right_part
-    return (upper * (1 - low_part) + lower * low_part).view_as(x)
+    rightwards, downwards = ((part.flatten(1).unsqueeze(1)) for part in (across - left, down - top))
+    upper = at(0).lerp(at(1), rightwards)
+    lower = at(stride).lerp(at(stride + 1), rightwards)
+    return upper.lerp(lower, downwards).view_as(x)
 
 
 def _source(pose: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Columns and rows (B, H*W) each pixel comes from, kept to [-1, W] and [-1, H]."""
+    """Columns and rows (B, H, W) each pixel comes from, kept to [-1, W] and [-1, H]."""
     shift_x, shift_y, degrees = pose.unsqueeze(2).unbind(1)
     cosine, sine = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    rows = torch.arange(height, device=pose.device, dtype=pose.dtype) - middle_y
-    columns = torch.arange(width, device=pose.device, dtype=pose.dtype) - middle_x
-    v = rows.repeat_interleave(width).unsqueeze(0) - shift_y
-    u = columns.repeat(height).unsqueeze(0) - shift_x
-    across = cosine * u - sine * v + middle_x
-    down = sine * u + cosine * v + middle_y
+    u = torch.arange(width, device=pose.device, dtype=pose.dtype) - middle_x - shift_x
+    v = torch.arange(height, device=pose.device, dtype=pose.dtype) - middle_y - shift_y
+    across = (cosine * u).unsqueeze(1) - (sine * v).unsqueeze(2) + middle_x
+    down = (sine * u).unsqueeze(1) + (cosine * v).unsqueeze(2) + middle_y
     return across.clamp(-1, width), down.clamp(-1, height)
