@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import resource
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import records
@@ -33,11 +35,11 @@ from mpkit.catalog import ABOUT, plan
 from mpkit.costs import Counted, parts
 from mpkit.data import Images
 from mpkit.files import DataError
-from mpkit.loop import Run
+from mpkit.loop import PEEK, Run
 from mpkit.schemes import Scheme
 
 SHAPE, CLASSES = (1, 28, 28), 10
-MOST = 3  # searches of a scheme that draws one of them; all rounds lie within one epoch
+EPOCHS = 1000  # more than a race takes, so the learning rate hardly falls
 
 
 class Work(NamedTuple):
@@ -90,33 +92,35 @@ def made(row: str, network: str, images: Images, batch: int) -> Run:
     """A run of a named recipe, past its first epochs with smaller sets, on random weights."""
     named = plan(f"mnist-{row}", SHAPE)
     rng = torch.Generator().manual_seed(0)
-    recipe = replace(named.recipe, batch=batch)
+    recipe = replace(named.recipe, batch=batch, epochs=EPOCHS)
     scheme = named.scheme.at(named.recipe.epochs, {})
     return Run(models.NETWORKS[network](SHAPE, CLASSES, rng), images, scheme, recipe, 0)
 
 
-def raced(
-    row: str, network: str, images: Images, batch: int, steps: int, rounds: int
-) -> dict[str, Any]:
-    """Rounds of so many steps of the bare loop, of ours, and of the bare loop again."""
+def raced(row: str, network: str, images: Images, batch: int, given: Namespace) -> dict[str, Any]:
+    """Rounds of the bare loop, ours, and the bare loop again, each for about so many seconds."""
     run = made(row, network, images, batch)
     searches = parts(run.scheme)
     works = [work_of(scheme, images) for scheme in searches]
     x = run.images.x[:batch].contiguous(memory_format=run.recipe.layout)
     y = run.images.y[:batch]
 
-    def ours() -> None:
+    def ours(steps: int) -> None:
         for search in searches:
-            run.scheme = search
-            run.stretch({}, steps)
+            run.scheme, left = search, steps
+            while left:
+                left -= run.stretch({}, min(left, PEEK))
 
-    def loop() -> None:
+    def loop(steps: int) -> None:
         for work in works:
             for _ in range(steps):
                 bare(run, x, y, work)
 
-    taken = [(Clock(loop), Clock(ours), Clock(loop)) for _ in range(rounds + 1)]
-    taken = taken[1:]  # the first warms up
+    ours(1)  # the first calls are slow
+    loop(1)
+    steps = max(1, round(given.seconds / Clock(partial(loop, 1)).wall))
+    turn = partial(loop, steps), partial(ours, steps), partial(loop, steps)
+    taken = [tuple(Clock(call) for call in turn) for _ in range(given.rounds)]
     updates = steps * len(searches)
     wall = [(a.wall + b.wall) / 2 / c.wall for a, c, b in taken]
     processor = [(a.processor + b.processor) / 2 / c.processor for a, c, b in taken]
@@ -124,26 +128,27 @@ def raced(
         "row": row,
         "network": network,
         "batch": batch,
+        "steps a call": updates,
         "passes": [work._asdict() for work in works],
         "images a second": spread([updates * batch / c.wall for _, c, _ in taken]),
         "of the bare loop": spread(wall),
         "of the bare loop, processor time": spread(processor),
         "page faults a step": {
-            "ours": round(sum(c.faults for _, c, _ in taken) / rounds / updates),
-            "bare": round(sum(a.faults + b.faults for a, _, b in taken) / rounds / updates / 2),
+            "ours": round(sum(c.faults for _, c, _ in taken) / len(taken) / updates),
+            "bare": round(sum(a.faults + b.faults for a, _, b in taken) / len(taken) / updates / 2),
         },
     }
     print({k: v for k, v in result.items() if k != "passes"}, *works, flush=True)
     return result
 
 
-def seen_by(batch: int, steps: int) -> tuple[Images, str]:
-    """Images for so many steps, and where they come from."""
+def seen() -> tuple[Images, str]:
+    """The images of an epoch, and where they come from."""
     try:
-        return data.load("mnist", "train").first(batch * steps), "mnist"
+        return data.load("mnist", "train"), "mnist"
     except DataError:
         rng = torch.Generator().manual_seed(0)
-        x = torch.rand(batch * steps, *SHAPE, generator=rng)
+        x = torch.rand(10_000, *SHAPE, generator=rng)
         y = torch.randint(0, CLASSES, (len(x),), generator=rng)
         return Images(x, y, tuple("0123456789"), "random"), "random"
 
@@ -154,23 +159,18 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", default=["small_cnn", "paper_mnist"])
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--rows", nargs="+", default=list(ABOUT))
-    parser.add_argument("--steps", type=int, default=0, help="a call; 0: 4 or, large network, 1")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a call, at least one step")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--minutes", type=float, default=60, help="no race begins later than that")
     given, begun = records.begin(parser)
+    images, source = seen()
     races: list[dict[str, Any]] = []
     late: list[list[Any]] = []
-    source = ""
-    for network in given.network:
-        for batch in given.batch:
-            steps = given.steps or (1 if network == "paper_mnist" else 4)
-            images, source = seen_by(batch, steps)
-            for row in given.rows:
-                if time.monotonic() - begun < 60 * given.minutes:
-                    races.append(raced(row, network, images, batch, steps, given.rounds))
-                else:
-                    late.append([network, batch, row])
-    Path(given.output).parent.mkdir(parents=True, exist_ok=True)
+    for network, batch, row in product(given.network, given.batch, given.rows):
+        if time.monotonic() - begun < 60 * given.minutes:
+            races.append(raced(row, network, images, batch, given))
+        else:
+            late.append([network, batch, row])
     records.write(
         given, time.monotonic() - begun, {"races": races, "left out": late}, {"images": source}
     )

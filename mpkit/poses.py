@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mpkit import geometry
 from mpkit.checks import Radius, require_radius
-from mpkit.norms import boxed
 from mpkit.perturbation import PerturbationSet
 from mpkit.warp import warp
 
@@ -42,7 +41,7 @@ class RotationTranslation(PerturbationSet):
 
     def apply(self, x: Tensor, z: Tensor) -> Tensor:
         """Rotate each image about its centre, then shift it: (B, C, H, W), in [0, 1]."""
-        return boxed(warp(x, z))
+        return warp(x, z)
 
     def contains(self, x: Tensor, z: Tensor) -> Tensor:
         """Whether every entry of z keeps its bound, up to 32 machine epsilons: (B,) bool."""
@@ -60,7 +59,7 @@ class RotationTranslation(PerturbationSet):
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw shifts and angle uniformly and independently: (B, 3)."""
         share = torch.rand(len(x), 3, generator=rng, dtype=x.dtype, device=x.device)
-        return self.bounds(x) * (2 * share - 1)
+        return share.mul_(2).sub_(1).mul_(self.bounds(x))
 
     def nothing(self, x: Tensor) -> Tensor:
         """Zeros (B, 3)."""

@@ -3,6 +3,7 @@
 import importlib
 import stat
 import sys
+from collections import Counter
 from types import ModuleType
 
 import pytest
@@ -12,6 +13,7 @@ from toys import generator, relu_net
 
 from mpkit import catalog, costs, results
 from mpkit.attacks import MSD, PGD, SLIDE
+from mpkit.data import Images
 from mpkit.models import small_cnn
 from mpkit.schemes import Average, Max, Paired, Single
 from mpkit.sets import L1, L2, Linf, Union
@@ -57,6 +59,30 @@ def test_the_bare_loop_does_the_passes_of_the_scheme(scripts, scheme):
         forwards, backwards, learned = (n // len(x) for n in passes[0])
         scheme = rows.Bare(backwards - learned, forwards - backwards, learned)
     assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize("row", ["natural", "rt", "paired", "ramp"])
+def test_the_bare_loop_of_training_does_the_passes_of_a_recipe(scripts, row):
+    training = scripts("training")
+    x = torch.rand(12, 1, 28, 28, generator=generator())
+    images = Images(x, torch.arange(12) % 10, tuple("0123456789"), "toy")
+    run = training.made(row, "small_cnn", images, 4)
+    seen = Counter()
+
+    def count(model, inputs):
+        seen[
+            model is run.model, model.training, inputs[0].requires_grad, torch.is_grad_enabled()
+        ] += 1
+
+    run.model.register_forward_pre_hook(count)
+    if run.alongside:
+        run.alongside.natural.model.register_forward_pre_hook(count)
+    run.stretch({}, 1)
+    ours = Counter(seen)
+    seen.clear()
+    training.bare(run, x[:4], images.y[:4], training.work_of(run.scheme, images))
+    assert seen == ours
+    assert run.done == 1
 
 
 def test_max_by_the_scores_is_max(scripts):
