@@ -135,7 +135,7 @@ def main() -> None:
     parser = records.options(__doc__, "book/results/bench/costs.json", 512)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--scale", choices=["cpu", "gpu"], help="of the recipes; as the device")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--parts", nargs="+", help="only these parts, such as schemes steps")
     given, _ = records.begin(parser)
     device = resolve_device(given.device)
