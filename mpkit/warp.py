@@ -28,9 +28,11 @@ def warp(x: Tensor, pose: Tensor) -> Tensor:
             f"{tuple(pose.shape)} for {tuple(x.shape)}; give one pose per image"
         )
     height, width = x.shape[-2:]
-    across, down = _source(pose.to(x.dtype), height, width)
+    wide = torch.promote_types(x.dtype, torch.float32)  # half numbers could not count the pixels
+    across, down = _source(pose.to(wide), height, width)
     left, top = across.detach().floor(), down.detach().floor()
-    rightwards, downwards = (across - left).unsqueeze(1), (down - top).unsqueeze(1)
+    rightwards = (across - left).to(x.dtype).unsqueeze(1)
+    downwards = (down - top).to(x.dtype).unsqueeze(1)
     padded = torch.nn.functional.pad(x, (1, 2, 1, 2)).flatten(2)
     stride = width + 3
     corner = top.add_(1).mul_(stride).add_(left).add_(1).long().flatten(1).unsqueeze(1)

@@ -39,6 +39,13 @@ def test_quarter_turn_is_anticlockwise():
     torch.testing.assert_close(warp(x, pose([0, 0, -90])), x.rot90(-1, (2, 3)), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_short_numbers_find_every_pixel_of_a_large_image(dtype):
+    x = torch.rand(1, 1, 60, 70, generator=torch.Generator().manual_seed(0)).to(dtype)
+    shifted = warp(x, torch.tensor([[3.0, -2.0, 0.0]]))
+    assert torch.equal(shifted[:, :, :-2, 3:], x[:, :, 2:, :-3])
+
+
 def test_half_shift_averages_neighbours():
     x = torch.tensor([[[[0.0, 1.0, 0.5]]]], dtype=torch.float64)
     expected = torch.tensor([[[[0.0, 0.5, 0.75]]]], dtype=torch.float64)
