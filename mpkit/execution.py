@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mpkit import processor
 from mpkit.chapters import Chapter, ChapterError, Value
 from mpkit.results import device_name, digest, provenance, source_texts, versions, write_text
 
@@ -31,7 +33,8 @@ class Lost(ChapterError):
 
 def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | None = None) -> str:
     """What decides the outputs of a run: the notebook's cells, the parameters, mpkit's source, the
-    versions, the device and, for one's own images, the files in their folder.
+    versions, the device, settings of arithmetic in the environment and, for one's own images, the
+    files in their folder.
 
     Args:
         chapter: what is run.
@@ -44,7 +47,9 @@ def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | No
     values = effective(chapter, parameters)
     machine = machine or device_name(str(values.get("device", "cpu")))
     files = _folder_state(str(values.get("dataset", "")))
-    return digest(chapter.id, cells, source_texts(), values, versions(), machine, files)[:16]
+    arithmetic = [os.environ.get(name) for name in processor.ONE_ARITHMETIC]
+    parts = (cells, source_texts(), values, versions(), machine, files, arithmetic)
+    return digest(chapter.id, *parts)[:16]
 
 
 def effective(chapter: Chapter, parameters: Mapping[str, Value]) -> dict[str, Value]:
@@ -65,6 +70,7 @@ def execute(
     profile: str = "quick",
     timeout: float = 3600.0,
     report: Report = lambda done, total: None,
+    threads: int | None = None,
 ) -> Path:
     """Execute a chapter and put it in the store, in place of an equal earlier run.
 
@@ -75,11 +81,11 @@ def execute(
         profile: the name that the page's record gives to this set of parameters.
         timeout: seconds that the whole chapter may take.
         report: called after each cell.
+        threads: see processor.settings.
     Returns: the path of the executed notebook.
     Raises:
         ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
     """
-    target = stored(chapter, parameters, store)
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix=f".{chapter.id}-") as scratch:
         output = Path(scratch) / "done.ipynb"
@@ -90,17 +96,60 @@ def execute(
             "folder": str(chapter.path.parent),
             "output": str(output),
         }
-        values = effective(chapter, parameters)
-        small = values.get("dataset") == "digits"  # 64 pixels: threads would only wait for another
-        events = _work(job, timeout, report, {"OMP_NUM_THREADS": "1"} if small else {})
+        setting = processor.settings(effective(chapter, parameters), threads)
+        events = _work(job, timeout, report, setting)
         end = events[-1] if events else {}
         if end.get("event") != "done":
             raise _failure(chapter, end, store, timeout)
         notebook = json.loads(output.read_text(encoding="utf-8"))
-        root = chapter.path.parents[1]
-        notebook["metadata"]["mpkit"] = provenance(values, root, end["seconds"], profile)
-        write_text(target, to_text(notebook))
+        return keep(notebook, chapter, parameters, store, end["seconds"], profile, setting)
+
+
+def keep(
+    notebook: dict[str, Any],
+    chapter: Chapter,
+    parameters: Mapping[str, Value],
+    store: Path,
+    seconds: float,
+    profile: str,
+    setting: Mapping[str, str],
+) -> Path:
+    """Put a notebook that was executed, and scrubbed, into the store, with its record.
+
+    Args:
+        notebook: changed in place.
+        chapter: what was run.
+        parameters: checked values that differ from the defaults.
+        store: the folder of executed notebooks.
+        seconds: wall time of the run.
+        profile: the name of this set of parameters.
+        setting: the environment variables it was run with (see processor.settings).
+    Returns: the path of the executed notebook.
+    """
+    target = stored(chapter, parameters, store)
+    root = chapter.path.parents[1]
+    made = provenance(effective(chapter, parameters), root, seconds, profile)
+    sources = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    notebook["metadata"]["mpkit"] = {
+        **made,
+        "settings": dict(setting),
+        "sources": digest(sources, source_texts())[:16],
+        "asked": asked_python(root),
+    }
+    write_text(target, to_text(notebook))
     return target
+
+
+def asked_python(root: Path) -> dict[str, str]:
+    """The Python that the checkout's lists of packages are made for, by the list's name."""
+    patterns = {"environment.yml": r"- python(\S+)", "requirements.lock": r"# for Python (\S+)"}
+    found = {}
+    for name, pattern in patterns.items():
+        path = root / name
+        match = re.search(pattern, path.read_text(encoding="utf-8")) if path.is_file() else None
+        if match:
+            found[name] = match.group(1)
+    return found
 
 
 def to_text(notebook: Mapping[str, Any]) -> str:
@@ -121,7 +170,7 @@ def _work(
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**setting, **os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        env={**os.environ, **setting, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
     )
     WORKERS.add(worker)
     assert worker.stdin and worker.stdout

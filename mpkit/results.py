@@ -18,11 +18,13 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from mpkit import processor
 from mpkit.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "plotly")
 DECLARED = "application/vnd.mpkit.results+json"  # the kind of output that holds results
-VOLATILE = ("commit", "commit_date", "duration_s")  # what may differ between two equal runs
+MACHINE = ("processor", "settings")  # what differs between two machines
+VOLATILE = ("commit", "commit_date", "duration_s", "sources", *MACHINE)  # and two equal runs
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def provenance(
         "profile": profile,
         "versions": versions(),
         "device": device_name(str(parameters.get("device", "cpu"))),
+        "processor": processor.model(),
         "commit": code.commit,
         "commit_date": code.date,
         "duration_s": round(duration_s, 1),

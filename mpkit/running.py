@@ -18,6 +18,7 @@ from mpkit.chapters import Chapter, ChapterError, Value
 from mpkit.execution import effective, end_all, execute, run_key, stored, to_text
 from mpkit.rendering import MARK, STRICT, check_target, is_current, render, site_key
 from mpkit.results import VOLATILE, digest, write_text
+from mpkit.tolerance import Tolerance, settled
 
 Job = tuple[Chapter, Mapping[str, Value]]
 
@@ -107,8 +108,9 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
 def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Execute committed notebooks in place with their defaults.
 
-    A notebook is written only if something other than commit, date and duration came out
-    differently, or if its record was made from uncommitted code.
+    A notebook is written only if something other than commit, date, duration and machine came out
+    differently, or if its record was made from uncommitted code. Numbers that moved by no more than
+    their cell allows stay as they are stored, so that two machines do not contradict one another.
 
     Args:
         root: the checkout.
@@ -124,8 +126,9 @@ def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, s
                 path = execute(chapter, {}, Path(scratch), report=bar.report)
             new = json.loads(path.read_text(encoding="utf-8"))
             old = json.loads(chapter.path.read_text(encoding="utf-8"))
-            settled = not old["metadata"].get("mpkit", {}).get("commit", "+").endswith("+")
-            if settled and _stable(new) == _stable(old):
+            _settle(new, old)
+            committed = not old["metadata"].get("mpkit", {}).get("commit", "+").endswith("+")
+            if committed and _stable(new) == _stable(old):
                 yield chapter.path, "unchanged"
             else:
                 write_text(chapter.path, to_text(new))
@@ -142,14 +145,21 @@ def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> d
     work = [job for job in work if not found[job[0].id].is_file()]
     if not work:
         return found
-    threads = str(max(1, (os.cpu_count() or 1) // min(jobs, len(work))))
-    os.environ.setdefault("OMP_NUM_THREADS", threads)
+    threads = max(1, (os.cpu_count() or 1) // min(jobs, len(work)))
     with (
         _bar([chapter for chapter, _ in work], [values for _, values in work]) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
         futures = [
-            pool.submit(execute, chapter, values, store, profile=profile, report=bar.report)
+            pool.submit(
+                execute,
+                chapter,
+                values,
+                store,
+                profile=profile,
+                report=bar.report,
+                threads=threads,
+            )
             for chapter, values in work
         ]
         try:
@@ -178,6 +188,17 @@ def _stable(notebook: Mapping[str, Any]) -> dict[str, Any]:
     for field in VOLATILE:
         copy["metadata"].get("mpkit", {}).pop(field, None)
     return copy
+
+
+def _settle(new: dict[str, Any], old: Mapping[str, Any]) -> None:
+    """Give a notebook, in place, the stored outputs of every cell that moved by no more than it
+    may; its pictures too, where the same code drew them."""
+    made, known = (one["metadata"].get("mpkit", {}) for one in (new, old))
+    same = made["sources"] == known.get("sources")
+    for cell, before in zip(new["cells"], old["cells"], strict=True):
+        if cell["cell_type"] == before["cell_type"] == "code":
+            tolerance = Tolerance.of(cell)
+            cell["outputs"] = settled(cell["outputs"], before["outputs"], tolerance, same)
 
 
 class _Bar(tqdm):  # type: ignore[misc]

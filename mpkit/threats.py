@@ -91,10 +91,13 @@ def describe(threat: PerturbationSet) -> str:
 
 
 def _number(value: float | Tensor) -> str:
-    if isinstance(value, Tensor):
-        return "one-per-image"
-    plain, levels = repr(float(value)).removesuffix(".0"), round(value * 255)
+    plain, levels = _plain(value), 0 if isinstance(value, Tensor) else round(value * 255)
     return f"{levels}/255" if len(plain) > 8 and value == levels / 255 else plain
+
+
+def _plain(value: float | Tensor) -> str:
+    """A number in full; a bound of a pose is never written as a fraction."""
+    return "one-per-image" if isinstance(value, Tensor) else repr(float(value)).removesuffix(".0")
 
 
 @describe.register
@@ -114,7 +117,7 @@ def _(threat: L1) -> str:
 
 @describe.register
 def _(threat: RotationTranslation) -> str:
-    return f"rt:{_number(threat.pixels)}px,{_number(threat.degrees)}deg"
+    return f"rt:{_plain(threat.pixels)}px,{_plain(threat.degrees)}deg"
 
 
 @describe.register

@@ -23,7 +23,7 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from mpkit.execution import EVENT
 
-KEPT_CELL_METADATA = ("tags", "mystnb", "jupyter")
+KEPT_CELL_METADATA = ("tags", "mystnb", "jupyter", "mpkit")
 
 
 def emit(**event: Any) -> None:

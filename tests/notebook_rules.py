@@ -47,7 +47,7 @@ def _structure(notebook: Notebook) -> Iterator[str]:
         unknown = set(cell["metadata"].get("tags", [])) - TAGS
         if unknown:
             yield f"unknown tag {sorted(unknown)} (known: {sorted(TAGS)})"
-        strange = set(cell["metadata"]) - {"tags", "mystnb", "jupyter"}
+        strange = set(cell["metadata"]) - {"tags", "mystnb", "jupyter", "mpkit"}
         if strange:
             yield f"cell metadata that a run leaves behind: {sorted(strange)}"
 

@@ -18,8 +18,6 @@ import mpbook
 
 from mpkit.results import DECLARED
 
-pytestmark = pytest.mark.xdist_group("site")
-
 
 def page_of(site: Site, name: str) -> Path:
     return site.html / f"{name}.html"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpkit.sets import L1, L2, Affine, Linf, RotationTranslation, Union
@@ -16,6 +16,7 @@ simple = st.one_of(balls, poses)
 sets = st.one_of(simple, st.builds(Affine, simple, balls))
 
 
+@example([RotationTranslation(0.0, 85 / 255)])
 @given(st.lists(sets, min_size=1, max_size=4, unique_by=describe))
 def test_what_is_described_reads_back(members) -> None:
     threat = Union(*members)

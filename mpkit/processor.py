@@ -1,0 +1,58 @@
+"""One arithmetic on every x86 processor: the settings under which pages are executed.
+
+The libraries below torch choose their code by the processor, each in its own way, and each way
+rounds differently. These settings make them choose the same code on every x86 processor with AVX2.
+Whatever the environment says already has the last word.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ONE_ARITHMETIC = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "MKL_CBWR": "COMPATIBLE",  # its matrix products, on processors of every maker
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # its convolutions in 32 bits
+    "OPENBLAS_CORETYPE": "Haswell",  # the matrix products of numpy and scipy
+}
+
+
+def settings(values: Mapping[str, Any], threads: int | None = None) -> dict[str, str]:
+    """The environment variables with which a chapter is executed.
+
+    Args:
+        values: all parameters of the chapter.
+        threads: how many it may use where more than one helps; as the libraries like if None.
+    """
+    chosen = dict(ONE_ARITHMETIC) if "avx2" in _flags() else {}
+    if values.get("dataset") == "digits":  # 64 pixels: threads would only wait for one another
+        chosen["OMP_NUM_THREADS"] = "1"
+    elif threads is not None:
+        chosen["OMP_NUM_THREADS"] = str(threads)
+    return {name: os.environ.get(name, value) for name, value in chosen.items()}
+
+
+def model() -> str:
+    """The processor's name, as it calls itself."""
+    named = _facts().get("model name") or platform.processor() or platform.machine()
+    return " ".join(named.split())
+
+
+def _flags() -> list[str]:
+    return _facts().get("flags", "").split()
+
+
+@cache
+def _facts() -> Mapping[str, str]:
+    """What Linux says of the first processor; nothing on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
