@@ -99,7 +99,7 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
     if profile is not None:
         given = book.profile(root, profile)
         work = [(chapter, given[chapter.id]) for chapter in book.chapters(root)]
-        executed = _execute_all(work, root / "_build" / "executed", profile, jobs)
+        executed = execute_all(work, root / "_build" / "executed", profile, jobs)
     if is_current(site, site_key(root, executed)):
         return site / "index.html"
     return render(root, executed, site, STRICT)
@@ -135,7 +135,7 @@ def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, s
                 yield chapter.path, "refreshed"
 
 
-def _execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> dict[str, Path]:
+def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> dict[str, Path]:
     """Execute side by side the chapters that changed; return every chapter's executed notebook.
 
     Raises:

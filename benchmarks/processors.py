@@ -1,0 +1,165 @@
+"""How far the printed numbers of the pages move between processors, and what they may move by.
+
+    python benchmarks/processors.py               # run what is missing, write the record
+    python benchmarks/processors.py --declare     # and write into the pages what may move
+
+One machine imitates others: the libraries choose their code by environment variables instead of by
+the processor. Every page is executed under each of the settings below and compared, number by
+number, with its run under the settings of the book (see mpkit.processor). A run with another seed
+tells which cells depend on a search or a training at all. The pages as they were committed before,
+by a machine of another maker, are one more sample if ``--before`` names a folder that holds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from mpkit import chapters as book
+from mpkit import processor, results
+from mpkit.chapters import Chapter, Value
+from mpkit.execution import to_text
+from mpkit.running import execute_all
+from mpkit.tolerance import Move, Tolerance, moves_of_cell
+
+ROOT = Path(__file__).parents[1]
+OUTPUT = ROOT / "book" / "results" / "processors.json"
+NATIVE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AUTO", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
+OLD = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+SETTINGS: dict[str, dict[str, str]] = {
+    "the book's": {},
+    "as the processor likes": {**NATIVE, "OPENBLAS_CORETYPE": "Zen"},
+    "an old processor": {**OLD, "OPENBLAS_CORETYPE": "Nehalem"},
+    "an old processor, its maker's products": {**OLD, "MKL_CBWR": "AUTO"},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+}
+SEED = "another seed"
+KINDS = ("points", "counts", "decimals")
+
+
+def runs(jobs: int) -> Iterator[tuple[str, Path, dict[str, Path]]]:
+    """Every page under every setting, run unless it was: setting, store and notebooks."""
+    every = [one for one in book.chapters(ROOT) if trains(one)]
+    for name, setting in [*SETTINGS.items(), (SEED, {})]:
+        given: Mapping[str, Value] = {"seed": 1} if name == SEED else {}
+        store = ROOT / "_build" / "processors" / name.replace(" ", "-")
+        with patch.dict(os.environ, setting):
+            work = [(chapter, given) for chapter in every]
+            yield name, store, execute_all(work, store, name, jobs)
+
+
+def trains(chapter: Chapter) -> bool:
+    """Whether a page computes on the digits; the others only read records."""
+    return any(p.name == "dataset" and p.default == "digits" for p in chapter.parameters)
+
+
+def code_cells(path: Path) -> list[dict[str, Any]]:
+    """The code cells of a notebook; the cell of injected parameters is left out."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [c for c in code if "injected-parameters" not in c["metadata"].get("tags", [])]
+
+
+def furthest(moves: list[Move]) -> dict[str, float]:
+    """The greatest distance of each kind that moved, in units of its tolerance."""
+    found: dict[str, float] = {}
+    for kind, stored, new in moves:
+        far = abs(new - stored) * (100 if kind == "shares" else 1)
+        name = "points" if kind == "shares" else kind
+        if far > 1e-9:
+            found[name] = max(found.get(name, 0.0), round(far, 6))
+    return found
+
+
+def seen(ours: Path, others: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """By number of code cell: how far it moved under each setting."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, other in others.items():
+        pairs = zip(code_cells(ours), code_cells(other), strict=True)
+        for number, (a, b) in enumerate(pairs):
+            moves = moves_of_cell(a["outputs"], b["outputs"])
+            far = {"words": 1.0} if moves is None else furthest(moves)
+            if far:
+                found.setdefault(str(number), {})[name] = far
+    return found
+
+
+def allowed(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """What each cell of a page may move by: twice what was seen on the page for percentages, twice
+    what was seen in the cell for others; nothing where another seed changes nothing."""
+    processors = {
+        number: {name: far for name, far in by.items() if name != SEED}
+        for number, by in cells.items()
+    }
+    page = max(
+        (far.get("points", 0.0) for by in processors.values() for far in by.values()), default=0
+    )
+    found: dict[str, dict[str, float]] = {}
+    for number, by in processors.items():
+        own = {k: max((far.get(k, 0.0) for far in by.values()), default=0.0) for k in KINDS}
+        depends = "points" in cells[number].get(SEED, {}) or own["points"]
+        widths = {**own, "points": page if depends else 0.0}
+        given = {kind: rounded(2 * width) for kind, width in widths.items() if width}
+        if given:
+            found[number] = given
+    return found
+
+
+def rounded(width: float) -> float:
+    """A width with two digits, never a wider one."""
+    digits = 1 - math.floor(math.log10(width))
+    return math.floor(width * 10**digits + 1e-6) / 10**digits
+
+
+def declare(chapter: Chapter, widths: Mapping[str, Mapping[str, float]]) -> None:
+    """Write into a page what its cells may move by."""
+    notebook = json.loads(chapter.path.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code):
+        cell["metadata"].pop("mpkit", None)
+        if str(number) in widths:
+            cell["metadata"]["mpkit"] = {"may_move": dict(widths[str(number)])}
+            Tolerance.of(cell)
+    results.write_text(chapter.path, to_text(notebook))
+
+
+def main() -> None:
+    """Run, compare, record and, if asked, declare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pages at a time")
+    parser.add_argument("--before", type=Path, help="folder of notebooks from another processor")
+    parser.add_argument(
+        "--declare", action="store_true", help="write the tolerances into the pages"
+    )
+    given = parser.parse_args()
+    begun = time.monotonic()
+    samples = {name: notebooks for name, _, notebooks in runs(given.jobs)}
+    ours = samples.pop("the book's")
+    pages = {}
+    for chapter in filter(trains, book.chapters(ROOT)):
+        others = {name: notebooks[chapter.id] for name, notebooks in samples.items()}
+        if given.before:
+            others["as committed before"] = given.before / f"{chapter.id}.ipynb"
+        cells = seen(ours[chapter.id], others)
+        pages[chapter.id] = {"seen": cells, "allowed": allowed(cells)}
+        if given.declare:
+            declare(chapter, pages[chapter.id]["allowed"])
+        moved = sum(any(name != SEED for name in by) for by in cells.values())
+        print(f"{chapter.id:14} {moved:3} cells moved between processors")
+    parameters = {"settings": {"the book's": processor.ONE_ARITHMETIC, **SETTINGS}, "seed": 0}
+    record = results.provenance(parameters, ROOT, time.monotonic() - begun, "benchmark")
+    results.write_record(OUTPUT, {**record, "pages": pages})
+    print(f"written: {OUTPUT}")
+
+
+if __name__ == "__main__":
+    main()
