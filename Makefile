@@ -50,6 +50,7 @@ lock: ## Pin every dependency anew in requirements.lock (needs uv)
 	echo "setuptools>=77" | uv pip compile --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --quiet --extra book --extra test \
 		pyproject.toml - -o requirements.lock
+	sed -i '1i # for Python >=3.11' requirements.lock
 
 clean: ## Delete everything that was built (not .venv)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

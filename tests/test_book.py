@@ -136,6 +136,8 @@ def test_the_footer_tells_all_of_the_provenance(public: Site) -> None:
     words = footer.get_text(" ")
     for value in ("digits", "0.3", "7", "quick", "2.15.0", "cpu", "abc1234", "2026-11-21", "12.3"):
         assert value in words
+    for value in ("Some Processor 7", "MKL_CBWR COMPATIBLE", "environment.yml >=3.11"):
+        assert value in " ".join(words.split())
     assert "Results" not in words
     assert soup(page_of(public, "book/first")).find(class_="mp-provenance") is None
 

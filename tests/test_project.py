@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mpkit.execution import asked_python
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpkit"
 ORDER = "geometry losses sets attacks search schemes models stored data train threats".split()
-ORDER += "membership ledger merging goals sheet suites evaluate loading theory results".split()
+ORDER += "membership ledger merging goals sheet suites evaluate loading theory".split()
+ORDER += "processor results tolerance".split()
 ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
 ORDER += "places slurm cluster sharding looks sliders charts figures reports chapters".split()
 ORDER += "execution rendering running sweeping summaries commands_cluster".split()
@@ -102,8 +105,12 @@ def test_extras_are_all_there() -> None:
 
 
 def test_lock_pins_every_dependency_by_hash() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+    first, text = (ROOT / "requirements.lock").read_text().split("\n", 1)
     project = PYPROJECT["project"]
+    assert first == f"# for Python {project['requires-python']}"
+    assert asked_python(ROOT) == dict.fromkeys(
+        ("environment.yml", "requirements.lock"), project["requires-python"]
+    )
     wanted = project["dependencies"] + project["optional-dependencies"]["book"]
     wanted += project["optional-dependencies"]["test"]
     pinned = set(re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE))

@@ -96,7 +96,10 @@ def footer(made: dict[str, Any]) -> str:
         ("Parameters", _pairs(made.get("parameters", {}))),
         ("Seed", _value(made.get("seed"))),
         ("Device", _value(made.get("device"))),
+        ("Processor", _value(made.get("processor", "not noted"))),
+        ("Arithmetic", _pairs(made.get("settings", {}))),
         ("Versions", _pairs(made.get("versions", {}))),
+        ("Python asked for", _pairs(made.get("asked", {}))),
         ("Code", f"{_value(made.get('commit'))} of {escape(str(made.get('commit_date')))}"),
         ("Duration", f"{made.get('duration_s')} s"),
     ]

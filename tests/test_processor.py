@@ -1,0 +1,97 @@
+"""One arithmetic on every processor: the settings of a run, its record, and two machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toybook import toy_book
+
+from mpkit import processor
+from mpkit.chapters import chapter
+from mpkit.execution import execute, run_key
+from mpkit.running import refresh_chapters
+
+FACTS = {"model name": "Some  Processor 7", "flags": "sse2 avx avx2"}
+
+
+@pytest.fixture
+def modern(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A processor with AVX2, in an environment that says nothing of arithmetic."""
+    monkeypatch.setattr(processor, "_facts", lambda: FACTS)
+    for name in (*processor.ONE_ARITHMETIC, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_modern_processor_is_told_which_code_to_take(modern: pytest.MonkeyPatch) -> None:
+    assert processor.settings({}) == processor.ONE_ARITHMETIC
+    assert processor.model() == "Some Processor 7"
+
+
+def test_another_processor_is_told_nothing(modern: pytest.MonkeyPatch) -> None:
+    modern.setattr(processor, "_facts", lambda: {"flags": "asimd"})
+    assert processor.settings({}) == {}
+    assert processor.settings({"dataset": "digits"}) == {"OMP_NUM_THREADS": "1"}
+
+
+def test_small_images_take_one_thread_and_others_as_many_as_there_are(
+    modern: pytest.MonkeyPatch,
+) -> None:
+    assert processor.settings({"dataset": "digits"}, 4)["OMP_NUM_THREADS"] == "1"
+    assert processor.settings({"dataset": "mnist"}, 4)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in processor.settings({"dataset": "mnist"})
+
+
+def test_the_environment_has_the_last_word(modern: pytest.MonkeyPatch) -> None:
+    modern.setenv("MKL_CBWR", "AUTO")
+    modern.setenv("OMP_NUM_THREADS", "2")
+    found = processor.settings({"dataset": "digits"})
+    assert (found["MKL_CBWR"], found["OMP_NUM_THREADS"]) == ("AUTO", "2")
+    assert found["ATEN_CPU_CAPABILITY"] == processor.ONE_ARITHMETIC["ATEN_CPU_CAPABILITY"]
+
+
+def test_a_run_under_another_arithmetic_is_another_run(
+    tmp_path: Path, modern: pytest.MonkeyPatch
+) -> None:
+    toy = chapter(toy_book(tmp_path), "toy")
+    usual = run_key(toy, {})
+    modern.setenv("MKL_CBWR", "AUTO")
+    assert run_key(toy, {}) != usual
+
+
+def test_a_page_is_executed_as_its_record_says(tmp_path: Path, modern: pytest.MonkeyPatch) -> None:
+    names = [*processor.ONE_ARITHMETIC, "OMP_NUM_THREADS"]
+    root = toy_book(tmp_path, f"import os\nprint([os.environ.get(name) for name in {names}])")
+    (root / "environment.yml").write_text("dependencies:\n  - python>=3.11\n")
+    made = json.loads(execute(chapter(root, "toy"), {}, tmp_path / "store").read_text())
+    record = made["metadata"]["mpkit"]
+    values = [record["settings"][name] for name in names]
+    assert values == [*processor.ONE_ARITHMETIC.values(), "1"]
+    assert made["cells"][-1]["outputs"][0]["text"] == [f"{values}\n"]
+    assert record["processor"] == "Some Processor 7"
+    assert record["asked"] == {"environment.yml": ">=3.11"}
+
+
+def test_two_machines_do_not_contradict_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second keeps what the first has stored where it finds the same within the tolerance."""
+    root = toy_book(tmp_path, "import os\nprint(f\"union {os.environ['TOY']}%\")")
+    path = root / "book" / "toy.ipynb"
+    toy = json.loads(path.read_text())
+    toy["cells"][-1]["metadata"] = {"mpkit": {"may_move": {"points": 0.5}}}
+    path.write_text(json.dumps(toy))
+
+    def refreshed(number: str) -> str:
+        monkeypatch.setenv("TOY", number)
+        ((_, state),) = refresh_chapters(root, [])
+        return state
+
+    assert refreshed("66.0") == "refreshed"
+    first = path.read_bytes()
+    monkeypatch.setattr(processor, "_facts", lambda: FACTS)
+    assert [refreshed("65.5"), path.read_bytes()] == ["unchanged", first]
+    assert refreshed("65.4") == "refreshed"
+    assert "union 65.4%" in path.read_text()
