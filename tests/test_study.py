@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit import catalog, data, estimates, residual, sets
+from mpkit import catalog, data, estimates, planned, residual, sets, suites
 from mpkit import study as library
 from mpkit.augment import Crop, Flip
 from mpkit.catalog import Plan, plan
+from mpkit.checkpoints import Checkpoints
 from mpkit.data import Images
 from mpkit.estimates import SHAPES
 from mpkit.examinations import Examination, packed
@@ -27,22 +28,24 @@ from mpkit.results import read_record, write_record
 from mpkit.schemes import Natural
 from mpkit.sets import L1, Linf, RotationTranslation
 from mpkit.study import Job, Study, rows_of, work_on
+from mpkit.suites import Budget
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Natural, l_inf and its fine-tuning on digits, an epoch each."""
+    """Natural, l_inf and its fine-tuning on digits, an epoch each, and short attacks."""
     real = catalog.scale_of
 
     def tiny(data, scale):
         size = real(data, scale)
-        short = replace(size.recipe, epochs=1, batch=16)
-        return replace(size, recipe=short, tuning=short, steps=1, held_out=30)
+        short = replace(size.recipe, epochs=1, batch=8)
+        return replace(size, recipe=short, tuning=short, steps=1, held_out=30, images=480)
 
     monkeypatch.setattr(catalog, "scale_of", tiny)
     monkeypatch.setattr(estimates, "speed", lambda model, x: 1000.0)
+    monkeypatch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
     rows = ("natural", "linf", "balanced")
     look = Examination(points=12, budget="quick", batch=12, affine=False)
     return Study("digits", tmp_path / "records", tmp_path / "work", "cpu", 1, rows, look, "cpu")
@@ -88,7 +91,7 @@ def test_a_record_tells_all(study):
     place = study.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
     assert record["weights"]["sha256"] == digest(place / "weights.safetensors")
     assert record["settings"]["start"] == "digits-linf" and record["seed"] == 0
-    assert record["cost"]["gradients"] == 2 * 1264 and len(record["history"]) == 1
+    assert record["cost"]["gradients"] == 2 * 480 and len(record["history"]) == 1
     accuracy, seen = (record["evaluation"][key] for key in ("accuracy", "first_order"))
     assert accuracy["union norms"][0] <= min(accuracy[key][0] for key in ("linf", "l2", "l1"))
     assert all(accuracy[key][0] <= seen[key][0] for key in seen)
@@ -153,14 +156,19 @@ class Dies(Quiet):
             raise OutOfTime
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_training_that_was_interrupted_goes_on_to_the_same_bits(
-    study, tmp_path, after, monkeypatch
-):
+@pytest.fixture
+def careful(monkeypatch):
+    """Checkpoints at every look at the losses."""
+    monkeypatch.setattr(planned, "Checkpoints", lambda folder, seconds: Checkpoints(folder, 0.0))
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_training_that_was_interrupted_goes_on_to_the_same_bits(study, tmp_path, after, careful):
     made, images = plan("digits-linf", (1, 8, 8)), data.load("digits")
     whole = trained(made, images, 0, tmp_path / "whole", "cpu")
     with pytest.raises(OutOfTime):
         trained(made, images, 0, tmp_path / "parts", "cpu", Dies(after))
+    assert len(list((tmp_path / "parts").glob("step-*.safetensors"))) == after
     again = trained(made, images, 0, tmp_path / "parts", "cpu")
     files = [tmp_path / name / "weights.safetensors" for name in ("whole", "parts")]
     assert digest(files[0]) == digest(files[1])
@@ -169,7 +177,9 @@ def test_training_that_was_interrupted_goes_on_to_the_same_bits(
     assert not list((tmp_path / "parts").glob("step-*"))
 
 
-def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(tmp_path, monkeypatch):
+def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(
+    tmp_path, monkeypatch, careful
+):
     """The large network's running means and step counts, here with few channels, in two steps."""
     monkeypatch.setattr(residual, "WIDE", (4, 8))
     x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -179,6 +189,7 @@ def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(tmp
     whole = trained(made, images, 0, tmp_path / "whole", "cpu")
     with pytest.raises(OutOfTime):
         trained(made, images, 0, tmp_path / "parts", "cpu", Dies(1))
+    assert list((tmp_path / "parts").glob("step-*.safetensors"))
     again = trained(made, images, 0, tmp_path / "parts", "cpu")
     read = trained(made, images, 0, tmp_path / "parts", "cpu")
     states = [model.state_dict() for model in (whole, again, read)]
@@ -214,10 +225,13 @@ def test_a_claim_is_held_by_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
-    code = "from mpkit.cli import main; main()"
+    code = (
+        "from mpkit import planned\nfrom mpkit.cli import main\nfrom mpkit.train import Checkpoints\n"
+        "planned.Checkpoints = lambda folder, seconds: Checkpoints(folder, 0.5)\nmain()"
+    )
 
     def start(folder):
-        words = ["train", "digits-avg", "--device", "cpu", "--out", str(tmp_path / folder)]
+        words = ["train", "digits-linf", "--device", "cpu", "--out", str(tmp_path / folder)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", code, *words], env=env)
 
@@ -228,6 +242,7 @@ def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    assert start("killed").wait(240) == 0 and start("whole").wait(240) == 0
+    runs = [start("killed"), start("whole")]
+    assert [run.wait(240) for run in runs] == [0, 0]
     files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
     assert digest(files[0]) == digest(files[1])

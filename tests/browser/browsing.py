@@ -17,8 +17,8 @@ ALONE = {"preload": False}  # axe-core would fetch the style sheets itself, from
 FAULTS = {**ALONE, "resultTypes": ["violations"]}  # it describes nothing else, in half the time
 SHAPE = {**FAULTS, "rules": {"color-contrast": {"enabled": False}}}  # the same in every colour
 CONTRAST = {**FAULTS, "runOnly": ["color-contrast"]}
-THINNED = """() => {  // of leaves, and formulas, with one path of tags, classes and styles: one
-    const seen = new Set(), paths = new Map();
+THINNED = """() => {  // of texts with one path of tags, classes and styles, and of formulas: one
+    const paths = new Map();
     const path = node => {
         if (!node) return '';
         if (!paths.has(node)) {
@@ -28,12 +28,20 @@ THINNED = """() => {  // of leaves, and formulas, with one path of tags, classes
         }
         return paths.get(node);
     };
-    const leaves = [...document.body.querySelectorAll('*')].filter(
-        node => !node.childElementCount || node.matches('mjx-container'));
-    for (const node of leaves) {
-        const twin = seen.has(path(node));
-        seen.add(path(node));
-        if (twin) node.remove();
+    const speaks = node => [...node.childNodes].some(
+        child => child.nodeType === Node.TEXT_NODE && child.data.trim());
+    for (let removed = true; removed; ) {
+        const seen = new Set();
+        removed = false;
+        for (const node of document.body.querySelectorAll('*:not(.mp-slider, .mp-slider *)')) {
+            const key = path(node) + speaks(node);
+            const whole = node.childElementCount && !node.matches('mjx-container');
+            if (seen.has(key) && !whole && node.isConnected) {
+                node.remove();
+                removed = true;
+            }
+            seen.add(key);
+        }
     }
 }"""
 SETTLED = """async () => {
