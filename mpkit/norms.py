@@ -34,6 +34,14 @@ def per_row(radius: Radius, like: Tensor) -> Tensor:
     return torch.full((), radius, device=like.device, dtype=like.dtype)
 
 
+def root(x: Tensor) -> Tensor:
+    """The square root of each entry, at least 0, rounded alike on every x86 processor.
+
+    ``Tensor.sqrt`` takes it from MKL, whose last bit depends on the processor's maker.
+    """
+    return x.rsqrt().reciprocal_()
+
+
 def linf_norm(d: Tensor) -> Tensor:
     """Largest absolute entry of each row, the dual of the l_1 norm: (B, ...) to (B,)."""
     return d.flatten(1).abs().amax(1)
@@ -48,7 +56,8 @@ def l2_norm(d: Tensor) -> Tensor:
     """Euclidean norm of each row, its own dual, free of overflow: (B, ...) to (B,)."""
     flat = d.flatten(1)
     largest = positive(flat.abs().amax(1, keepdim=True))
-    return (flat / largest).square_().sum(1).sqrt_() * largest.squeeze(1)
+    scaled: Tensor = (flat / largest).norm(dim=1)
+    return scaled * largest.squeeze(1)
 
 
 def sign_direction(g: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mpkit.breakpoints import blind, stretching
 from mpkit.checks import Radius, require_sound
-from mpkit.norms import l2_norm, per_row, pick, positive, size_and_room, slack
+from mpkit.norms import l2_norm, per_row, pick, positive, root, size_and_room, slack
 from mpkit.thresholds import ROUNDS, soft, threshold
 
 BLIND_ROUNDS = 3
@@ -150,7 +150,7 @@ def _scaled_into(d: Tensor, low: Tensor, high: Tensor, radius: Tensor, inside: T
         scale = torch.maximum(scale, stretching(d, low, high, radius))
     scale = torch.where(inside, 1, scale)
     for _ in range(BLIND_ROUNDS if blind(d) else ROUNDS):
-        torch.clamp(torch.mul(d, scale.sqrt(), out=reach), low, high, out=short)
+        torch.clamp(torch.mul(d, root(scale), out=reach), low, high, out=short)
         missing = goal - torch.linalg.vecdot(short, short).unsqueeze(1)
         settled = inside | (missing <= nearly)
         if not blind(d) and bool(settled.all()):

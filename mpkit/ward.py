@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpkit.norms import root
 from mpkit.warp import warp
 
 
@@ -230,7 +231,7 @@ def with_batch_statistics(network: nn.Sequential, x: Tensor) -> nn.Sequential:
         features = nn.Sequential(*layers[:-1])(x)
         norm = nn.BatchNorm1d(features.shape[1], track_running_stats=False).to(x)
         norm.bias.copy_(features.mean(0))
-        norm.weight.copy_((features.var(0, correction=0) + norm.eps).sqrt())
+        norm.weight.copy_(root(features.var(0, correction=0) + norm.eps))
     return nn.Sequential(*layers[:-1], norm.requires_grad_(False), layers[-1])
 
 

@@ -81,7 +81,7 @@ def train(
 
     Returns: the same network.
     """
-    adam = torch.optim.Adam(f.parameters(), lr=lr)
+    adam = torch.optim.Adam(f.parameters(), lr=lr, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     for _ in range(steps):
         x, y = model.sample(batch, rng)
