@@ -2,7 +2,8 @@
 
 The libraries below torch choose their code by the processor, each in its own way, and each way
 rounds differently. These settings make them choose the same code on every x86 processor with AVX2.
-Whatever the environment says already has the last word.
+What no setting reaches is MKL's square root, so nothing here that decides a number takes it: see
+``mpkit.norms.root``. Whatever the environment says already has the last word.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ONE_ARITHMETIC = {
     "MKL_CBWR": "COMPATIBLE",  # its matrix products, on processors of every maker
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # its convolutions in 32 bits
     "OPENBLAS_CORETYPE": "Haswell",  # the matrix products of numpy and scipy
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # numpy's own loops
 }
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from toybook import toy_book
 
 from mpkit import processor
 from mpkit.chapters import chapter
 from mpkit.execution import execute, run_key
+from mpkit.norms import root
+from mpkit.recipes import Adam
 from mpkit.running import refresh_chapters
 
+ROOT = Path(__file__).parents[1]
 FACTS = {"model name": "Some  Processor 7", "flags": "sse2 avx avx2"}
 
 
@@ -72,6 +80,24 @@ def test_a_page_is_executed_as_its_record_says(tmp_path: Path, modern: pytest.Mo
     assert made["cells"][-1]["outputs"][0]["text"] == [f"{values}\n"]
     assert record["processor"] == "Some Processor 7"
     assert record["asked"] == {"environment.yml": ">=3.11"}
+
+
+@given(st.lists(st.floats(0, 1e30), min_size=1))
+def test_the_root_is_one_to_three_roundings(values: list[float]) -> None:
+    x = torch.tensor(values, dtype=torch.float64)
+    exact = torch.tensor([math.sqrt(value) for value in values], dtype=torch.float64)
+    assert ((root(x) - exact).abs() <= 3 * torch.finfo(torch.float64).eps * exact).all()
+    assert not root(torch.zeros(2)).any()
+
+
+def test_no_number_hangs_on_the_square_root_of_mkl() -> None:
+    """Its last bit depends on the processor's maker; membership alone has room for that."""
+    call = re.compile(r"(?<!math)(?<!np)(?<!sympy)\.sqrt_?\(")
+    sources = (ROOT / "mpkit").rglob("*.py")
+    found = {path.name for path in sources if call.search(path.read_text(encoding="utf-8"))}
+    assert found == {"membership.py"}
+    weights = [torch.zeros(1, requires_grad=True)]
+    assert Adam().build(weights, 0.1).param_groups[0]["fused"]
 
 
 def test_two_machines_do_not_contradict_one_another(
