@@ -38,7 +38,7 @@ pages: $(READY) ## Execute every page and compare with the outputs stored in it
 	$(BIN)/pytest --nbval book -n $(JOBS) --dist loadfile
 
 refresh: $(READY) ## Execute the committed notebooks in place and scrub what differs between equal runs
-	$(BIN)/mpkit refresh
+	$(BIN)/mpkit refresh --jobs $(JOBS)
 
 bench: $(READY) ## Time attacks over the bare loop, beside other libraries where they are installed
 	$(BIN)/python benchmarks/speed.py

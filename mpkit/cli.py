@@ -158,16 +158,23 @@ def book(no_execute: bool, profile: str, jobs: int) -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[CHAPTER]...")
-def refresh(names: tuple[str, ...]) -> None:
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Chapters executed at the same time.",
+)
+def refresh(names: tuple[str, ...], jobs: int) -> None:
     """Execute the committed notebooks in place (all, or only CHAPTER...).
 
-    What differs between two equal runs is scrubbed, so an execution that changes nothing leaves
-    the files as they are.
+    What differs between two equal runs is scrubbed, and numbers that moved by no more than their
+    cell allows are kept, so an execution that changes nothing leaves the files as they are.
     """
     from mpkit.chapters import book_root
     from mpkit.running import refresh_chapters
 
-    for path, state in refresh_chapters(book_root(), names):
+    for path, state in refresh_chapters(book_root(), names, jobs):
         click.echo(f"{path}: {state}")
 
 

@@ -105,7 +105,7 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
     return render(root, executed, site, STRICT)
 
 
-def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
+def refresh_chapters(root: Path, names: Sequence[str], jobs: int = 1) -> Iterator[tuple[Path, str]]:
     """Execute committed notebooks in place with their defaults.
 
     A notebook is written only if something other than commit, date, duration and machine came out
@@ -115,24 +115,29 @@ def refresh_chapters(root: Path, names: Sequence[str]) -> Iterator[tuple[Path, s
     Args:
         root: the checkout.
         names: ids of chapters; empty for all.
+        jobs: chapters executed at the same time.
     Returns: pairs of notebook and what happened to it.
     Raises:
-        ChapterError: a chapter failed; it and those after it are untouched.
+        ChapterError: a chapter failed; it, those beside it and those after it are untouched.
     """
     wanted = [book.chapter(root, name) for name in names] or book.chapters(root)
     with tempfile.TemporaryDirectory(prefix="mpkit-") as scratch:
-        for chapter in wanted:
-            with _bar([chapter], [{}]) as bar:
-                path = execute(chapter, {}, Path(scratch), report=bar.report)
-            new = json.loads(path.read_text(encoding="utf-8"))
-            old = json.loads(chapter.path.read_text(encoding="utf-8"))
-            _settle(new, old)
-            committed = not old["metadata"].get("mpkit", {}).get("commit", "+").endswith("+")
-            if committed and _stable(new) == _stable(old):
-                yield chapter.path, "unchanged"
-            else:
-                write_text(chapter.path, to_text(new))
-                yield chapter.path, "refreshed"
+        for start in range(0, len(wanted), jobs):
+            beside = wanted[start : start + jobs]
+            done = execute_all([(one, {}) for one in beside], Path(scratch), "quick", jobs)
+            for chapter in beside:
+                yield chapter.path, _refresh(chapter.path, done[chapter.id])
+
+
+def _refresh(path: Path, executed: Path) -> str:
+    """Put an executed notebook in the place of the committed one; say whether it changed."""
+    new, old = (json.loads(one.read_text(encoding="utf-8")) for one in (executed, path))
+    _settle(new, old)
+    committed = not old["metadata"].get("mpkit", {}).get("commit", "+").endswith("+")
+    if committed and _stable(new) == _stable(old):
+        return "unchanged"
+    write_text(path, to_text(new))
+    return "refreshed"
 
 
 def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> dict[str, Path]:
