@@ -27,7 +27,7 @@ from mpkit import processor, results
 from mpkit.chapters import Chapter, Value
 from mpkit.execution import to_text
 from mpkit.running import execute_all
-from mpkit.tolerance import Move, Tolerance, moves_of_cell
+from mpkit.tolerance import MANY, Move, Tolerance, moves_of_cell
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "book" / "results" / "processors.json"
@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "two threads": {"OMP_NUM_THREADS": "2"},
 }
 SEED = "another seed"
-KINDS = ("points", "counts", "decimals")
+KINDS = ("points", "counts", "decimals", "share")
 
 
 def runs(jobs: int) -> Iterator[tuple[str, Path, dict[str, Path]]]:
@@ -71,8 +71,11 @@ def furthest(moves: list[Move]) -> dict[str, float]:
     """The greatest distance of each kind that moved, in units of its tolerance."""
     found: dict[str, float] = {}
     for kind, stored, new in moves:
-        far = abs(new - stored) * (100 if kind == "shares" else 1)
-        name = "points" if kind == "shares" else kind
+        name, far = kind, abs(new - stored)
+        if kind == "shares":
+            name, far = "points", 100 * far
+        elif kind == "counts" and abs(stored) >= MANY:
+            name, far = "share", far / abs(stored)
         if far > 1e-9:
             found[name] = max(found.get(name, 0.0), round(far, 6))
     return found

@@ -26,6 +26,7 @@ NUMBER = re.compile(
     r"(?:(?<![\d,\[])\d{1,3}(?:,\d{3})+(?![\d,\]])|\d+)"  # 131,774, but not three of a list
     r"(?:\.\d+)?(?:e[-+]?\d+)?"
 )
+MANY = 1000  # whole numbers from here on move by a share of themselves
 BEFORE_A_SIZE = re.compile(r"(?:\bof|\b[Nn] =)\s*$")
 Output = Mapping[str, Any]
 
@@ -48,9 +49,9 @@ class Tolerance:
 
     Args:
         points: percentages; a declared result may move by a hundredth of it.
-        counts: whole numbers but sizes.
+        counts: smaller whole numbers but sizes.
         decimals: all others, declared results included, each in its own unit.
-        share: of the stored value, by which counts and decimals may move if it is more.
+        share: of the stored value, for whole numbers of at least 1,000 (see MANY).
     Raises:
         ValueError: a value is negative or not a number.
     """
@@ -81,12 +82,13 @@ class Tolerance:
 
     def allows(self, move: Move) -> bool:
         """Whether a number may have moved so."""
+        many = abs(move.stored) >= MANY
         width = {
             "points": self.points,
-            "counts": max(self.counts, self.share * abs(move.stored)),
-            "decimals": max(self.decimals, self.share * abs(move.stored)),
+            "counts": self.share * abs(move.stored) if many else self.counts,
+            "decimals": self.decimals,
             "sizes": 0.0,
-            "shares": max(self.points / 100, self.decimals, self.share * abs(move.stored)),
+            "shares": max(self.points / 100, self.decimals),
         }[move.kind]
         return abs(move.new - move.stored) <= width * (1 + 1e-9) + 1e-12
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_sizes_never_move() -> None:
     assert settled(new, [printed("119 of 200 images")], wide, pictures=False) == new
 
 
+def test_large_counts_move_by_a_share_of_themselves() -> None:
+    tolerance = Tolerance(counts=2, share=0.01)
+    old = [printed("broken 86, images seen 13701")]
+    for text, allowed in (
+        ("broken 88, images seen 13838", True),
+        ("broken 89, images seen 13701", False),
+        ("broken 86, images seen 13839", False),
+    ):
+        new = [printed(text)]
+        assert settled(new, old, tolerance, pictures=False) == (old if allowed else new)
+
+
 def test_declared_results_are_shares() -> None:
     old, near, far = (
         [shown(declared={"union": union, "best": "max"}, html="")] for union in (0.4, 0.405, 0.41)
@@ -122,6 +135,30 @@ def test_a_text_agrees_with_itself(words: list[str]) -> None:
 def test_a_declaration_of_another_form_is_refused(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Tolerance.of(cell(**given))
+
+
+# What the pages declare
+
+
+def test_pages_declare_no_more_than_twice_what_was_seen() -> None:
+    record = json.loads((ROOT / "book" / "results" / "processors.json").read_text())
+    declared = 0
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        seen = record["pages"].get(path.stem, {}).get("seen", {})
+        moved = {
+            number: [far for setting, far in by.items() if setting != "another seed"]
+            for number, by in seen.items()
+        }
+        page = max((far.get("points", 0) for by in moved.values() for far in by), default=0)
+        for number, one in enumerate(c for c in cells if c["cell_type"] == "code"):
+            by = moved.get(str(number), [])
+            for kind, width in asdict(Tolerance.of(one)).items():
+                own = max((far.get(kind, 0) for far in by), default=0)
+                assert width <= 2 * (page if kind == "points" else own), f"{path.stem} {number}"
+                assert width >= own, f"{path.stem} {number} moved further"
+                declared += width > 0
+    assert declared > 10
 
 
 # The same through nbval
