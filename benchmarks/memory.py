@@ -34,7 +34,7 @@ from mpkit.evaluate import evaluate
 from mpkit.ledger import Ledger
 from mpkit.sets import Union, usual
 from mpkit.stored import Rows, of_file
-from mpkit.suites import standard
+from mpkit.suites import Budget, standard
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MIB = 2**20
@@ -89,7 +89,7 @@ def written(file: Path, images: int) -> Rows:
     return of_file(file, 0, (images, *SHAPE))
 
 
-def measure(images: int, batch: int, budget: str) -> dict[str, float | None]:
+def measure(images: int, batch: int, budget: Budget | str) -> dict[str, float | None]:
     """Evaluate so many images; memory in MiB, seconds."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, CLASSES))

@@ -91,8 +91,11 @@ def describe(threat: PerturbationSet) -> str:
 
 
 def _number(value: float | Tensor) -> str:
-    plain, levels = _plain(value), 0 if isinstance(value, Tensor) else round(value * 255)
-    return f"{levels}/255" if len(plain) > 8 and value == levels / 255 else plain
+    plain = _plain(value)
+    if isinstance(value, Tensor) or len(plain) <= 8:
+        return plain
+    levels = round(value * 255)
+    return f"{levels}/255" if value == levels / 255 else plain
 
 
 def _plain(value: float | Tensor) -> str:

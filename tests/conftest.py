@@ -1,4 +1,4 @@
-"""The rendered book, built once for all tests that look at it, whichever worker they run on."""
+"""One thread a process, and the rendered book: built once for all tests that look at it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 from sample_book import ADDRESS, figure_cell, pixels_cell, slider_cell, small_book
 from site_rules import Site, build, copy_book
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two workers, two cores
 
 
 def shared(base: Path, name: str, make: Callable[[Path], Site]) -> Site:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from mpkit.cli import main
 from mpkit.data import load
+from mpkit.masking import Effort
 from mpkit.models import small_cnn
 from mpkit.schemes import Natural
 from mpkit.train import Recipe, fit
@@ -33,6 +34,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inside = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     save_file(inside, path.with_name("hidden.safetensors"))
     return path
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor of the command tries for a shorter time; how well it finds is tested elsewhere."""
+    effort = Effort(steps=12, queries=80, estimates=8, directions=20, draws=4, decisions=4)
+    monkeypatch.setattr("mpkit.masking.doctor.Effort", lambda: effort)
 
 
 def doctor(*words: object) -> Result:

@@ -118,7 +118,7 @@ def test_bad_input_is_named_and_leaves_no_file(folder: Path, given, words: str) 
 def test_a_killed_run_goes_on_and_ends_bit_identical(folder: Path) -> None:
     code = "from mpkit.cli import main; main()"
     call = [sys.executable, "-c", code, "evaluate", "--model", "small_cnn"]
-    call += ["--weights", "cnn.safetensors", "--points", "60", "--batch", "10", "--budget", "quick"]
+    call += ["--weights", "cnn.safetensors", "--points", "30", "--batch", "10", "--budget", "quick"]
     call += ["--threat", "linf:0.1 + l2:0.3", "--output"]
     file = folder / "cut" / "ledger.safetensors"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

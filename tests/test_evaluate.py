@@ -216,7 +216,13 @@ def test_the_model_s_mode_and_gradients_are_left_as_they_were() -> None:
     assert model.weight.grad is None
 
 
-def test_standard_covers_every_set_and_goes_deep_only_after_its_probe() -> None:
+@pytest.fixture(scope="module")
+def quick() -> Ledger:
+    """What the quick suite finds on the linear model."""
+    return run(standard(parse_threat(THREAT), "quick", classes=5))
+
+
+def test_standard_covers_every_set_and_goes_deep_only_after_its_probe(quick: Ledger) -> None:
     threat = parse_threat(THREAT + " + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
     for budget in BUDGETS:
         suite = standard(threat, budget)
@@ -226,18 +232,16 @@ def test_standard_covers_every_set_and_goes_deep_only_after_its_probe() -> None:
         assert [entry.after for entry in deep] == [
             entry.name.replace("-deep", "") for entry in deep
         ]
-    ledger = run(standard(parse_threat(THREAT), "quick", classes=5))
-    for name in ledger.sets:
-        probe, deep = (ledger.names.index(f"{kind} {name}") for kind in ("square", "square-deep"))
-        if not ledger.broken[probe].any():
-            assert not ledger.tried[deep].any()
+    for name in quick.sets:
+        probe, deep = (quick.names.index(f"{kind} {name}") for kind in ("square", "square-deep"))
+        if not quick.broken[probe].any():
+            assert not quick.tried[deep].any()
 
 
-def test_standard_is_exact_on_a_linear_model() -> None:
-    ledger = run(standard(parse_threat(THREAT), "quick", classes=5))
+def test_standard_is_exact_on_a_linear_model(quick: Ledger) -> None:
     best = run({"linf": PGD(Linf(0.1), 100), "l1": Restarts(PGD(L1(0.6), 200), 2)})
     for name in best.sets:
-        assert ledger.accuracy(name).value <= best.accuracy(name).value
+        assert quick.accuracy(name).value <= best.accuracy(name).value
 
 
 BAD = {

@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 from toybook import mpkit, start, toy_book
 
+from mpkit import chapters as book
 from mpkit import worker
 from mpkit.cli import main
+from mpkit.execution import execute
 
 COUNT = (
     "from pathlib import Path\n"
@@ -254,20 +256,14 @@ def test_data_says_what_is_there_and_what_mends_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_second_chapter_runs_on_mnist(tmp_path: Path) -> None:
-    """Real data, few of them: the page's numbers mean nothing here, but it is about MNIST."""
+    """Real data, few of them: the numbers mean nothing here, but the outputs are about MNIST."""
     data = os.environ.get("MPKIT_DATA", "")
     if not (Path(data) / "MNIST" / "raw").is_dir():
         pytest.skip("MPKIT_DATA holds no MNIST")
-    few = "epochs 1 steps 2 points 20 learn_from 200 precision float32".split()
-    words = [
-        word
-        for name, value in zip(few[::2], few[1::2], strict=True)
-        for word in ("-p", name, value)
-    ]
-    root = Path(__file__).parents[1]
-    out = tmp_path / "out"
-    done = mpkit(root, "run", "geometries", "-p", "dataset", "mnist", *words, "--output", str(out))
-    assert done.returncode == 0, done.stderr
-    page = (out / "html" / "book" / "geometries.html").read_text()
-    assert "mnist: 20 of shape (1, 28, 28)" in page
-    assert "Linf(eps=0.3)" in page
+    few = "dataset mnist epochs 1 steps 2 points 20 learn_from 200 precision float32".split()
+    chapter = book.chapter(Path(__file__).parents[1], "geometries")
+    given = chapter.check(dict(zip(few[::2], few[1::2], strict=True)))
+    done = json.loads(execute(chapter, given, tmp_path).read_text())
+    printed = json.dumps([cell.get("outputs") for cell in done["cells"]])
+    assert "mnist: 20 of shape (1, 28, 28)" in printed
+    assert "Linf(eps=0.3)" in printed

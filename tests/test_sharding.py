@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from clusters import scheduler, worker
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
+from mpkit import places
+from mpkit.cli import main
 from mpkit.data import load
 from mpkit.goals import EachSet
 from mpkit.merging import merged
@@ -25,8 +29,8 @@ from mpkit.sharding import Request, cut, evaluate_here, evaluate_shard
 from mpkit.suites import standard
 from mpkit.threats import parse_threat
 
-CALL = [sys.executable, "-m", "mpkit", "evaluate", "--budget", "quick", "--points", "50"]
-CALL += ["--batch", "10", "--threat", "linf:0.1 + l1:1", "--weights", "w.safetensors"]
+WORDS = ["evaluate", "--budget", "quick", "--points", "30", "--batch", "10"]
+WORDS += ["--threat", "linf:0.1 + l1:1", "--weights", "w.safetensors"]
 MORTAL = """
 import os, signal
 from pathlib import Path
@@ -55,13 +59,21 @@ def folder(tmp_path: Path) -> Path:
 
 def evaluate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*CALL, *words],
+        [sys.executable, "-m", "mpkit", *WORDS, *words],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The same in this process, and with less patience."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(places, "PATIENCE", 2.0)
+    return lambda *words: CliRunner().invoke(main, [*WORDS, *words])
 
 
 @given(st.integers(1, 500), st.integers(1, 100), st.data())
@@ -121,10 +133,10 @@ def test_a_killed_worker_changes_nothing(folder: Path) -> None:
     assert "holds another evaluation" in other.stderr
 
 
-def test_nobody_answers(folder: Path) -> None:
+def test_nobody_answers(folder: Path, here: Callable[..., Result]) -> None:
     begun = time.monotonic()
-    done = evaluate(folder, "--model", "small_cnn", "--scheduler", "tcp://127.0.0.1:9")
-    assert done.returncode == 1
+    done = here("--model", "small_cnn", "--scheduler", "tcp://127.0.0.1:9")
+    assert done.exit_code == 1
     assert "no scheduler answers at tcp://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - begun < 120
@@ -132,32 +144,37 @@ def test_nobody_answers(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_that_would_give_other_results_are_refused(folder: Path) -> None:
+def test_workers_that_would_give_other_results_are_refused(
+    folder: Path, here: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = folder / "other"
     (other / "numpy-0.1.dist-info").mkdir(parents=True)
     (other / "numpy-0.1.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 0.1\n")
     with scheduler(folder) as address:
         words = ("--model", "small_cnn", "--scheduler", address)
-        idle = evaluate(folder, *words)
-        assert idle.returncode == 1
+        idle = here(*words)
+        assert idle.exit_code == 1
         assert f"the scheduler at {address} has no workers" in idle.stderr
+        monkeypatch.setattr(places, "PATIENCE", 60.0)
         with worker(address, folder):
-            gpu = evaluate(folder, *words, "--gpu")
-            assert gpu.returncode == 1
+            gpu = here(*words, "--gpu")
+            assert gpu.exit_code == 1
             assert "none of the 1 workers offers a GPU" in gpu.stderr
-            fine = evaluate(folder, *words)
-            assert fine.returncode == 0, fine.stderr
+            fine = here(*words)
+            assert fine.exit_code == 0, fine.stderr
         with worker(address, folder, path=other):
-            mixed = evaluate(folder, *words, "--output", "mixed")
-            assert mixed.returncode == 1, mixed.stdout
+            mixed = here(*words, "--output", "mixed")
+            assert mixed.exit_code == 1, mixed.stdout
             assert "numpy 0.1 there" in mixed.stderr
             assert "Traceback" not in mixed.stderr
     assert not (folder / "mixed").exists()
 
 
-def test_without_dask_one_line_says_what_to_install(folder: Path) -> None:
-    (folder / "distributed.py").write_text("raise ModuleNotFoundError(name='distributed')")
-    done = evaluate(folder, "--model", "small_cnn", "--shards", "2")
-    assert done.returncode == 1
+def test_without_dask_one_line_says_what_to_install(
+    here: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    done = here("--model", "small_cnn", "--shards", "2")
+    assert done.exit_code == 1
     assert done.stderr.strip().splitlines()[-1].endswith("pip install 'mpkit[distributed]'")
     assert "Traceback" not in done.stderr

@@ -1,10 +1,12 @@
 """A table is worked off piece by piece, and nothing is done twice or lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +35,9 @@ from mpkit.suites import Budget
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    """Natural, l_inf and its fine-tuning on digits, an epoch each, and short attacks."""
+@contextmanager
+def small():
+    """An epoch on few digits for every recipe, and short attacks."""
     real = catalog.scale_of
 
     def tiny(data, scale):
@@ -43,38 +45,65 @@ def study(tmp_path, monkeypatch):
         short = replace(size.recipe, epochs=1, batch=8)
         return replace(size, recipe=short, tuning=short, steps=1, held_out=30, images=480)
 
-    monkeypatch.setattr(catalog, "scale_of", tiny)
-    monkeypatch.setattr(estimates, "speed", lambda model, x: 1000.0)
-    monkeypatch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "scale_of", tiny)
+        patch.setattr(estimates, "speed", lambda model, x: 1000.0)
+        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
+        yield
+
+
+def table(folder):
+    """Natural, l_inf and its fine-tuning on digits."""
     rows = ("natural", "linf", "balanced")
     look = Examination(points=12, budget="quick", batch=12, affine=False)
-    return Study("digits", tmp_path / "records", tmp_path / "work", "cpu", 1, rows, look, "cpu")
+    return Study("digits", folder / "records", folder / "work", "cpu", 1, rows, look, "cpu")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A small table of which nothing is done."""
+    with small():
+        yield table(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """The folder of a small table that is done, and what was said of it."""
+    folder, said = tmp_path_factory.mktemp("table"), []
+    with small():
+        assert work_on(table(folder), quiet, tell=said.append) == 0
+    return folder, said
+
+
+@pytest.fixture
+def done(study, worked, tmp_path):
+    """A small table that is done."""
+    shutil.copytree(worked[0], tmp_path, dirs_exist_ok=True)
+    return study
 
 
 def quiet(label):
     return Quiet()
 
 
-def test_a_table_is_done_once(study, monkeypatch):
-    said = []
-    assert work_on(study, quiet, tell=said.append) == 0
+def test_a_table_is_done_once(done, worked, monkeypatch):
+    study, (_, said) = done, worked
     assert said[0] == "0 of 3 networks are there, 3 missing"
     assert said[1] == "digits-natural-seed0: no attack; training 0.0 M gradients, about 0.0 min"
     names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
     assert sorted(path.stem for path in study.folder.iterdir()) == names
-    done = []
+    again = []
     real = library.do
-    monkeypatch.setattr(library, "do", lambda *rest: done.append(rest[1].id) or real(*rest))
-    assert work_on(study, quiet) == 0 and done == []
+    monkeypatch.setattr(library, "do", lambda *rest: again.append(rest[1].id) or real(*rest))
+    assert work_on(study, quiet) == 0 and again == []
     study.record_of(Job("digits-linf", 0)).unlink()
-    assert work_on(study, quiet) == 0 and done == ["digits-linf-seed0"]
+    assert work_on(study, quiet) == 0 and again == ["digits-linf-seed0"]
     assert work_on(replace(study, seeds=2), quiet) == 0
-    assert done[1:] == ["digits-natural-seed1", "digits-linf-seed1", "digits-balanced-seed1"]
+    assert again[1:] == ["digits-natural-seed1", "digits-linf-seed1", "digits-balanced-seed1"]
 
 
-def test_a_record_of_another_recipe_or_examination_is_not_taken(study):
-    work_on(study, quiet)
-    path = study.record_of(Job("digits-natural", 0))
+def test_a_record_of_another_recipe_or_examination_is_not_taken(done):
+    study, path = done, done.record_of(Job("digits-natural", 0))
     record = read_record(path)
     made = plan("digits-natural", (1, 8, 8))
     assert study.done(Job("digits-natural", 0), made)
@@ -85,10 +114,9 @@ def test_a_record_of_another_recipe_or_examination_is_not_taken(study):
     assert not other.done(Job("digits-natural", 0), made)
 
 
-def test_a_record_tells_all(study):
-    work_on(study, quiet)
-    record = read_record(study.record_of(Job("digits-balanced", 0)))
-    place = study.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
+def test_a_record_tells_all(done):
+    record = read_record(done.record_of(Job("digits-balanced", 0)))
+    place = done.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
     assert record["weights"]["sha256"] == digest(place / "weights.safetensors")
     assert record["settings"]["start"] == "digits-linf" and record["seed"] == 0
     assert record["cost"]["gradients"] == 2 * 480 and len(record["history"]) == 1
@@ -226,23 +254,27 @@ def test_a_claim_is_held_by_one(tmp_path):
 @pytest.mark.slow
 def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
     code = (
-        "from mpkit import planned\nfrom mpkit.cli import main\nfrom mpkit.train import Checkpoints\n"
-        "planned.Checkpoints = lambda folder, seconds: Checkpoints(folder, 0.5)\nmain()"
+        "from mpkit import planned\nfrom mpkit.checkpoints import Checkpoints\n"
+        "planned.Checkpoints = lambda folder, seconds: Checkpoints(folder, 0.2)\n"
+        "from mpkit.cli import main\nmain()"
     )
 
     def start(folder):
-        words = ["train", "digits-linf", "--device", "cpu", "--out", str(tmp_path / folder)]
+        words = ["train", "digits-linf", "--device", "cpu", "--out", str(folder)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", code, *words], env=env)
 
-    process, deadline = start("killed"), time.monotonic() + 120
+    process, deadline = start(tmp_path / "killed"), time.monotonic() + 120
     while not list((tmp_path / "killed").glob("step-*.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    runs = [start("killed"), start("whole")]
-    assert [run.wait(240) for run in runs] == [0, 0]
+    assert start(tmp_path / "killed").wait(240) == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trained(plan("digits-linf", (1, 8, 8)), data.load("digits"), 0, tmp_path / "whole", "cpu")
+    torch.set_num_threads(threads)
     files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
     assert digest(files[0]) == digest(files[1])

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from mpkit.sweeping import points_of
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DRAW = (
+    "import random\n"
+    "value = random.Random(seed).random() ** radius\n"
+    "print(value, f'rounded {value:.4g}')"
+)
+TENSORS = (
     "import torch\n"
     "draw = torch.rand(999, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)\n"
     "value = float((draw @ draw) ** radius)\n"
@@ -38,6 +44,7 @@ COUNT = (
 )
 FAIL = "assert radius < 0.7, 'the radius is too large'"
 GRID = ("--grid", "radius=0.25,0.5", "--grid", "seed=1,2")
+SEEDS = ("--grid", "seed=1,2,3")
 
 
 def folder_of(root: Path) -> Path:
@@ -53,10 +60,11 @@ def settled(path: Path) -> dict[str, Any]:
     return content
 
 
-def serial(root: Path) -> dict[str, dict[str, Any]]:
-    """The same points one after the other in this process's children, without Dask."""
+def serial(root: Path, words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The points of a grid one after the other in this process's children, without Dask."""
     chapter = book.chapter(root, "toy")
-    points = points_of(chapter, {}, [("radius", ["0.25", "0.5"]), ("seed", ["1", "2"])])
+    grid = [(name, values.split(",")) for name, values in (word.split("=") for word in words[1::2])]
+    points = points_of(chapter, {}, grid)
     done = [execute(chapter, point.parameters, root / "serial") for point in points]
     return {path.name: settled(path) for path in done}
 
@@ -66,13 +74,13 @@ def stored(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_sweep_equals_serial_runs_and_is_not_done_twice(tmp_path: Path) -> None:
-    root = toy_book(tmp_path, COUNT, DRAW, DECLARE)
+    root = toy_book(tmp_path, COUNT, TENSORS, DECLARE)
     done = mpkit(root, "sweep", "toy", *GRID, "--workers", "2", "--no-pages")
     assert done.returncode == 0, done.stderr
     assert "4 points: 4 done" in done.stdout
     ran = (root / "ran.txt").read_text()
     assert sorted(ran.splitlines()) == ["0.25 1", "0.25 2", "0.5 1", "0.5 2"]
-    assert stored(root) == serial(root)
+    assert stored(root) == serial(root, GRID)
     (root / "ran.txt").write_text(ran)
     folder = folder_of(root)
     table = (folder / "table.csv").read_text()
@@ -141,10 +149,10 @@ KILL = (
 
 def test_a_killed_worker_is_replaced_and_the_end_is_the_same(tmp_path: Path) -> None:
     root = toy_book(tmp_path, KILL, DRAW, DECLARE)
-    done = mpkit(root, "sweep", "toy", *GRID, "--workers", "2", "--no-pages")
+    done = mpkit(root, "sweep", "toy", *SEEDS, "--workers", "2", "--no-pages")
     assert done.returncode == 0, done.stderr
     assert (root / "killed").exists()
-    assert stored(root) == serial(root)
+    assert stored(root) == serial(root, SEEDS)
 
 
 GATE = (
@@ -173,7 +181,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     root = toy_book(tmp_path, GATE, COUNT, DRAW, DECLARE)
-    words = ("sweep", "toy", *GRID, "--workers", "2", "--no-pages")
+    words = ("sweep", "toy", *SEEDS, "--workers", "2", "--no-pages")
     client = start(root, *words)
     wait_for(lambda: len(list((root / "_build").glob("executed/*.ipynb"))) >= 1)
     family = below(client.pid)
@@ -192,8 +200,8 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -
     done = mpkit(root, *words)
     assert done.returncode == 0, done.stderr
     ran = (root / "ran.txt").read_text().splitlines()
-    assert sorted(ran) == ["0.25 1", "0.25 2", "0.5 1", "0.5 2"]
-    assert stored(root) == serial(root)
+    assert sorted(ran) == ["0.5 1", "0.5 2", "0.5 3"]
+    assert stored(root) == serial(root, SEEDS)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_box_example_by_attack_by_program_and_by_hand():
     between = Affine(L1(1.0), Linf(0.55 / 1.9))
     box = AffineInBox(weight.flatten(), x.flatten(), 1.0, 0.55 / 1.9)
     model, y = Linear(weight, level=20.0), torch.zeros(1, dtype=torch.int64)
-    attack = AffinePGD(between, 400, loss=Margin(), way=40)
+    attack = AffinePGD(between, 100, loss=Margin())
     found = attack(model, x, y, torch.Generator().manual_seed(0))
     gained = float(found.score) + 20 - float((x * weight).sum())
     assert between.contains(x, found.z).all()
