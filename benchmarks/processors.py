@@ -5,9 +5,9 @@
 
 One machine imitates others: the libraries choose their code by environment variables instead of by
 the processor. Every page is executed under each of the settings below and compared, number by
-number, with its run under the settings of the book (see mpkit.processor). A run with another seed
-tells which cells depend on a search or a training at all. The pages as they were committed before,
-by a machine of another maker, are one more sample if ``--before`` names a folder that holds them.
+number, with its run under the settings of the book (see mpkit.processor). Of the pages on which
+something moved, a run with another seed tells which cells depend on a search or a training at all.
+Pages that another machine has made, in a folder that ``--sample`` names, are one more sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,22 +37,18 @@ SETTINGS: dict[str, dict[str, str]] = {
     "the book's": {},
     "as the processor likes": {**NATIVE, "OPENBLAS_CORETYPE": "Zen"},
     "an old processor": {**OLD, "OPENBLAS_CORETYPE": "Nehalem"},
-    "an old processor, its maker's products": {**OLD, "MKL_CBWR": "AUTO"},
     "two threads": {"OMP_NUM_THREADS": "2"},
 }
 SEED = "another seed"
 KINDS = ("points", "counts", "decimals", "share")
 
 
-def runs(jobs: int) -> Iterator[tuple[str, Path, dict[str, Path]]]:
-    """Every page under every setting, run unless it was: setting, store and notebooks."""
-    every = [one for one in book.chapters(ROOT) if trains(one)]
-    for name, setting in [*SETTINGS.items(), (SEED, {})]:
-        given: Mapping[str, Value] = {"seed": 1} if name == SEED else {}
-        store = ROOT / "_build" / "processors" / name.replace(" ", "-")
-        with patch.dict(os.environ, setting):
-            work = [(chapter, given) for chapter in every]
-            yield name, store, execute_all(work, store, name, jobs)
+def run(name: str, pages: Sequence[Chapter], jobs: int) -> dict[str, Path]:
+    """The notebooks of pages under a setting or with another seed, executed unless they were."""
+    given: Mapping[str, Value] = {"seed": 1} if name == SEED else {}
+    store = ROOT / "_build" / "processors" / name.replace(" ", "-")
+    with patch.dict(os.environ, SETTINGS.get(name, {})):
+        return execute_all([(page, given) for page in pages], store, name, jobs)
 
 
 def trains(chapter: Chapter) -> bool:
@@ -81,11 +77,15 @@ def furthest(moves: list[Move]) -> dict[str, float]:
     return found
 
 
-def seen(ours: Path, others: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """By number of code cell: how far it moved under each setting."""
+def seen(
+    page: str, ours: Mapping[str, Path], samples: Mapping[str, Mapping[str, Path]]
+) -> dict[str, dict[str, Any]]:
+    """By number of the page's code cell: how far it moved in each sample."""
     found: dict[str, dict[str, Any]] = {}
-    for name, other in others.items():
-        pairs = zip(code_cells(ours), code_cells(other), strict=True)
+    for name, notebooks in samples.items():
+        if page not in notebooks:
+            continue
+        pairs = zip(code_cells(ours[page]), code_cells(notebooks[page]), strict=True)
         for number, (a, b) in enumerate(pairs):
             moves = moves_of_cell(a["outputs"], b["outputs"])
             far = {"words": 1.0} if moves is None else furthest(moves)
@@ -139,26 +139,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pages at a time")
-    parser.add_argument("--before", type=Path, help="folder of notebooks from another processor")
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS)[1:], help="to imitate")
+    parser.add_argument(
+        "--sample", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER")
+    )
     parser.add_argument(
         "--declare", action="store_true", help="write the tolerances into the pages"
     )
     given = parser.parse_args()
     begun = time.monotonic()
-    samples = {name: notebooks for name, _, notebooks in runs(given.jobs)}
-    ours = samples.pop("the book's")
+    every = [page for page in book.chapters(ROOT) if trains(page)]
+    ours = run("the book's", every, given.jobs)
+    samples = {name: run(name, every, given.jobs) for name in given.settings}
+    for name, folder in given.sample:
+        samples[name] = {one.id: Path(folder, f"{one.id}.ipynb") for one in every}
+    moved = [one for one in every if seen(one.id, ours, samples)]
+    samples[SEED] = run(SEED, moved, given.jobs)
     pages = {}
-    for chapter in filter(trains, book.chapters(ROOT)):
-        others = {name: notebooks[chapter.id] for name, notebooks in samples.items()}
-        if given.before:
-            others["as committed before"] = given.before / f"{chapter.id}.ipynb"
-        cells = seen(ours[chapter.id], others)
-        pages[chapter.id] = {"seen": cells, "allowed": allowed(cells)}
+    for page in every:
+        cells = seen(page.id, ours, samples)
+        pages[page.id] = {"seen": cells, "allowed": allowed(cells)}
         if given.declare:
-            declare(chapter, pages[chapter.id]["allowed"])
-        moved = sum(any(name != SEED for name in by) for by in cells.values())
-        print(f"{chapter.id:14} {moved:3} cells moved between processors")
-    parameters = {"settings": {"the book's": processor.ONE_ARITHMETIC, **SETTINGS}, "seed": 0}
+            declare(page, pages[page.id]["allowed"])
+        print(f"{page.id:14}", ", ".join(pages[page.id]["allowed"]) or "nothing", "may move")
+    parameters = {"settings": SETTINGS | {"the book's": processor.ONE_ARITHMETIC}, "seed": 0}
     record = results.provenance(parameters, ROOT, time.monotonic() - begun, "benchmark")
     results.write_record(OUTPUT, {**record, "pages": pages})
     print(f"written: {OUTPUT}")

@@ -33,8 +33,7 @@ class Lost(ChapterError):
 
 def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | None = None) -> str:
     """What decides the outputs of a run: the notebook's cells, the parameters, mpkit's source, the
-    versions, the device, settings of arithmetic in the environment and, for one's own images, the
-    files in their folder.
+    versions, the device, the settings and, for one's own images, the files in their folder.
 
     Args:
         chapter: what is run.
@@ -47,9 +46,10 @@ def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | No
     values = effective(chapter, parameters)
     machine = machine or device_name(str(values.get("device", "cpu")))
     files = _folder_state(str(values.get("dataset", "")))
-    arithmetic = [os.environ.get(name) for name in processor.ONE_ARITHMETIC]
-    parts = (cells, source_texts(), values, versions(), machine, files, arithmetic)
-    return digest(chapter.id, *parts)[:16]
+    setting = processor.settings(values)
+    return digest(chapter.id, cells, source_texts(), values, versions(), machine, files, setting)[
+        :16
+    ]
 
 
 def effective(chapter: Chapter, parameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -39,6 +39,11 @@ def settings(values: Mapping[str, Any], threads: int | None = None) -> dict[str,
     return {name: os.environ.get(name, value) for name, value in chosen.items()}
 
 
+def chosen() -> list[str | None]:
+    """What the environment says of the arithmetic; None for what it leaves to the libraries."""
+    return [os.environ.get(name) for name in (*ONE_ARITHMETIC, "OMP_NUM_THREADS")]
+
+
 def model() -> str:
     """The processor's name, as it calls itself."""
     named = _facts().get("model name") or platform.processor() or platform.machine()

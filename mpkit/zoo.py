@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from mpkit import data as library
+from mpkit import processor
 from mpkit.catalog import Plan, plan
 from mpkit.files import DataError, alone
 from mpkit.planned import WEIGHTS, trained
 from mpkit.progress import Quiet
-from mpkit.results import read_record, write_record
+from mpkit.results import digest, read_record, source_texts, write_record
 from mpkit.study import Job
 from mpkit.weightfiles import read_weights
 
@@ -95,8 +96,8 @@ def load(name: str, device: str | torch.device = "cpu") -> nn.Module:
 def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Module:
     """A network for the 8 x 8 digits, trained in seconds when it is first asked for.
 
-    It is trained in float64 and rounded to half precision, so that it is the same on all
-    machines up to rare roundings, and kept in the user's cache folder.
+    It is trained in float64 and rounded to half precision, and kept in the user's cache folder,
+    under a name that tells code, version of torch and arithmetic (see mpkit.processor) apart.
 
     Args:
         scheme: such as "max", see ``mpkit recipes``.
@@ -163,6 +164,6 @@ def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:
 def _cached(made: Plan, seed: int) -> Path:
     from platformdirs import user_cache_dir
 
-    release = torch.__version__.partition("+")[0]
-    place = f"{Job(made.name, seed).id}-{made.key[:8]}-torch{release}"
+    key = digest(made.key, source_texts(), torch.__version__, processor.chosen())
+    place = f"{Job(made.name, seed).id}-{key[:16]}"
     return Path(user_cache_dir("mpkit")) / "zoo" / place

@@ -110,6 +110,19 @@ def test_digits_are_trained_once_and_again_when_damaged(tmp_path, monkeypatch):
     assert digest(path) == made == record["weights"]["sha256"]
 
 
+def test_networks_of_another_code_or_arithmetic_are_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = []
+    monkeypatch.setattr(zoo, "trained", lambda *words, **_: folders.append(words[3]))
+    for _ in range(2):
+        zoo.digits("natural")
+    monkeypatch.setenv("MKL_CBWR", "some other")
+    zoo.digits("natural")
+    monkeypatch.setattr(zoo, "source_texts", lambda: [])
+    zoo.digits("natural")
+    assert folders[0] == folders[1] and len(set(folders)) == 3
+
+
 def test_workers_that_want_the_same_network_wait_for_one_training(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     working, most = [], []
