@@ -118,7 +118,7 @@ def test_networks_of_another_code_or_arithmetic_are_others(tmp_path, monkeypatch
         zoo.digits("natural")
     monkeypatch.setenv("MKL_CBWR", "some other")
     zoo.digits("natural")
-    monkeypatch.setattr(zoo, "source_texts", lambda: [])
+    monkeypatch.setattr(zoo, "source_texts", list)
     zoo.digits("natural")
     assert folders[0] == folders[1] and len(set(folders)) == 3
 
