@@ -100,6 +100,16 @@ def test_no_number_hangs_on_the_square_root_of_mkl() -> None:
     assert Adam().build(weights, 0.1).param_groups[0]["fused"]
 
 
+def test_two_makers_gave_equal_bits_under_the_settings_and_not_without() -> None:
+    record = json.loads((ROOT / "book" / "results" / "bits.json").read_text())["processors"]
+    bound = [one["digests"] for name, one in record.items() if not name.endswith(", free")]
+    free = [one["digests"] for name, one in record.items() if name.endswith(", free")]
+    assert len(bound) >= 2
+    assert all(one == bound[0] for one in bound)
+    assert len(free) >= 2
+    assert free[0] != free[1]
+
+
 def test_two_machines_do_not_contradict_one_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
