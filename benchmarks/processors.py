@@ -5,9 +5,9 @@
 
 One machine imitates others: the libraries choose their code by environment variables instead of by
 the processor. Every page is executed under each of the settings below and compared, number by
-number, with what is stored in it, which was made under the settings of mpkit.processor. Of the pages
-on which something moved, a run with another seed tells which cells depend on a search or a training.
-Pages that another machine has made, in a folder that ``--sample`` names, are one more sample.
+number, with what is stored in it, which was made under the settings of mpkit.processor. Of the
+pages on which something moved, a run with another seed tells which cells depend on a search or a
+training at all. Pages from elsewhere, in a folder that ``--sample`` names, are one more sample.
 """
 
 from __future__ import annotations
