@@ -36,7 +36,6 @@ OLD = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_C
 SETTINGS: dict[str, dict[str, str]] = {
     "as the processor likes": {**NATIVE, "OPENBLAS_CORETYPE": "Zen"},
     "an old processor": {**OLD, "OPENBLAS_CORETYPE": "Nehalem"},
-    "two threads": {"OMP_NUM_THREADS": "2"},
 }
 SEED = "another seed"
 KINDS = ("points", "counts", "decimals", "share")

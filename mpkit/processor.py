@@ -3,7 +3,7 @@
 The libraries below torch choose their code by the processor, each in its own way, and each way
 rounds differently. These settings make them choose the same code on every x86 processor with AVX2.
 What no setting reaches is MKL's square root, so nothing here that decides a number takes it: see
-``mpkit.norms.root``. Whatever the environment says already has the last word.
+``mpkit.norms.root``. What the environment says of the arithmetic already has the last word.
 """
 
 from __future__ import annotations
@@ -23,25 +23,30 @@ ONE_ARITHMETIC = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # numpy's own loops
 }
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 def settings(values: Mapping[str, Any], threads: int | None = None) -> dict[str, str]:
     """The environment variables with which a chapter is executed.
+
+    On the digits it has one thread whatever the environment says: with 64 pixels threads only wait
+    for one another, and each number of them adds up in another order.
 
     Args:
         values: all parameters of the chapter.
         threads: how many it may use where more than one helps; as the libraries like if None.
     """
-    chosen = dict(ONE_ARITHMETIC) if "avx2" in _flags() else {}
-    if values.get("dataset") == "digits":  # 64 pixels: threads would only wait for one another
-        chosen["OMP_NUM_THREADS"] = "1"
-    elif threads is not None:
-        chosen["OMP_NUM_THREADS"] = str(threads)
-    return {name: os.environ.get(name, value) for name, value in chosen.items()}
+    wanted = dict(ONE_ARITHMETIC) if "avx2" in _flags() else {}
+    digits = values.get("dataset") == "digits"
+    if not digits and threads is not None:
+        wanted["OMP_NUM_THREADS"] = str(threads)
+    found = {name: os.environ.get(name, value) for name, value in wanted.items()}
+    return found | dict.fromkeys(THREADS, "1") if digits else found
 
 
 def chosen() -> list[str | None]:
     """What the environment says of the arithmetic; None for what it leaves to the libraries."""
-    return [os.environ.get(name) for name in (*ONE_ARITHMETIC, "OMP_NUM_THREADS")]
+    return [os.environ.get(name) for name in (*ONE_ARITHMETIC, *THREADS)]
 
 
 def model() -> str:

@@ -28,7 +28,7 @@ FACTS = {"model name": "Some  Processor 7", "flags": "sse2 avx avx2"}
 def modern(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A processor with AVX2, in an environment that says nothing of arithmetic."""
     monkeypatch.setattr(processor, "_facts", lambda: FACTS)
-    for name in (*processor.ONE_ARITHMETIC, "OMP_NUM_THREADS"):
+    for name in (*processor.ONE_ARITHMETIC, *processor.THREADS):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -41,22 +41,23 @@ def test_a_modern_processor_is_told_which_code_to_take(modern: pytest.MonkeyPatc
 def test_another_processor_is_told_nothing(modern: pytest.MonkeyPatch) -> None:
     modern.setattr(processor, "_facts", lambda: {"flags": "asimd"})
     assert processor.settings({}) == {}
-    assert processor.settings({"dataset": "digits"}) == {"OMP_NUM_THREADS": "1"}
+    assert processor.settings({"dataset": "digits"}) == dict.fromkeys(processor.THREADS, "1")
 
 
 def test_small_images_take_one_thread_and_others_as_many_as_there_are(
     modern: pytest.MonkeyPatch,
 ) -> None:
-    assert processor.settings({"dataset": "digits"}, 4)["OMP_NUM_THREADS"] == "1"
     assert processor.settings({"dataset": "mnist"}, 4)["OMP_NUM_THREADS"] == "4"
     assert "OMP_NUM_THREADS" not in processor.settings({"dataset": "mnist"})
+    modern.setenv("OMP_NUM_THREADS", "2")
+    assert processor.settings({"dataset": "mnist"}, 4)["OMP_NUM_THREADS"] == "2"
+    assert processor.settings({"dataset": "digits"}, 4)["OMP_NUM_THREADS"] == "1"
 
 
 def test_the_environment_has_the_last_word(modern: pytest.MonkeyPatch) -> None:
     modern.setenv("MKL_CBWR", "AUTO")
-    modern.setenv("OMP_NUM_THREADS", "2")
     found = processor.settings({"dataset": "digits"})
-    assert (found["MKL_CBWR"], found["OMP_NUM_THREADS"]) == ("AUTO", "2")
+    assert found["MKL_CBWR"] == "AUTO"
     assert found["ATEN_CPU_CAPABILITY"] == processor.ONE_ARITHMETIC["ATEN_CPU_CAPABILITY"]
 
 
@@ -70,13 +71,13 @@ def test_a_run_under_another_arithmetic_is_another_run(
 
 
 def test_a_page_is_executed_as_its_record_says(tmp_path: Path, modern: pytest.MonkeyPatch) -> None:
-    names = [*processor.ONE_ARITHMETIC, "OMP_NUM_THREADS"]
+    names = [*processor.ONE_ARITHMETIC, *processor.THREADS]
     root = toy_book(tmp_path, f"import os\nprint([os.environ.get(name) for name in {names}])")
     (root / "environment.yml").write_text("dependencies:\n  - python>=3.11\n")
     made = json.loads(execute(chapter(root, "toy"), {}, tmp_path / "store").read_text())
     record = made["metadata"]["mpkit"]
     values = [record["settings"][name] for name in names]
-    assert values == [*processor.ONE_ARITHMETIC.values(), "1"]
+    assert values == [*processor.ONE_ARITHMETIC.values(), "1", "1"]
     assert made["cells"][-1]["outputs"][0]["text"] == [f"{values}\n"]
     assert record["processor"] == "Some Processor 7"
     assert record["asked"] == {"environment.yml": ">=3.11"}
