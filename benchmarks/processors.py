@@ -70,8 +70,8 @@ def furthest(moves: list[Move]) -> dict[str, float]:
             name, far = "points", 100 * far
         elif kind == "counts" and abs(stored) >= MANY:
             name, far = "share", far / abs(stored)
-        if far > 1e-9:
-            found[name] = max(found.get(name, 0.0), round(far, 6))
+        if far > 1e-12:
+            found[name] = max(found.get(name, 0.0), float(f"{far:.3g}"))
     return found
 
 
@@ -93,8 +93,11 @@ def seen(
 
 
 def allowed(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """What each cell of a page may move by: twice what was seen on the page for percentages, twice
-    what was seen in the cell for others; nothing where another seed changes nothing."""
+    """What each cell of a page may move by.
+
+    Percentages by twice what was seen on the page, but by more than two points only if so much was
+    seen, and not at all where another seed changes nothing; others by twice what was seen there.
+    """
     processors = {
         number: {name: far for name, far in by.items() if name != SEED}
         for number, by in cells.items()
@@ -106,8 +109,9 @@ def allowed(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float
     for number, by in processors.items():
         own = {k: max((far.get(k, 0.0) for far in by.values()), default=0.0) for k in KINDS}
         depends = "points" in cells[number].get(SEED, {}) or own["points"]
-        widths = {**own, "points": page if depends else 0.0}
-        given = {kind: rounded(2 * width) for kind, width in widths.items() if width}
+        widths = {kind: 2 * width for kind, width in own.items()}
+        widths["points"] = min(2 * page, max(page, 2.0)) if depends else 0.0
+        given = {kind: rounded(width) for kind, width in widths.items() if width}
         if given:
             found[number] = given
     return found
@@ -152,7 +156,7 @@ def main() -> None:
     for name, folder in given.sample:
         there = {page.id: Path(folder, page.path.name) for page in every}
         samples[name] = {page: path for page, path in there.items() if path.is_file()}
-    moved = [one for one in every if seen(one.id, ours, samples)]
+    moved = [one for one in every if allowed(seen(one.id, ours, samples))]
     samples[SEED] = run(SEED, moved, given.jobs)
     pages = {}
     for page in every:
