@@ -7,6 +7,7 @@ all passed is put where ``mpkit book`` looks for it, so that the book can be ren
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -81,6 +82,5 @@ class Page(IPyNbFile):
         scrub(self.nb)
         store = self.path.parents[1] / "_build" / "executed"
         seconds = time.monotonic() - self.begun
-        execution.keep(
-            nbformat.from_dict(self.nb), self.chapter, {}, store, seconds, "quick", self.setting
-        )
+        written = json.loads(nbformat.writes(self.nb))
+        execution.keep(written, self.chapter, {}, store, seconds, "quick", self.setting)
