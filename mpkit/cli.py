@@ -60,6 +60,15 @@ def main() -> None:
     """Robustness to several kinds of perturbation at once: run the book, on your data too."""
 
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Chapters executed at the same time.",
+)
+
+
 @main.command("chapters")
 @click.option("--json", "form", flag_value="json", help="Print a list of objects instead.")
 def list_chapters(form: str | None) -> None:
@@ -137,13 +146,7 @@ def run(
     show_default=True,
     help="Parameters for every chapter: a file of book/profiles/.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Chapters executed at the same time.",
-)
+@jobs_option
 def book(no_execute: bool, profile: str, jobs: int) -> None:
     """Execute every chapter and render the book into _build/html.
 
@@ -158,13 +161,7 @@ def book(no_execute: bool, profile: str, jobs: int) -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[CHAPTER]...")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Chapters executed at the same time.",
-)
+@jobs_option
 def refresh(names: tuple[str, ...], jobs: int) -> None:
     """Execute the committed notebooks in place (all, or only CHAPTER...).
 

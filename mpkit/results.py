@@ -23,8 +23,8 @@ from mpkit.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "plotly")
 DECLARED = "application/vnd.mpkit.results+json"  # the kind of output that holds results
-MACHINE = ("processor", "settings")  # what differs between two machines
-VOLATILE = ("commit", "commit_date", "duration_s", "sources", *MACHINE)  # and two equal runs
+# What may differ between two equal runs, and between two machines.
+VOLATILE = ("commit", "commit_date", "duration_s", "sources", "processor", "settings")
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,26 @@ def settled(
         tolerance: how far its numbers may move.
         pictures: whether pictures, which are never compared, are the stored ones as well.
     """
-    found = moves_of_cell(stored, new)
-    if found is None or not all(map(tolerance.allows, found)):
+    if not _allowed(stored, new, tolerance):
         return list(new)
     if pictures:
         return list(stored)
     return [_with_pictures_of(a, b) for a, b in zip(stored, new, strict=True)]
+
+
+def _allowed(stored: Sequence[Output], new: Sequence[Output], tolerance: Tolerance) -> bool:
+    """Whether a cell moved by no more than it may: not by a blank where it declares nothing."""
+    if tolerance == Tolerance():
+        return [*map(_told, stored)] == [*map(_told, new)]
+    found = moves_of_cell(stored, new)
+    return found is not None and all(map(tolerance.allows, found))
+
+
+def _told(output: Output) -> list[Any]:
+    """What is compared of an output, as it is."""
+    data = {key: _text(value) for key, value in output.get("data", {}).items()}
+    words = {key: value for key, value in data.items() if key not in PICTURES}
+    return [output["output_type"], output.get("name"), _text(output.get("text")), words]
 
 
 def _with_pictures_of(stored: Output, new: Output) -> Output:

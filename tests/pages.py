@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +33,12 @@ def pytest_collect_file(file_path: Path, parent: Any) -> Iterator[None]:
         Page.from_parent(parent, path=file_path) if isinstance(one, IPyNbFile) else one
         for one in found
     ]
+
+
+@cache
+def known(root: Path) -> list[chapters.Chapter]:
+    """The chapters of the book there, if there is one."""
+    return chapters.chapters(root) if (root / "_toc.yml").is_file() else []
 
 
 class Cell(IPyNbCell):
@@ -62,9 +69,8 @@ class Page(IPyNbFile):
         """Start the kernel."""
         self.passed: dict[int, Any] = {}
         self.begun = time.monotonic()
-        root = self.path.parents[1]
-        known = chapters.chapters(root) if (root / "_toc.yml").is_file() else []
-        self.chapter = next((one for one in known if one.path == self.path), None)
+        book = known(self.path.parents[1])
+        self.chapter = next((one for one in book if one.path == self.path), None)
         values = execution.effective(self.chapter, {}) if self.chapter else {}
         self.setting = processor.settings(values)
         with patch.dict(os.environ, self.setting):

@@ -42,6 +42,16 @@ def test_a_cell_without_a_declaration_is_exact() -> None:
     assert settled(new, [printed(TABLE)], Tolerance(), pictures=True) == new
 
 
+@pytest.mark.parametrize(
+    "text", [TABLE.replace(" 9.8", "  9.8"), TABLE.replace("    3", "    3.0"), TABLE[:-1]]
+)
+def test_a_cell_without_a_declaration_is_exact_to_the_blank(text: str) -> None:
+    new, old = [printed(text)], [printed(TABLE)]
+    assert settled(new, old, Tolerance(), pictures=True) == new
+    lines = [printed(TABLE) | {"text": TABLE.splitlines(keepends=True)}]  # as a file holds it
+    assert settled(lines, old, Tolerance(), pictures=True) == old
+
+
 MOVED = {  # what came out in place of the table, and whether half a point and one count allow it
     "nothing": (TABLE, True),
     "half a point": (TABLE.replace("66.0", "65.5"), True),
