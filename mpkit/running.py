@@ -148,6 +148,7 @@ def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> di
     """
     found = {chapter.id: stored(chapter, values, store) for chapter, values in work}
     work = [job for job in work if not found[job[0].id].is_file()]
+    work.sort(key=lambda job: -_seconds(job[0]))  # the longest first, so that all end together
     if not work:
         return found
     threads = max(1, (os.cpu_count() or 1) // min(jobs, len(work)))
@@ -178,6 +179,12 @@ def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> di
         raise ChapterError("\n".join(problems))
     new = {chapter.id: future.result() for (chapter, _), future in zip(work, futures, strict=True)}
     return found | new
+
+
+def _seconds(chapter: Chapter) -> float:
+    """How long a chapter took when it was committed; 0 if that is not told."""
+    known = json.loads(chapter.path.read_text(encoding="utf-8"))["metadata"].get("mpkit", {})
+    return float(known.get("duration_s", 0))
 
 
 def at_home(parameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -15,6 +15,11 @@ from site_rules import Site, build, copy_book
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two workers, two cores
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browse last: by then one worker has built the site, and none waits for it."""
+    items.sort(key=lambda item: "browser" in item.keywords)
+
+
 def shared(base: Path, name: str, make: Callable[[Path], Site]) -> Site:
     """What the first worker that comes by has built."""
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name

@@ -1,17 +1,22 @@
 """Networks that come with the package: the right files, or a clear word."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from mpkit import zoo
+from mpkit import data, processor, zoo
 from mpkit.estimates import SHAPES
 from mpkit.files import DataError, digest
 from mpkit.models import small_cnn
 from mpkit.results import read_record, write_record
 from mpkit.weightfiles import halved, read_weights, write_weights
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -96,17 +101,38 @@ def test_what_comes_with_the_package_is_whole_and_small():
     assert sum(path.stat().st_size for path in files) < 20e6
 
 
+def test_the_digits_networks_of_the_book_come_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    test = data.load("digits", "test").to("cpu", torch.float64)
+    folders = list((zoo.SHIPPED / "digits").iterdir())
+    assert len(folders) == 10
+    for folder in folders:
+        network = zoo.digits(folder.name.removeprefix("digits-"))
+        assert (network(test.x).argmax(1) == test.y).double().mean() > 0.9
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not processor.settings({}), reason="equal bits are promised with AVX2 only")
+def test_a_network_that_comes_with_the_package_is_what_its_recipe_makes():
+    """It draws among the searches in all three balls."""
+    command = [sys.executable, "benchmarks/digits.py", "random"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}: run benchmarks/digits.py --keep"
+    assert done.stdout.split() == ["digits-random", "the", "same"]
+
+
 def test_digits_are_trained_once_and_again_when_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = zoo.digits("natural")
+    first = zoo.digits("natural", 1)
     assert next(first.parameters()).dtype == torch.float64
     (path,) = tmp_path.rglob("weights.safetensors")
     made, record = digest(path), read_record(path.with_name("training.json"))
-    again = zoo.digits("natural")
+    again = zoo.digits("natural", 1)
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     path.write_bytes(path.read_bytes()[:-3])
-    zoo.digits("natural")
+    zoo.digits("natural", 1)
     assert digest(path) == made == record["weights"]["sha256"]
 
 
@@ -115,11 +141,11 @@ def test_networks_of_another_code_or_arithmetic_are_others(tmp_path, monkeypatch
     folders = []
     monkeypatch.setattr(zoo, "trained", lambda *words, **_: folders.append(words[3]))
     for _ in range(2):
-        zoo.digits("natural")
+        zoo.digits("natural", 1)
     monkeypatch.setenv("MKL_CBWR", "some other")
-    zoo.digits("natural")
+    zoo.digits("natural", 1)
     monkeypatch.setattr(zoo, "source_texts", list)
-    zoo.digits("natural")
+    zoo.digits("natural", 1)
     assert folders[0] == folders[1] and len(set(folders)) == 3
 
 
@@ -135,5 +161,5 @@ def test_workers_that_want_the_same_network_wait_for_one_training(tmp_path, monk
 
     monkeypatch.setattr(zoo, "trained", train)
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(zoo.digits, ["natural"] * 3))
+        list(pool.map(zoo.digits, ["natural"] * 3, [1] * 3))
     assert most == [1, 1, 1]

@@ -103,12 +103,7 @@ class Browsing:
             tab.on("request", on_request)
             tab.on("response", on_response)
             tab.on("pageerror", lambda error: heard.append(f"page error: {error}"))
-            tab.on(
-                "console",
-                lambda said: (
-                    heard.append(f"console: {said.text}") if said.type == "error" else None
-                ),
-            )
+            tab.on("console", on_console)
             tab.goto(f"{self.address}/{page}.html{rest}", wait_until="load")
             tab.evaluate(SETTLED)
             yield tab
