@@ -2,6 +2,7 @@
 
     python benchmarks/processors.py               # run what is missing, write the record
     python benchmarks/processors.py --declare     # and write into the pages what may move
+    python benchmarks/processors.py --add --settings "wider vectors"  # one more to the record
 
 One machine imitates others: the libraries choose their code by environment variables instead of by
 the processor. Every page is executed under each of the settings below and compared, number by
@@ -32,11 +33,14 @@ from mpkit.tolerance import MANY, Move, Tolerance, moves_of_cell
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "book" / "results" / "processors.json"
 NATIVE = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AUTO", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
+WIDE = {"ATEN_CPU_CAPABILITY": "avx512", "MKL_CBWR": "AUTO", "ONEDNN_MAX_CPU_ISA": "DEFAULT"}
 OLD = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
 SETTINGS: dict[str, dict[str, str]] = {
     "as the processor likes": {**NATIVE, "OPENBLAS_CORETYPE": "Zen"},
     "an old processor": {**OLD, "OPENBLAS_CORETYPE": "Nehalem"},
+    "wider vectors": {**WIDE, "OPENBLAS_CORETYPE": "SkylakeX", "NPY_DISABLE_CPU_FEATURES": ""},
 }
+HERE = [name for name in SETTINGS if name != "wider vectors" or "avx512f" in processor.flags()]
 SEED = "another seed"
 KINDS = ("points", "counts", "decimals", "share")
 
@@ -141,10 +145,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pages at a time")
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), help="to imitate")
+    parser.add_argument("--settings", nargs="*", choices=HERE, default=HERE, help="to imitate")
     parser.add_argument(
         "--sample", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER")
     )
+    parser.add_argument("--add", action="store_true", help="keep the record's other samples")
     parser.add_argument(
         "--declare", action="store_true", help="write the tolerances into the pages"
     )
@@ -156,16 +161,24 @@ def main() -> None:
     for name, folder in given.sample:
         there = {page.id: Path(folder, page.path.name) for page in every}
         samples[name] = {page: path for page, path in there.items() if path.is_file()}
+    known = results.read_record(OUTPUT) if given.add else {"pages": {}, "parameters": {}}
     moved = [one for one in every if allowed(seen(one.id, ours, samples))]
-    samples[SEED] = run(SEED, moved, given.jobs)
+    if not given.add:
+        samples[SEED] = run(SEED, moved, given.jobs)
     pages = {}
     for page in every:
         cells = seen(page.id, ours, samples)
+        for number, by in known["pages"].get(page.id, {}).get("seen", {}).items():
+            others = {name: far for name, far in by.items() if name not in samples}
+            if found := others | cells.get(number, {}):
+                cells[number] = found
         pages[page.id] = {"seen": cells, "allowed": allowed(cells)}
         if given.declare:
             declare(page, pages[page.id]["allowed"])
         print(f"{page.id:14}", ", ".join(pages[page.id]["allowed"]) or "nothing", "may move")
-    imitated = {name: SETTINGS.get(name, "pages that were made before") for name in samples}
+    imitated = known["parameters"].get("samples", {}) | {
+        name: SETTINGS.get(name, "pages that were made before") for name in samples
+    }
     parameters = {"stored": processor.ONE_ARITHMETIC, "samples": imitated, "seed": 0}
     record = results.provenance(parameters, ROOT, time.monotonic() - begun, "benchmark")
     results.write_record(OUTPUT, {**record, "pages": pages})

@@ -36,7 +36,7 @@ def settings(values: Mapping[str, Any], threads: int | None = None) -> dict[str,
         values: all parameters of the chapter.
         threads: how many it may use where more than one helps; as the libraries like if None.
     """
-    wanted = dict(ONE_ARITHMETIC) if "avx2" in _flags() else {}
+    wanted = dict(ONE_ARITHMETIC) if "avx2" in flags() else {}
     digits = values.get("dataset") == "digits"
     if not digits and threads is not None:
         wanted["OMP_NUM_THREADS"] = str(threads)
@@ -55,7 +55,8 @@ def model() -> str:
     return " ".join(named.split())
 
 
-def _flags() -> list[str]:
+def flags() -> list[str]:
+    """What the processor can, in Linux's words; nothing on other systems."""
     return _facts().get("flags", "").split()
 
 
