@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two w
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browse last: by then one worker has built the site, and none waits for it."""
-    items.sort(key=lambda item: "browser" in item.keywords)
+    """First one test of the site: a worker builds it while the other tests. The rest come last."""
+    sited = [item for item in items if "site" in getattr(item, "fixturenames", ())]
+    items[:] = sited[:1] + [item for item in items if item not in sited] + sited[1:]
 
 
 def shared(base: Path, name: str, make: Callable[[Path], Site]) -> Site:
