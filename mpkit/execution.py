@@ -22,6 +22,7 @@ from mpkit import processor
 from mpkit.chapters import Chapter, ChapterError, Value
 from mpkit.results import device_name, digest, provenance, source_texts, versions, write_text
 
+DRAWING = ("charts.py", "figures.py", "looks.py", "sliders.py")  # what turns numbers into pictures
 EVENT = "mpkit-event "  # begins each line that a worker writes to its parent
 WORKERS: set[subprocess.Popen[str]] = set()  # those alive now, so that an interrupt can end them
 Report = Callable[[int, int], None]  # cells done since the last call, cells in all
@@ -134,6 +135,7 @@ def keep(
         **made,
         "settings": dict(setting),
         "sources": digest(sources, source_texts())[:16],
+        "drawing": digest(sources, [one for one in source_texts() if one[0] in DRAWING])[:16],
         "asked": asked_python(root),
     }
     write_text(target, to_text(notebook))

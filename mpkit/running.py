@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mpkit import chapters as book
 from mpkit.chapters import Chapter, ChapterError, Value
 from mpkit.execution import effective, end_all, execute, run_key, stored, to_text
+from mpkit.processor import ONE_ARITHMETIC
 from mpkit.rendering import MARK, STRICT, check_target, is_current, render, site_key
 from mpkit.results import VOLATILE, digest, write_text
 from mpkit.tolerance import Tolerance, settled
@@ -204,9 +205,12 @@ def _stable(notebook: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settle(new: dict[str, Any], old: Mapping[str, Any]) -> None:
     """Give a notebook, in place, the stored outputs of every cell that moved by no more than it
-    may; its pictures too, where the same code drew them."""
+    may. Pictures too, if the same code ran, or if it drew them alike and other arithmetic ran."""
     made, known = (one["metadata"].get("mpkit", {}) for one in (new, old))
-    same = made["sources"] == known.get("sources")
+    here, there = (one.get("settings", {}) for one in (made, known))
+    elsewhere = any(here.get(name) != there.get(name) for name in ONE_ARITHMETIC)
+    what = "drawing" if elsewhere else "sources"
+    same = made[what] == known.get(what)
     for cell, before in zip(new["cells"], old["cells"], strict=True):
         if cell["cell_type"] == before["cell_type"] == "code":
             tolerance = Tolerance.of(cell)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toybook import toy_book
 
-from mpkit import processor
+from mpkit import execution, processor
 from mpkit.chapters import chapter
 from mpkit.execution import execute, run_key
 from mpkit.norms import root
@@ -132,3 +132,32 @@ def test_two_machines_do_not_contradict_one_another(
     assert [refreshed("65.5"), path.read_bytes()] == ["unchanged", first]
     assert refreshed("65.4") == "refreshed"
     assert "union 65.4%" in path.read_text()
+
+
+PICTURE = (
+    "import base64, os\n"
+    "from IPython.display import display\n"
+    "words = base64.b64encode(os.environ['TOY'].encode()).decode()\n"
+    "display({'image/png': words}, raw=True)"
+)
+
+
+def test_pictures_are_drawn_again_by_the_book_s_own_arithmetic_alone(
+    tmp_path: Path, modern: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere nobody can tell whether a picture moved with the code or with the bits."""
+    root = toy_book(tmp_path, PICTURE)
+
+    def refreshed(seen: str, code: str, drawing: str) -> str:
+        texts = [("attacks.py", code), ("figures.py", drawing)]
+        modern.setenv("TOY", seen)
+        modern.setattr(execution, "source_texts", lambda: texts)
+        ((_, state),) = refresh_chapters(root, [])
+        return state
+
+    assert refreshed("first", "code", "drawing") == "refreshed"
+    assert refreshed("other bits", "code", "drawing") == "unchanged"
+    assert refreshed("other code", "other code", "drawing") == "refreshed"
+    modern.setenv("MKL_CBWR", "AUTO")
+    assert refreshed("both", "third code", "drawing") == "unchanged"
+    assert refreshed("other drawing", "third code", "other drawing") == "refreshed"
