@@ -15,12 +15,6 @@ from site_rules import Site, build, copy_book
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two workers, two cores
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First one test of the site: a worker builds it while the other tests. The rest come last."""
-    sited = [item for item in items if "site" in getattr(item, "fixturenames", ())]
-    items[:] = sited[:1] + [item for item in items if item not in sited] + sited[1:]
-
-
 def shared(base: Path, name: str, make: Callable[[Path], Site]) -> Site:
     """What the first worker that comes by has built."""
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
