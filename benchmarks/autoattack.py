@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from records import RADII, begin, options, write
 
-from mpkit import data, evaluate, goals, reports, suites, threats, zoo
+from mpkit import data, evaluation, sets
+from mpkit.studies import zoo
 
 THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
@@ -46,13 +47,13 @@ def by_autoattack(model: torch.nn.Module, images: data.Images) -> dict[str, Any]
     }
 
 
-def by_ours(model: torch.nn.Module, images: data.Images, goal: goals.Goal) -> dict[str, Any]:
+def by_ours(model: torch.nn.Module, images: data.Images, goal: evaluation.Goal) -> dict[str, Any]:
     """The same by `standard`, for one goal."""
     begun, used = time.monotonic(), time.process_time()
     rng = torch.Generator().manual_seed(0)
-    suite = suites.standard(threats.parse_threat(THREAT))
-    ledger = evaluate.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=500)
-    accuracy = {name: share.value for name, share in reports.accuracies(ledger).items()}
+    suite = evaluation.standard(sets.parse_threat(THREAT))
+    ledger = evaluation.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=500)
+    accuracy = {name: share.value for name, share in evaluation.accuracies(ledger).items()}
     return {
         "accuracy": accuracy,
         "seconds": round(time.monotonic() - begun, 1),
@@ -71,8 +72,8 @@ def main() -> None:
         model = zoo.load(name)
         rows[name] = {
             "AutoAttack": by_autoattack(model, images),
-            "standard, each set": by_ours(model, images, goals.EachSet()),
-            "standard, union only": by_ours(model, images, goals.UnionOnly()),
+            "standard, each set": by_ours(model, images, evaluation.EachSet()),
+            "standard, union only": by_ours(model, images, evaluation.UnionOnly()),
         }
         for judge, row in rows[name].items():
             shares = {key: round(100 * share, 1) for key, share in row["accuracy"].items()}

@@ -5,7 +5,7 @@
     qemu-x86_64 -cpu Haswell,vendor=GenuineIntel $(which python) benchmarks/bits.py --keep \\
         --name "an emulated Intel Haswell"             # an emulator imitates another maker's
 
-It runs under the settings of the book (see mpkit.processor), or as ``--free`` likes without them.
+It runs under the settings of the book (see mpkit.core.processor); with ``--free``, without them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpkit import processor, results
+from mpkit.core import processor, records
 
 OUTPUT = Path(__file__).parents[1] / "book" / "results" / "bits.json"
 
@@ -30,7 +30,7 @@ def digests() -> Iterator[tuple[str, str]]:
     import numpy as np
     import torch
 
-    from mpkit import attacks, data, models, schemes, sets, spatial, train
+    from mpkit import attacks, data, models, sets, training
 
     def short(*tensors: torch.Tensor) -> str:
         known = hashlib.sha256()
@@ -52,8 +52,8 @@ def digests() -> Iterator[tuple[str, str]]:
         yield f"{bits} functions", short(draw.exp(), draw.tanh(), draw.abs().log(), draw.sin())
         yield f"{bits} products", short(draw.view(64, 64) @ draw.view(64, 64))
         net = models.small_cnn(test.shape, 10, rng()).to(dtype)
-        scheme = schemes.Single(attacks.PGD(usual["l2"], steps=2))
-        train.fit(net, learn, scheme, train.Recipe(epochs=1), rng())
+        scheme = training.Single(attacks.PGD(usual["l2"], steps=2))
+        training.fit(net, learn, scheme, training.Recipe(epochs=1), rng())
         yield f"{bits} training", short(*net.parameters())
         searches = {
             "PGD in linf": attacks.PGD(usual["linf"], steps=4),
@@ -61,7 +61,7 @@ def digests() -> Iterator[tuple[str, str]]:
             "SLIDE in l1": attacks.SLIDE(usual["l1"], steps=4),
             "Auto-PGD in l2": attacks.APGD(usual["l2"], 6),
             "Auto-PGD in l1": attacks.APGD(usual["l1"], 6),
-            "grid of poses": spatial.Grid(usual["rt"], shifts=3, angles=3),
+            "grid of poses": attacks.Grid(usual["rt"], shifts=3, angles=3),
         }
         for name, attack in searches.items():
             yield f"{bits} {name}", short(attack(net, test.x, test.y, rng()).image)
@@ -81,9 +81,9 @@ def main() -> None:
     name = given.name + ", free" * given.free
     begun = time.monotonic()
     here = dict(digests())
-    record = results.read_record(OUTPUT) if OUTPUT.is_file() else {"processors": {}}
+    record = records.read_record(OUTPUT) if OUTPUT.is_file() else {"processors": {}}
     for other, known in record["processors"].items():
-        if known["versions"] != results.versions():
+        if known["versions"] != records.versions():
             print(f"{other}: other versions, not compared")
             continue
         differ = [what for what, digest in known["digests"].items() if digest != here[what]]
@@ -93,10 +93,10 @@ def main() -> None:
         record["processors"][name] = {
             "digests": here,
             "settings": wanted,
-            "versions": results.versions(),
+            "versions": records.versions(),
             "duration_s": seconds,
         }
-        results.write_record(OUTPUT, record)
+        records.write_record(OUTPUT, record)
         print(f"kept as {name!r} in {OUTPUT}")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.findings import unpacked
-from mpkit.intervals import mean_of
+from mpkit.core.statistics import mean_of
+from mpkit.studies.analysis import unpacked
 
 BAR = 0.005
 """By how much more may stand under our attacks than under the best of the others."""

@@ -30,11 +30,13 @@ from records import RADII, ROOT, begin, options, write
 from routines import projections, promises, seed_everything
 from torch import Tensor, nn
 
-from mpkit import data, results, sets, zoo
-from mpkit.conformance import Counted, brought_back, membership, traces
-from mpkit.examinations import packed
-from mpkit.intervals import mean_of
-from mpkit.known_answers import reach
+from mpbook.teaching.conformance import Counted, brought_back, membership, traces
+from mpbook.teaching.known_optima import reach
+from mpkit import data, sets
+from mpkit.core import records
+from mpkit.core.statistics import mean_of
+from mpkit.studies import zoo
+from mpkit.studies.protocol import packed
 
 BALLS = {norm: sets.usual("mnist", (1, 28, 28))[norm] for norm in RADII}
 NETWORKS = {
@@ -179,18 +181,18 @@ def section(library: str, name: str, given: Any) -> dict[str, Any]:
     """One section about a library, from the folder of what is done, or made now."""
     settings = {"points": given.points, "budgets": given.budgets, "threads": given.threads}
     settings |= {"pilot": [PILOT.start, PILOT.stop], "seeds": SEEDS}
-    file = given.keep / f"{library}-{name}-{results.digest(settings)[:12]}.json"
+    file = given.keep / f"{library}-{name}-{records.digest(settings)[:12]}.json"
     if file.exists():
-        return results.read_record(file)
+        return records.read_record(file)
     print(library, name, flush=True)
     begun = time.monotonic()
     part = {
         name: SECTIONS[name](library, given),
         "version": metadata.version(PACKAGES[library]),
-        "commit": results.Code.of(ROOT).commit,
+        "commit": records.Code.of(ROOT).commit,
         "seconds": round(time.monotonic() - begun, 1),
     }
-    results.write_record(file, part)
+    records.write_record(file, part)
     return part
 
 

@@ -28,24 +28,25 @@ import records
 import torch
 from costs_rows import CLASSES, SHAPE, Bare, Row
 
-from mpkit import costs, data, schemes
+from mpkit import data, training
+from mpkit.core.devices import resolve_device
+from mpkit.core.files import DataError
 from mpkit.data import Images
-from mpkit.files import DataError
-from mpkit.loop import Run
-from mpkit.models import resolve_device
+from mpkit.training import costs
+from mpkit.training.run import Run
 
 REMEMBERED = ("schemes", "steps", "batch")  # whose memory is measured, which takes longest
 SAMPLE = 0.05  # seconds of work behind each number, at least
 
 
-def loop(row: Row, scheme: schemes.Scheme, images: Images, device: torch.device) -> Run:
+def loop(row: Row, scheme: training.Scheme, images: Images, device: torch.device) -> Run:
     """A training of which every stretch is one step, at a rate of nearly zero."""
     some = images.first(row.recipe.batch)
     model = row.network(torch.Generator().manual_seed(0)).to(device)
     return Run(model, some, scheme, replace(row.recipe, epochs=10**6), 0)
 
 
-def counted(row: Row, part: schemes.Scheme, images: Images) -> Bare:
+def counted(row: Row, part: training.Scheme, images: Images) -> Bare:
     """The passes of one image, by counting them on the network itself."""
     few = images.first(16)
     model = costs.Counted(row.network(torch.Generator().manual_seed(0)))

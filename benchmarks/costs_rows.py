@@ -11,19 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpkit import attacks, catalog, models, schemes, sets
-from mpkit.engine import Best, Problem
-from mpkit.gradients import evaluating
-from mpkit.layers import Normalize, conv, linear
-from mpkit.recipes import Recipe
-from mpkit.scales import Scale, scale_of
+from mpkit import attacks, models, sets, training
+from mpkit.attacks.base import Best, Problem
+from mpkit.attacks.gradients import evaluating
+from mpkit.models import Normalize
+from mpkit.models.layers import conv, linear
+from mpkit.studies import catalog
+from mpkit.studies.catalog import Scale, scale_of
+from mpkit.training import Recipe
 
 SHAPE, CLASSES = (1, 28, 28), 10
 SETS = ("linf", "l1", "l2", "rt")  # one to four of them
 
 
 @dataclass(frozen=True)
-class Bare(schemes.Scheme):
+class Bare(training.Scheme):
     """Passes and nothing else: input gradients, looks, then the weights' gradient."""
 
     climbs: int
@@ -44,7 +46,7 @@ class Bare(schemes.Scheme):
 
 
 @dataclass(frozen=True)
-class MaxByScores(schemes.Max):
+class MaxByScores(training.Max):
     """Max that believes the scores of its attacks, which climb the cross-entropy, all of them."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -80,7 +82,7 @@ class Row:
 
     part: str
     name: str
-    scheme: schemes.Scheme
+    scheme: training.Scheme
     recipe: Recipe
     network: Callable[[torch.Generator], nn.Module]
     value: Any = None
@@ -100,18 +102,18 @@ def wider(factor: float, rng: torch.Generator) -> nn.Module:
     )
 
 
-def several(size: Scale, names: tuple[str, ...], k: int) -> dict[str, schemes.Scheme]:
+def several(size: Scale, names: tuple[str, ...], k: int) -> dict[str, training.Scheme]:
     """The schemes for several sets, with so many steps in each search."""
     usual = sets.usual("mnist", SHAPE)
     inner = tuple(size.wrap(catalog.inner(usual[name], k)) for name in names)
     balls = [one for name in names if isinstance(one := usual[name], sets.Ball)]
-    made: dict[str, schemes.Scheme] = {
-        "avg": schemes.Average(inner),
-        "max": schemes.Max(inner),
-        "random": schemes.Random(inner),
+    made: dict[str, training.Scheme] = {
+        "avg": training.Average(inner),
+        "max": training.Max(inner),
+        "random": training.Random(inner),
     }
     if len(balls) == len(names):
-        made["msd"] = schemes.Single(size.wrap(attacks.MSD(sets.Union(*balls), k)))
+        made["msd"] = training.Single(size.wrap(attacks.MSD(sets.Union(*balls), k)))
     return made
 
 
@@ -130,8 +132,8 @@ def rows(scale: str) -> Iterator[Row]:
             "schemes", name, made.scheme, replace(made.recipe, epochs=1, natural=0.0), network
         )
 
-    def pair(k: int) -> dict[str, schemes.Scheme]:
-        linf = schemes.Single(size.wrap(catalog.inner(usual["linf"], k)))
+    def pair(k: int) -> dict[str, training.Scheme]:
+        linf = training.Single(size.wrap(catalog.inner(usual["linf"], k)))
         return {"linf": linf, "max": several(size, ("linf", "l2", "l1"), k)["max"]}
 
     for k in (1, 5, 10, 20, 40):
@@ -152,20 +154,20 @@ def rows(scale: str) -> Iterator[Row]:
 def savings(
     size: Scale,
     network: Callable[[torch.Generator], nn.Module],
-    two: dict[str, schemes.Scheme],
+    two: dict[str, training.Scheme],
 ) -> Iterator[Row]:
     """Ways to compute the same, or nearly the same, in less time."""
     layouts = {"plain": torch.contiguous_format, "channels last": torch.channels_last}
     for bits, compute in (("32 bits", None), ("16 bits", torch.bfloat16)):
         for order, layout in layouts.items():
             other = replace(size.recipe, compute=compute, layout=layout)
-            for name, one in {"natural": schemes.Natural(), "max": two["max"]}.items():
+            for name, one in {"natural": training.Natural(), "max": two["max"]}.items():
                 yield Row("ways", name, one, other, network, f"{bits}, {order}")
     usual = sets.usual("mnist", SHAPE)
     balls = [usual[name] for name in ("linf", "l2", "l1")]
     inner = tuple(size.wrap(catalog.inner(ball, size.steps)) for ball in balls)
     linf = usual["linf"]
     assert isinstance(linf, sets.Linf)
-    last = schemes.Single(LastPoint(linf, size.steps))
+    last = training.Single(LastPoint(linf, size.steps))
     yield Row("looks", "linf", last, size.recipe, network, "last point")
     yield Row("looks", "max", MaxByScores(inner), size.recipe, network, "scores reused")

@@ -4,7 +4,7 @@
     python benchmarks/digits.py random          # only these
     python benchmarks/digits.py --keep          # put what was trained into the package
 
-It trains under the settings of the book's pages (see mpkit.processor), so that every x86 processor
+It trains under the settings of the pages (see mpkit.core.processor), so that every x86 processor
 with AVX2 ends at the same weights.
 """
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mpkit import processor, results
+from mpkit.core import processor, records
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = "natural linf l2 l1 rt avg max random msd balanced".split()
@@ -36,27 +36,28 @@ def main() -> int:
     # Imported here: torch reads the settings when it is loaded.
     import torch
 
-    from mpkit import data, zoo
-    from mpkit.catalog import plan
-    from mpkit.planned import FACTS, WEIGHTS, trained
+    from mpkit import data
+    from mpkit.studies import zoo
+    from mpkit.studies.catalog import plan
+    from mpkit.studies.recipe_run import FACTS, WEIGHTS, trained
 
     images, differ = data.load("digits"), []
-    made_by = results.provenance({"seed": 0, "dataset": "digits"}, ROOT, 0, "benchmark")
+    made_by = records.provenance({"seed": 0, "dataset": "digits"}, ROOT, 0, "benchmark")
     for scheme in given.schemes:
         made, begun = plan(f"digits-{scheme}", images.shape), time.monotonic()
         home = zoo.SHIPPED / "digits" / made.name
         start = home.with_name(made.start) / WEIGHTS if made.start else None
         with tempfile.TemporaryDirectory() as scratch:
             trained(made, images, 0, Path(scratch), "cpu", start=start, dtype=torch.float64)
-            facts = results.read_record(Path(scratch, FACTS))
-            kept = results.read_record(home / FACTS) if (home / FACTS).is_file() else None
+            facts = records.read_record(Path(scratch, FACTS))
+            kept = records.read_record(home / FACTS) if (home / FACTS).is_file() else None
             same = kept is not None and kept["weights"] == facts["weights"]
             print(f"{made.name:16} {'the same' if same else 'differs'}", flush=True)
             if given.keep and not same:
                 facts |= made_by | {"duration_s": round(time.monotonic() - begun, 1)}
                 home.mkdir(parents=True, exist_ok=True)
                 shutil.copy(Path(scratch, WEIGHTS), home)
-                results.write_record(home / FACTS, {**facts, "arithmetic": wanted})
+                records.write_record(home / FACTS, {**facts, "arithmetic": wanted})
             elif not same:
                 differ.append(made.name)
     return 1 if differ else 0

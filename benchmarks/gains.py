@@ -22,11 +22,10 @@ import records
 import torch
 from torch import nn
 
-from mpkit import attacks, costs, data, losses, models, schemes, sets, train
-from mpkit.catalog import inner
-from mpkit.curricula import Ramp
+from mpkit import attacks, data, models, sets, training
 from mpkit.data import Images
-from mpkit.recipes import Recipe
+from mpkit.studies.catalog import inner
+from mpkit.training import Ramp, Recipe, costs
 
 NORMS = ("linf", "l2", "l1")
 RECIPE = Recipe(epochs=10, averaging=0.99)
@@ -36,7 +35,7 @@ TUNING = replace(RECIPE, epochs=4, lr=1e-3)
 class Part(NamedTuple):
     """A stretch of training: a scheme and a recipe."""
 
-    scheme: schemes.Scheme
+    scheme: training.Scheme
     recipe: Recipe
 
 
@@ -52,18 +51,18 @@ def ladder(steps: list[int], shape: tuple[int, int, int]) -> Iterator[tuple[str,
     for k in steps:
         linf, l2, l1 = (inner(threat[key], k) for key in NORMS)
         several = (linf, l2, l1)
-        made: dict[str, schemes.Scheme] = {
-            "linf": schemes.Single(linf),
-            "random": schemes.Random(several),
-            "msd": schemes.Single(attacks.MSD(sets.Union(*balls), k)),
-            "max": schemes.Max(several),
-            "avg": schemes.Average(several),
+        made: dict[str, training.Scheme] = {
+            "linf": training.Single(linf),
+            "random": training.Random(several),
+            "msd": training.Single(attacks.MSD(sets.Union(*balls), k)),
+            "max": training.Max(several),
+            "avg": training.Average(several),
         }
         grown = {name: Part(Ramp(scheme), RECIPE) for name, scheme in made.items()}
         yield from ((name, k, [part]) for name, part in grown.items())
         long = replace(RECIPE, epochs=3 * RECIPE.epochs)
         yield "random, 3 x as long", k, [Part(grown["random"].scheme, long)]
-        pair = Part(schemes.Random((linf, l1)), TUNING)
+        pair = Part(training.Random((linf, l1)), TUNING)
         yield "fine-tuned", k, [grown["linf"], pair]
 
 
@@ -86,7 +85,7 @@ def judge(model: nn.Module, test: Images, steps: int, rng: torch.Generator) -> d
         ball = threat[key]
         assert isinstance(ball, sets.Ball)
         stands[key] = stands["clean"].clone()
-        for loss in (losses.CrossEntropy(), losses.Margin()):
+        for loss in (attacks.CrossEntropy(), attacks.Margin()):
             image = attacks.APGD(ball, steps, loss)(model, test.x, test.y, rng).image
             with torch.no_grad():
                 stands[key] &= model(image).argmax(1) == test.y
@@ -100,7 +99,7 @@ def row(name: str, k: int, parts: list[Part], seed: int, given: argparse.Namespa
     model = models.small_cnn(images.shape, 10, torch.Generator().manual_seed(seed))
     rng, begun = torch.Generator().manual_seed(seed), time.perf_counter()
     for scheme, recipe in parts:
-        train.fit(model, images, scheme, recipe, rng)
+        training.fit(model, images, scheme, recipe, rng)
     seconds = round(time.perf_counter() - begun, 2)
     judged = judge(model.eval(), test, given.judge, torch.Generator().manual_seed(seed))
     found = {"scheme": name, "steps": k, "seed": seed, **price(parts, images)}

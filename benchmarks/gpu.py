@@ -29,7 +29,8 @@ import gpu_training
 import records
 import torch
 
-from mpkit import models, results
+from mpkit.core import devices
+from mpkit.core.records import device_name, digest, read_record, source_texts
 
 FULL = gpu_timing.Size(
     side=8192,
@@ -116,14 +117,14 @@ def wrong(name: str, result: object) -> list[str]:
 def code() -> str:
     """A hash of the code that decides the results, for machines without git."""
     own = [(path.name, path.read_text()) for path in sorted(Path(__file__).parent.glob("gpu*.py"))]
-    return results.digest(results.source_texts(), own)
+    return digest(source_texts(), own)
 
 
 def known(path: Path, same: dict[str, Any]) -> dict[str, Any]:
     """The parts of an earlier record of the same code, device and size, without failed ones."""
     if not path.exists():
         return {}
-    record = results.read_record(path)
+    record = read_record(path)
     alike = all(record.get(key) == value for key, value in same.items())
     return {name: part for name, part in record["parts"].items() if alike and not wrong(name, part)}
 
@@ -137,12 +138,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only parts whose name begins so")
     given, begun = records.begin(parser)
     try:
-        device = models.resolve_device(given.device)
+        device = devices.resolve_device(given.device)
     except ValueError as error:
         parser.error(str(error))
     size = FULL if device.type == "cuda" else SMALL
     extent = f"{size}, {given.points} points, {given.steps} steps"
-    same = {"code": code(), "device": results.device_name(given.device), "size": extent}
+    same = {"code": code(), "device": device_name(given.device), "size": extent}
     done, longest = known(given.output, same), 0.0
     for name, part in parts(device, size, given.points, given.steps).items():
         spent = time.monotonic() - begun

@@ -19,12 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from mpkit import models
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Square
-from mpkit.capture import Captured, Recorded
-from mpkit.checks import unread
-from mpkit.engine import Found, Problem
-from mpkit.gradients import Guarded
-from mpkit.search import Grid, SpatialPGD
+from mpkit.attacks import (
+    APGD,
+    MSD,
+    PGD,
+    SLIDE,
+    Attack,
+    Captured,
+    Found,
+    Grid,
+    Recorded,
+    SpatialPGD,
+    Square,
+)
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import Guarded
+from mpkit.core.checks import unread
 from mpkit.sets import L1, L2, Ball, Linf, RotationTranslation, Union
 
 SHAPE, CLASSES = (1, 28, 28), 10

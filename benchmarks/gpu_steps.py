@@ -22,15 +22,23 @@ from gpu_checks import (
 )
 from torch import Tensor, nn
 
-from mpkit.attacks import MSD, PGD, SLIDE, Attack
-from mpkit.capture import Recorded
+from mpkit.attacks import MSD, PGD, SLIDE, Attack, Recorded, SpatialPGD
+from mpkit.core.cuda_graphs import plainly
 from mpkit.data import Images
-from mpkit.loop import Run
-from mpkit.recipes import SGD, Constant, Recipe
-from mpkit.recording import plainly
-from mpkit.schemes import Average, Max, Natural, Paired, Random, Scheme, Single
-from mpkit.search import SpatialPGD
 from mpkit.sets import L1, Union
+from mpkit.training import (
+    SGD,
+    Average,
+    Constant,
+    Max,
+    Natural,
+    Paired,
+    Random,
+    Recipe,
+    Scheme,
+    Single,
+)
+from mpkit.training.run import Run
 
 
 def schemes(steps: int) -> dict[str, Scheme]:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpkit import models, precision, recording
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack
-from mpkit.capture import Recorded
-from mpkit.checks import unread
-from mpkit.engine import Problem
-from mpkit.gradients import Guarded
+from mpkit import models
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Recorded
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import Guarded
+from mpkit.core import cuda_graphs
+from mpkit.core.checks import unread
 from mpkit.sets import Ball, Union, usual
 
 NETWORKS = {"paper_mnist": (1, 28, 28), "preact_resnet18": (3, 32, 32)}
@@ -106,7 +106,7 @@ def network(name: str, way: str, device: torch.device) -> nn.Module:
     if way == "float32":
         return model
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return precision.LowPrecision(precision.ChannelsLast(model))
+    return models.LowPrecision(models.ChannelsLast(model))
 
 
 def batch(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Callable[[], obj
             (gradient,) = torch.autograd.grad(loss, image)
         return gradient
 
-    work = recording.usual(x.device)(loop, [x, y])
+    work = cuda_graphs.usual(x.device)(loop, [x, y])
     return lambda: work(x, y)
 
 

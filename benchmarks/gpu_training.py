@@ -13,18 +13,17 @@ from gpu_timing import NETWORKS, Size, batch, network, taken, tf32
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpkit import models, recording
-from mpkit.augment import Crop, Flip
-from mpkit.checks import unread
-from mpkit.data import Images
-from mpkit.engine import Problem
-from mpkit.gradients import Guarded, evaluating
-from mpkit.loop import Run
-from mpkit.recipes import Recipe
-from mpkit.recording import plainly
-from mpkit.schemes import Scheme
+from mpkit import models
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import Guarded, evaluating
+from mpkit.core import cuda_graphs
+from mpkit.core.checks import unread
+from mpkit.core.cuda_graphs import plainly
+from mpkit.data import Crop, Flip, Images
+from mpkit.evaluation import Budget, standard
 from mpkit.sets import Union, usual
-from mpkit.suites import Budget, standard
+from mpkit.training import Recipe, Scheme
+from mpkit.training.run import Run
 
 KINDS = ("weights' gradient", "input's gradient", "forward only")
 
@@ -69,7 +68,7 @@ def bare(run: Run, rows: Tensor, counts: dict[str, int]) -> Callable[[], object]
             gradients = torch.autograd.grad(cross_entropy(model(x), y), run.weights)
         return list(gradients)
 
-    work = recording.usual(x.device)(loop, [x, y], kept=list(model.buffers()))
+    work = cuda_graphs.usual(x.device)(loop, [x, y], kept=list(model.buffers()))
     return lambda: work(x, y)
 
 

@@ -22,7 +22,8 @@ import torch
 from memory import peak
 from speed import bare, spread
 
-from mpkit import heap, models
+from mpkit import models
+from mpkit.core import memory
 
 
 def measure(batch: int, steps: int) -> dict[str, float]:
@@ -62,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     if given.one:
         if given.one == "keep":
-            heap.keep()
+            memory.keep()
         print(json.dumps(measure(given.batch, given.steps)))
         return
     begun = time.monotonic()

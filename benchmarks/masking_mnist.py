@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpkit import data, masking, results, search, sets, zoo
+from mpkit import attacks, data, masking, sets
 from mpkit.attacks import (
     APGD,
     FMN,
@@ -29,14 +29,17 @@ from mpkit.attacks import (
     Across,
     Attack,
     Boundary,
+    CrossEntropy,
     HopSkipJump,
+    Margin,
     Pointwise,
     Square,
 )
-from mpkit.examinations import packed, pixels_as_text
-from mpkit.gradients import climb, guard
-from mpkit.losses import CrossEntropy, Margin
-from mpkit.membership import verified
+from mpkit.attacks.gradients import climb, guard
+from mpkit.core import records
+from mpkit.evaluation import verified
+from mpkit.studies import zoo
+from mpkit.studies.protocol import packed, pixels_as_text
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = [f"mnist-{name}" for name in "natural linf l2 l1 max avg tuned msd".split()]
@@ -90,10 +93,10 @@ def arms(ball: sets.Ball, scale: float = 1.0) -> dict[str, Attack]:
         return max(1, round(scale * steps))
 
     auto = (APGD(ball, n(100), CrossEntropy()), APGD(ball, n(100), Margin()))
-    found: dict[str, Attack] = {"pgd": search.Restarts(PGD(ball, n(100), loss=Margin()), 3)}
+    found: dict[str, Attack] = {"pgd": attacks.Restarts(PGD(ball, n(100), loss=Margin()), 3)}
     if isinstance(ball, sets.L1):
-        found["slide"] = search.Restarts(SLIDE(ball, n(100), loss=Margin()), 3)
-    found["apgd"] = search.Worst(auto, Margin())
+        found["slide"] = attacks.Restarts(SLIDE(ball, n(100), loss=Margin()), 3)
+    found["apgd"] = attacks.Worst(auto, Margin())
     found["square"] = Square(ball, n(1000))
     if isinstance(ball, sets.L1):
         found["pointwise"] = Pointwise(ball)
@@ -102,7 +105,7 @@ def arms(ball: sets.Ball, scale: float = 1.0) -> dict[str, Attack]:
     if isinstance(ball, sets.L2):
         found["boundary"] = Boundary(ball, n(10000))
     near = tuple(FMN(ball, n(100), start=Across(k)) for k in (0, 2, 8))
-    return found | {"across": search.Worst(near, Margin())}
+    return found | {"across": attacks.Worst(near, Margin())}
 
 
 def contest(model: nn.Module, images: data.Images, ball: sets.Ball, scale: float) -> Record:
@@ -198,19 +201,19 @@ def parts(
 
 def piece(file: Path, key: str, work: Callable[[], Any]) -> Record:
     """Do a piece of work, or read what it gave when it was done before with the same key."""
-    if file.is_file() and (done := results.read_record(file)).get("key") == key:
+    if file.is_file() and (done := records.read_record(file)).get("key") == key:
         return done
     begun = time.monotonic()
     found = work()
     done = {"key": key, "seconds": round(time.monotonic() - begun, 1), "found": found}
-    results.write_record(file, done)
+    records.write_record(file, done)
     return done
 
 
 def sources() -> str:
     """The digest of all code that a result depends on."""
     files = [Path(__file__), *sorted((ROOT / "mpkit").rglob("*.py"))]
-    return results.digest([file.read_text() for file in files])
+    return records.digest([file.read_text() for file in files])
 
 
 def main() -> None:
@@ -227,7 +230,7 @@ def main() -> None:
     duration = 0.0
     for name in given.models:
         model, card = zoo.load(name), zoo.card(name)
-        key = results.digest(code, card.sha256, given.points)
+        key = records.digest(code, card.sha256, given.points)
         networks[name] = {"about": card.about, "sha256": card.sha256}
         for part, work in parts(model, images):
             done = piece(given.work / f"{name}-{part}.json", key, work)
@@ -236,10 +239,10 @@ def main() -> None:
             print(f"{name} {part}: {done['seconds']} s", flush=True)
     chosen = {k: v for k, v in vars(given).items() if k not in ("work", "output")}
     parameters = {**chosen, "data": "mnist", "seed": 0, "threads": 1}
-    made = results.provenance(parameters, ROOT, duration, "benchmark")
+    made = records.provenance(parameters, ROOT, duration, "benchmark")
     made["versions"]["foolbox"] = metadata.version("foolbox")
     command = "python benchmarks/masking_mnist.py"
-    results.write_record(given.output, {**made, "command": command, "networks": networks})
+    records.write_record(given.output, {**made, "command": command, "networks": networks})
 
 
 if __name__ == "__main__":

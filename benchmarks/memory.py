@@ -30,11 +30,9 @@ import records
 import torch
 from torch import nn
 
-from mpkit.evaluate import evaluate
-from mpkit.ledger import Ledger
+from mpkit.data.lazy import Rows, of_file
+from mpkit.evaluation import Budget, Ledger, evaluate, standard
 from mpkit.sets import Union, usual
-from mpkit.stored import Rows, of_file
-from mpkit.suites import Budget, standard
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MIB = 2**20

@@ -19,8 +19,8 @@ import torch
 from candidates import Candidate, Make, P, neighbours
 from wrapping_peers import of_art, of_foolbox, of_torchattacks
 
-from mpkit import attacks, losses
-from mpkit.conformance import Search, ours
+from mpbook.teaching.conformance import Search, ours
+from mpkit import attacks
 from mpkit.sets import L1, L2, Ball, Linf
 
 PACKAGES = {
@@ -43,13 +43,13 @@ def of_mpkit() -> list[Candidate]:
         return seeded(attacks.PGD(ball, n))
 
     def falling(ball: Ball, n: int) -> Search:
-        return seeded(attacks.PGD(ball, n, loss=losses.Margin(), schedule=attacks.Falling(0.01)))
+        return seeded(attacks.PGD(ball, n, loss=attacks.Margin(), schedule=attacks.Falling(0.01)))
 
     def apgd(ball: Ball, n: int) -> Search:
         return seeded(attacks.APGD(ball, n))
 
     def dlr(ball: Ball, n: int) -> Search:
-        return seeded(attacks.APGD(ball, n, losses.DLR()))
+        return seeded(attacks.APGD(ball, n, attacks.DLR()))
 
     def fmn(ball: Ball, n: int) -> Search:
         return seeded(attacks.FMN(ball, n))

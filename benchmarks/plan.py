@@ -59,9 +59,9 @@ def weights() -> int:
 def training_passes() -> tuple[float, float]:
     """Forward and backward passes for an image and epoch: the mean loss of three norms."""
     from mpkit.attacks import PGD, SLIDE
-    from mpkit.costs import passes
-    from mpkit.schemes import Average
     from mpkit.sets import L1, L2, Linf
+    from mpkit.training import Average
+    from mpkit.training.costs import passes
 
     attacks = (PGD(Linf(8 / 255), 10), PGD(L2(0.5), 10), SLIDE(L1(12), 20))
     return tuple(passes(Average(attacks), (3, 32, 32)))
@@ -107,8 +107,8 @@ def plan(given: Assumed) -> list[tuple[str, str, str]]:
 
 def measure(tasks: int = 500) -> float:
     """Seconds for one task that does nothing, on two workers here, checks included."""
-    from mpkit.cluster import answers, common_ground
-    from mpkit.places import Local
+    from mpkit.core.cluster import answers, common_ground
+    from mpkit.core.workers import Local
 
     with ExitStack() as stack:
         client = Local(2).client(stack, tasks)

@@ -6,7 +6,7 @@
 
 One machine imitates others: the libraries choose their code by environment variables instead of by
 the processor. Every page is executed under each of the settings below and compared, number by
-number, with what is stored in it, which was made under the settings of mpkit.processor. Of the
+number, with what is stored in it, which was made under the settings of mpkit.core.processor. Of the
 pages on which something moved, a run with another seed tells which cells depend on a search or a
 training at all. Pages from elsewhere, in a folder that ``--sample`` names, are one more sample.
 """
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mpkit import chapters as book
-from mpkit import processor, results
-from mpkit.chapters import Chapter, Value
-from mpkit.execution import to_text
-from mpkit.running import execute_all
-from mpkit.tolerance import MANY, Move, Tolerance, moves_of_cell
+from mpbook.pages import chapters
+from mpbook.pages.chapters import Chapter, Value
+from mpbook.pages.execution import to_text
+from mpbook.pages.running import execute_all
+from mpbook.pages.tolerance import MANY, Move, Tolerance, moves_of_cell
+from mpkit.core import processor, records
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "book" / "results" / "processors.json"
@@ -136,7 +136,7 @@ def declare(chapter: Chapter, widths: Mapping[str, Mapping[str, float]]) -> None
         if str(number) in widths:
             cell["metadata"]["mpkit"] = {"may_move": dict(widths[str(number)])}
             Tolerance.of(cell)
-    results.write_text(chapter.path, to_text(notebook))
+    records.write_text(chapter.path, to_text(notebook))
 
 
 def main() -> None:
@@ -155,13 +155,13 @@ def main() -> None:
     )
     given = parser.parse_args()
     begun = time.monotonic()
-    every = [page for page in book.chapters(ROOT) if trains(page)]
+    every = [page for page in chapters.chapters(ROOT) if trains(page)]
     ours = {page.id: page.path for page in every}
     samples = {name: run(name, every, given.jobs) for name in given.settings}
     for name, folder in given.sample:
         there = {page.id: Path(folder, page.path.name) for page in every}
         samples[name] = {page: path for page, path in there.items() if path.is_file()}
-    known = results.read_record(OUTPUT) if given.add else {"pages": {}, "parameters": {}}
+    known = records.read_record(OUTPUT) if given.add else {"pages": {}, "parameters": {}}
     moved = [one for one in every if allowed(seen(one.id, ours, samples))]
     if not given.add:
         samples[SEED] = run(SEED, moved, given.jobs)
@@ -180,8 +180,8 @@ def main() -> None:
         name: SETTINGS.get(name, "pages that were made before") for name in samples
     }
     parameters = {"stored": processor.ONE_ARITHMETIC, "samples": imitated, "seed": 0}
-    record = results.provenance(parameters, ROOT, time.monotonic() - begun, "benchmark")
-    results.write_record(OUTPUT, {**record, "pages": pages})
+    record = records.provenance(parameters, ROOT, time.monotonic() - begun, "benchmark")
+    records.write_record(OUTPUT, {**record, "pages": pages})
     print(f"written: {OUTPUT}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mpkit import heap, results
+from mpkit.core import memory, records
 
 ROOT = Path(__file__).parents[1]
 RADII = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
@@ -39,7 +39,7 @@ def begin(parser: argparse.ArgumentParser, keep: bool = True) -> tuple[argparse.
     """Read the options, set the threads, keep freed memory as the commands do, start the clock."""
     given = parser.parse_args()
     if keep:
-        heap.keep()
+        memory.keep()
     torch.set_num_threads(given.threads)
     return given, time.monotonic()
 
@@ -58,7 +58,7 @@ class Kept:
 
     def __init__(self, output: Path, *key: Any) -> None:
         self.path = output.with_suffix(".part")
-        self.key = results.digest(results.source_texts(), *key)
+        self.key = records.digest(records.source_texts(), *key)
         self.rows: dict[str, Any] = {}
         self.seconds = 0.0
         stored = json.loads(self.path.read_text()) if self.path.is_file() else {"key": ""}
@@ -72,7 +72,7 @@ class Kept:
             self.rows[name] = make()
             self.seconds += time.monotonic() - begun
             kept = {"key": self.key, "rows": self.rows, "seconds": self.seconds}
-            results.write_text(self.path, json.dumps(kept))
+            records.write_text(self.path, json.dumps(kept))
         return self.rows[name]
 
     def done(self) -> None:
@@ -96,6 +96,6 @@ def write(
     """
     plain = {key: value for key, value in vars(given).items() if not isinstance(value, Path)}
     facts = {**plain, **parameters, "output": given.output.name, "seed": 0}
-    record = results.provenance(facts, ROOT, seconds, "benchmark")
+    record = records.provenance(facts, ROOT, seconds, "benchmark")
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    results.write_record(given.output, {**record, **content})
+    records.write_record(given.output, {**record, **content})

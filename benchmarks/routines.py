@@ -10,8 +10,8 @@ import torch
 from candidates import Candidate
 from torch import Tensor, nn
 
-from mpkit.conformance import Counted, brought_back, membership
-from mpkit.known_answers import misplaced
+from mpbook.teaching.conformance import Counted, brought_back, membership
+from mpbook.teaching.known_optima import misplaced
 from mpkit.sets import L1, L2, Ball, Linf
 
 Rows = Callable[[Tensor], Tensor]

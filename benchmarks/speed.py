@@ -26,9 +26,12 @@ from peers import CANDIDATES, PACKAGES
 from sorting import sorted_l1, sorted_l1_and_box
 from torch import Tensor, nn
 
-from mpkit import attacks, conformance, data, models, precision, projections, search, sets, zoo
-from mpkit.files import DataError
-from mpkit.losses import Margin
+from mpbook.teaching import conformance
+from mpkit import attacks, data, models, sets
+from mpkit.attacks import Margin
+from mpkit.core.files import DataError
+from mpkit.sets import projections
+from mpkit.studies import zoo
 
 TIMED = {
     "mpkit": [("PGD", sets.Linf), ("PGD", sets.L2), ("SLIDE", sets.L1), ("APGD ce", sets.L1)],
@@ -161,7 +164,7 @@ def letting_go(points: int, rounds: int) -> dict[str, Any]:
         model, attack = zoo.load(name).eval(), attacks.PGD(ball, 100, loss=Margin())
         runs: dict[str, Run] = {
             "whole": (attack, model),
-            "dropping": (search.UntilBroken(attack), model),
+            "dropping": (attacks.UntilBroken(attack), model),
         }
         found[f"{name} {type(ball).__name__}"] = raced(runs, model, points, rounds)
     print(found, flush=True)
@@ -173,9 +176,9 @@ def faster_ways(points: int, rounds: int) -> dict[str, Any]:
     model = zoo.load("mnist-max").eval()
     ways: dict[str, nn.Module] = {
         "plain": model,
-        "bfloat16": precision.LowPrecision(model),
-        "channels last": precision.ChannelsLast(model),
-        "both": precision.LowPrecision(precision.ChannelsLast(model)),
+        "bfloat16": models.LowPrecision(model),
+        "channels last": models.ChannelsLast(model),
+        "both": models.LowPrecision(models.ChannelsLast(model)),
     }
     found = {}
     for kind, ball in BALLS.items():

@@ -20,11 +20,11 @@ from typing import Any
 
 from records import ROOT, begin, options, write
 
-from mpkit import chapters
-from mpkit.places import Local
-from mpkit.progress import Quiet
-from mpkit.results import digest
-from mpkit.sweeping import Outcome, points_of, sweep
+from mpbook.pages import chapters
+from mpbook.pages.sweep import Outcome, points_of, sweep
+from mpkit.core.progress import Quiet
+from mpkit.core.records import digest
+from mpkit.core.workers import Local
 
 CHAPTER = "linf-rt"
 SMALL = {"samples": 1000, "steps": 20, "device": "cpu"}

@@ -31,12 +31,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mpkit import data, models
-from mpkit.catalog import ABOUT, plan
-from mpkit.costs import Counted, parts
+from mpkit.core.files import DataError
 from mpkit.data import Images
-from mpkit.files import DataError
-from mpkit.loop import PEEK, Run
-from mpkit.schemes import Scheme
+from mpkit.studies.catalog import ABOUT, plan
+from mpkit.training import Scheme
+from mpkit.training.costs import Counted, parts
+from mpkit.training.run import PEEK, Run
 
 SHAPE, CLASSES = (1, 28, 28), 10
 EPOCHS = 1000  # more than a race takes, so the learning rate hardly falls

@@ -9,7 +9,7 @@ import torch
 from candidates import Candidate, Make, P, neighbours
 from torch import Tensor, nn
 
-from mpkit.conformance import Search
+from mpbook.teaching.conformance import Search
 from mpkit.sets import L1, L2, Ball, Linf
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from mpkit.results import declared
+from mpkit.core.records import declared
 
 TAGS = {"parameters", "hide-input", "hide-cell", "remove-input", "remove-cell", "nbval-skip"}
 TAGS |= {"nbval-ignore-output", "full-width"}

@@ -1,8 +1,9 @@
 """nbval for the pages of a book: numbers may move as their cell says, and what ran is kept.
 
 ``book/conftest.py`` hands this to pytest. A chapter is executed under the settings of
-``mpkit.processor``, its cells are compared as ``mpkit.tolerance`` says, and a chapter whose cells
-all passed is put where ``mpkit book`` looks for it, so that the book can be rendered from it.
+``mpkit.core.processor``, its cells are compared as ``mpbook.pages.tolerance`` says, and a chapter
+whose cells all passed is put where ``mpkit book`` looks for it, so that the book can be rendered
+from it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import nbformat
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from mpkit import chapters, execution, processor
-from mpkit.tolerance import Tolerance, settled
-from mpkit.worker import scrub
+from mpbook.pages import chapters, execution
+from mpbook.pages.kernel import scrub
+from mpbook.pages.tolerance import Tolerance, settled
+from mpkit.core import processor
 
 
 @pytest.hookimpl(wrapper=True)

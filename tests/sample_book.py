@@ -74,7 +74,7 @@ def code_cell(source: str, data: Any, metadata: Any, **tags: Any) -> Any:
 
 def figure_cell(alt: str | None) -> Any:
     """A cell that has shown a chart, with a caption if it has a text alternative."""
-    from mpkit import figures
+    from mpbook import figures
 
     figure, _ = figures.canvas(width=2, height=1)
     data, size = figure._repr_mimebundle_()  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def figure_cell(alt: str | None) -> Any:
 
 def pixels_cell() -> Any:
     """A cell that has shown an image; its code is folded."""
-    from mpkit import figures
+    from mpbook import figures
 
     data, size = figures.show_images([[[[0.0, 1.0], [1.0, 0.0]]]])._repr_mimebundle_()  # type: ignore[attr-defined]
     told = {"image": {"alt": "Four pixels."}}
@@ -94,7 +94,7 @@ def pixels_cell() -> Any:
 
 def slider_cell() -> Any:
     """A cell that has shown a slider of two positions."""
-    from mpkit import figures
+    from mpbook import figures
 
     frames = [[[[0.0, 1.0], [1.0, 0.0]]], [[[1.0, 1.0], [1.0, 0.0]]]]
     labels = ["radius 0.1", "radius 0.2"]

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from mpkit.data import Images
-from mpkit.schemes import Natural, Scheme
-from mpkit.train import Recipe, fit
+from mpkit.training import Natural, Recipe, Scheme, fit
 
 
 def rng(seed=0):

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 from toys import generator, linear_problem, relu_net
 
-from mpkit.attacks import FMN, PGD, Across, Clean
-from mpkit.engine import Problem
-from mpkit.gradients import guard
-from mpkit.losses import Margin
-from mpkit.search import UntilBroken
+from mpkit.attacks import FMN, PGD, Across, Clean, Margin, UntilBroken
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import guard
 from mpkit.sets import L1, L2, Ball, Linf
 
 

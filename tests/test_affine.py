@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from strategies import balls, shapes, tensors
 from toys import Linear, generator, linear_problem, relu_net
 
-from mpkit.affine import AffinePGD
-from mpkit.attacks import PGD, Falling
-from mpkit.hull import box_pair, nearest_pair
-from mpkit.losses import Margin
+from mpkit.attacks import PGD, AffinePGD, Falling, Grid, Margin
 from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation
-from mpkit.spatial import Grid
+from mpkit.sets.convex_hull import box_pair, nearest_pair
 
 NORMS = {Linf: "inf", L2: 2, L1: 1}
 PAIRS = [

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from small_runs import SHORT, Explodes, linear, rng, tiny, trained, weights
 from torch import nn
 
-from mpkit.alongside import Alongside, projected
 from mpkit.attacks import PGD
-from mpkit.loop import Run, mixed
-from mpkit.schemes import Natural, Single
 from mpkit.sets import Linf
-from mpkit.train import Checkpoints, Diverged, Recipe, fit
+from mpkit.training import Checkpoints, Diverged, Natural, Recipe, Single, fit
+from mpkit.training.gradient_projection import Alongside, projected
+from mpkit.training.run import Run, mixed
 
 WITH = Recipe(epochs=2, batch=16, lr=0.1, natural=0.5)
 NEAR = Single(PGD(Linf(0.05), 3))

@@ -4,12 +4,26 @@ import pytest
 import torch
 from toys import generator, relu_net
 
-from mpkit.apgd_momentum import checkpoints
-from mpkit.apgd_sparse import SparseAPGD, sparse_signs
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Across, Clean, Square, Uniform
-from mpkit.engine import Problem
-from mpkit.losses import DLR, CrossEntropy, Margin, TargetedMargin
-from mpkit.search import MultiTargeted, UntilBroken, Worst
+from mpkit.attacks import (
+    APGD,
+    DLR,
+    MSD,
+    PGD,
+    SLIDE,
+    Across,
+    Clean,
+    CrossEntropy,
+    Margin,
+    MultiTargeted,
+    Square,
+    TargetedMargin,
+    Uniform,
+    UntilBroken,
+    Worst,
+)
+from mpkit.attacks.apgd import checkpoints
+from mpkit.attacks.apgd_l1 import SparseAPGD, sparse_signs
+from mpkit.attacks.base import Problem
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 
 BALLS = [Linf(0.1), L2(0.4), L1(0.8)]

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from toys import generator, relu_net
 
-from mpkit.attacks import PGD, SLIDE, Clean, Constant, Falling, Found
-from mpkit.engine import Best
-from mpkit.losses import DLR, CrossEntropy, Margin
+from mpkit.attacks import DLR, PGD, SLIDE, Clean, Constant, CrossEntropy, Falling, Found, Margin
+from mpkit.attacks.base import Best
 from mpkit.sets import L1, L2, Linf
 
 ATTACKS = [

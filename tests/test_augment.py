@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.augment import Crop, Flip
+from mpkit.data import Crop, Flip
 
 
 def rng(seed=0):

@@ -12,11 +12,11 @@ from sample_book import ADDRESS, MADE, figure_cell, small_book
 from site_rules import ROOT, Site, anchors, complaints, soup, toc_pages
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import footers
 import library
 import mending
-import mpbook
 
-from mpkit.results import DECLARED
+from mpkit.core.records import DECLARED
 
 
 def page_of(site: Site, name: str) -> Path:
@@ -43,7 +43,8 @@ def test_links_lead_somewhere_images_speak_and_nothing_comes_from_elsewhere(site
 def test_every_public_module_is_in_the_reference(site: Site) -> None:
     pages = (site.html / "book" / "api").glob("*.html")
     described = frozenset[str]().union(*map(anchors, pages))
-    assert [name for name in library.modules() if f"module-mpkit.{name}" not in described] == []
+    names = [name for room in library.modules().values() for name in room]
+    assert [name for name in names if f"module-{name}" not in described] == []
 
 
 def test_executed_pages_say_how_they_were_made(site: Site) -> None:
@@ -51,7 +52,7 @@ def test_executed_pages_say_how_they_were_made(site: Site) -> None:
     for page in toc_pages():
         source = next((tree / page).parent.glob(f"{Path(page).name}.*"))
         footer = soup(page_of(site, page)).find(class_="mp-provenance")
-        assert bool(mpbook.provenance(source)) == bool(footer), page
+        assert bool(footers.provenance(source)) == bool(footer), page
 
 
 def test_pages_without_a_slider_do_not_load_plotly(site: Site) -> None:
@@ -96,7 +97,7 @@ def test_a_public_address_gives_pages_and_social_cards_theirs(public: Site) -> N
 @pytest.mark.parametrize("address", ["github.com/Some/thing", "https://github.com/Some", "thing"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"write https://github\.com/OWNER/NAME"):
-        mpbook.public_address(address)
+        footers.public_address(address)
 
 
 def test_a_slider_brings_plotly_to_its_page_alone(public: Site) -> None:
@@ -147,12 +148,12 @@ def test_the_footer_tells_the_results(tmp_path: Path) -> None:
     output = nbformat.v4.new_output("display_data", {DECLARED: {"union": 0.465}, "text/html": ""})
     page.cells = [nbformat.v4.new_code_cell(outputs=[output])]
     nbformat.write(page, tmp_path / "page.ipynb")
-    made = mpbook.provenance(tmp_path / "page.ipynb")
-    assert "<dt>Results</dt><dd><ul><li>union <code>0.465</code></li>" in mpbook.footer(made)
+    made = footers.provenance(tmp_path / "page.ipynb")
+    assert "<dt>Results</dt><dd><ul><li>union <code>0.465</code></li>" in footers.footer(made)
 
 
 def test_the_footer_shows_values_as_text() -> None:
-    assert "<script>" not in mpbook.footer({**MADE, "parameters": {"a": "<script>"}})
+    assert "<script>" not in footers.footer({**MADE, "parameters": {"a": "<script>"}})
 
 
 def test_a_page_with_faults_fails_the_strict_build(tmp_path: Path) -> None:

@@ -11,20 +11,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mpkit import planned
-from mpkit.attacks import APGD, MSD, PGD
-from mpkit.augment import Crop, Flip
-from mpkit.catalog import ABOUT, names, plan
-from mpkit.cli import main
-from mpkit.costs import passes
-from mpkit.curricula import Balanced, Ramp
-from mpkit.estimates import estimate
-from mpkit.memory import NoMemory
-from mpkit.schemes import Average, Max, Natural, Single
-from mpkit.search import WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, WorstOfK
+from mpkit.cli.main import main
+from mpkit.core.memory import NoMemory
+from mpkit.data import Crop, Flip
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
-from mpkit.study import rows_of
-from mpkit.train import Diverged
+from mpkit.studies import recipe_run
+from mpkit.studies.catalog import ABOUT, names, plan, rows_of
+from mpkit.studies.recipe_run import estimate
+from mpkit.training import Average, Balanced, Diverged, Max, Natural, Ramp, Single
+from mpkit.training.costs import passes
 
 SHAPE = (1, 28, 28)
 
@@ -164,7 +160,7 @@ def test_a_training_that_fails_is_told_in_one_line(error, tmp_path, monkeypatch)
         raise error
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planned, "fit", fails)
+    monkeypatch.setattr(recipe_run, "fit", fails)
     result = CliRunner().invoke(main, ["train", "digits-linf", "--device", "cpu"])
     assert result.exit_code == 1 and result.output.splitlines()[-1] == f"Error: {error}"
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from notebook_rules import complaints
 from toybook import ENV
 
-from mpkit.chapters import ChapterError, Interval, Parameter, chapter, chapters, profile
-from mpkit.results import DECLARED
+from mpbook.pages.chapters import ChapterError, Interval, Parameter, chapter, chapters, profile
+from mpkit.core.records import DECLARED
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "book").glob("**/*.ipynb"))

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from small_runs import SHORT, Explodes, trained, weights
 from training_job import job
 
-from mpkit import checkpoints as checkpoints_module
-from mpkit.recipes import SGD
-from mpkit.schemes import Natural
-from mpkit.train import Checkpoints, DamagedCheckpoint, Diverged, Quiet, Recipe
+from mpkit.core import files
+from mpkit.core.progress import Quiet
+from mpkit.training import SGD, Checkpoints, Diverged, Natural, Recipe, checkpoints
+from mpkit.training.checkpoints import DamagedCheckpoint
 
 JOB = Path(__file__).with_name("training_job.py")
 
@@ -95,7 +95,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
     recipe = Recipe(epochs=3, batch=2, lr=0.1)
     interrupted(tmp_path, 2, recipe)
     kept = Checkpoints(tmp_path).latest()
-    real = checkpoints_module.write_atomically
+    real = files.write_atomically
 
     def full(path, write):
         def some_of_it(file):
@@ -104,11 +104,11 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
 
         real(path, some_of_it)
 
-    monkeypatch.setattr(checkpoints_module, "write_atomically", full)
+    monkeypatch.setattr(checkpoints, "write_atomically", full)
     with pytest.raises(OSError, match=r"No space left on device.*so far are kept") as caught:
         trained(recipe, checkpoints=Checkpoints(tmp_path, seconds=0.0))
     assert caught.value.errno == errno.ENOSPC
-    monkeypatch.setattr(checkpoints_module, "write_atomically", real)
+    monkeypatch.setattr(checkpoints, "write_atomically", real)
     assert Checkpoints(tmp_path).latest().facts == kept.facts
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
     again, _ = trained(recipe, checkpoints=Checkpoints(tmp_path))

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mpkit import cluster, parallel, places
-from mpkit.cluster import code_state, common_ground, on_same_ground
-from mpkit.places import ClusterError, Local, Remote
+from mpkit.core import cluster, workers
+from mpkit.core.cluster import code_state, common_ground, on_same_ground
+from mpkit.core.workers import ClusterError, Local, Remote
+from mpkit.training import data_parallel
 
 FINE = {"resources": {}, "device": "cpu", "drawn": 7}
 
@@ -88,7 +89,7 @@ def test_what_a_worker_says_of_a_device_that_it_lacks():
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://no-such-host.invalid:8786"])
 def test_a_scheduler_that_does_not_answer(address, monkeypatch):
-    monkeypatch.setattr(places, "PATIENCE", 0.5)
+    monkeypatch.setattr(workers, "PATIENCE", 0.5)
     message = rf"no scheduler answers at {address} within 0.5 s .*start one with 'dask scheduler'"
     with ExitStack() as stack, pytest.raises(ClusterError, match=message):
         Remote(address).client(stack, 1)
@@ -105,5 +106,5 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     message = r"process 3 of this machine has no GPU of its own, there are 2; start --nproc-per-no"
-    with pytest.raises(ValueError, match=message), parallel.joined(torch.device("cuda")):
+    with pytest.raises(ValueError, match=message), data_parallel.joined(torch.device("cuda")):
         pass

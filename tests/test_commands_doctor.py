@@ -10,12 +10,11 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from mpkit.cli import main
+from mpkit.cli.main import main
 from mpkit.data import load
 from mpkit.masking import Effort
 from mpkit.models import small_cnn
-from mpkit.schemes import Natural
-from mpkit.train import Recipe, fit
+from mpkit.training import Natural, Recipe, fit
 
 FACTORY = """
 from mpkit import models, ward
@@ -40,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The doctor of the command tries for a shorter time; how well it finds is tested elsewhere."""
     effort = Effort(steps=12, queries=80, estimates=8, directions=20, draws=4, decisions=4)
-    monkeypatch.setattr("mpkit.masking.doctor.Effort", lambda: effort)
+    monkeypatch.setattr("mpkit.masking.Effort", lambda: effort)
 
 
 def doctor(*words: object) -> Result:

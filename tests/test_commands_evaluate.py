@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import nn
 
-from mpkit.cli import main
-from mpkit.ledger import Ledger
+from mpkit.cli.main import main
+from mpkit.evaluation import Ledger
 from mpkit.models import small_cnn
 
 FACTORY = """
@@ -116,7 +116,7 @@ def test_bad_input_is_named_and_leaves_no_file(folder: Path, given, words: str) 
 
 
 def test_a_killed_run_goes_on_and_ends_bit_identical(folder: Path) -> None:
-    code = "from mpkit.cli import main; main()"
+    code = "from mpkit.cli.main import main; main()"
     call = [sys.executable, "-c", code, "evaluate", "--model", "small_cnn"]
     call += ["--weights", "cnn.safetensors", "--points", "30", "--batch", "10", "--budget", "quick"]
     call += ["--threat", "linf:0.1 + l2:0.3", "--output"]

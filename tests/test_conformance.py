@@ -11,15 +11,14 @@ import torch
 from torch import nn
 from toys import generator, linear_problem, relu_net
 
-from mpkit import quirks
-from mpkit.attacks import APGD, FMN, PGD, SLIDE, Across, Clean, Falling
-from mpkit.conformance import Counted, brought_back, membership, ours, traces
-from mpkit.findings import unpacked
-from mpkit.intervals import mean_of
-from mpkit.known_answers import best_linear, misplaced, nearest_l1, nearest_l2, reach
-from mpkit.losses import Margin
-from mpkit.results import read_record
+from mpbook.teaching import published_variants
+from mpbook.teaching.conformance import Counted, brought_back, membership, ours, traces
+from mpbook.teaching.known_optima import best_linear, misplaced, nearest_l1, nearest_l2, reach
+from mpkit.attacks import APGD, FMN, PGD, SLIDE, Across, Clean, Falling, Margin
+from mpkit.core.records import read_record
+from mpkit.core.statistics import mean_of
 from mpkit.sets import L1, L2, Linf
+from mpkit.studies.analysis import unpacked
 
 ROOT = Path(__file__).parents[1]
 BALLS = [Linf(0.2), L2(0.8), L1(2.0)]
@@ -94,31 +93,31 @@ def in_the_open(ball):
 
 
 def test_it_finds_a_threshold_with_one_entry_too_many():
-    found = misplaced(in_the_open(quirks.OneTooMany(10.0)), L1(10.0))
+    found = misplaced(in_the_open(published_variants.OneTooMany(10.0)), L1(10.0))
     assert found.beyond > 0.1
     assert found.moved > 0.01
-    assert kept(SLIDE(quirks.OneTooMany(0.5), 20, quantile=0.9), L1(0.5)).outside > 0.5
+    assert kept(SLIDE(published_variants.OneTooMany(0.5), 20, quantile=0.9), L1(0.5)).outside > 0.5
 
 
 def test_it_finds_radial_scaling_in_place_of_a_projection():
-    found = misplaced(in_the_open(quirks.Rescaled(10.0)), L1(10.0))
+    found = misplaced(in_the_open(published_variants.Rescaled(10.0)), L1(10.0))
     assert found.distance > 0.1
     assert found.beyond < 1e-3
-    assert kept(SLIDE(quirks.Rescaled(0.5), 20, quantile=0.9), L1(0.5)).outside == 0
-    attack = APGD(quirks.Rescaled(2.0), 60, Margin())
+    assert kept(SLIDE(published_variants.Rescaled(0.5), 20, quantile=0.9), L1(0.5)).outside == 0
+    attack = APGD(published_variants.Rescaled(2.0), 60, Margin())
     assert reach(ours(attack), L1(2.0), SHAPE) < reach(
         ours(APGD(L1(2.0), 60, Margin())), L1(2.0), SHAPE
     )
 
 
 def test_it_finds_that_the_box_is_ignored():
-    found = kept(SLIDE(quirks.BoxIgnored(3.0), 20), L1(3.0))
+    found = kept(SLIDE(published_variants.BoxIgnored(3.0), 20), L1(3.0))
     assert found.outside > 0.5
     assert found.worst > 0.1
 
 
 def test_it_finds_a_start_outside_of_the_set():
-    attack = PGD(Linf(0.1), 1, step=1e-6, start=quirks.StartClippedToOne())
+    attack = PGD(Linf(0.1), 1, step=1e-6, start=published_variants.StartClippedToOne())
     assert kept(PGD(Linf(0.1), 1, step=1e-6, start=Clean())).outside == 0
     model, x, y = problem()
     seen = Counted(model).eval()

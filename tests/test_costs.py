@@ -4,13 +4,11 @@ import pytest
 import torch
 from toys import generator, relu_net
 
-from mpkit import catalog
-from mpkit.attacks import APGD, MSD, PGD, SLIDE
-from mpkit.costs import Counted, parts, passes
-from mpkit.curricula import Balanced, Ramp
-from mpkit.schemes import Average, Max, Natural, Paired, Random, Single
-from mpkit.search import WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, WorstOfK
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
+from mpkit.studies import catalog
+from mpkit.training import Average, Balanced, Max, Natural, Paired, Ramp, Random, Single
+from mpkit.training.costs import Counted, parts, passes
 
 SHAPE = (1, 6, 6)
 BALLS = (Linf(0.1), L2(0.5), L1(2.0))

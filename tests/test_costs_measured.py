@@ -11,12 +11,13 @@ import torch
 from site_rules import ROOT
 from toys import generator, relu_net
 
-from mpkit import catalog, costs, results
 from mpkit.attacks import MSD, PGD, SLIDE
+from mpkit.core import records
 from mpkit.data import Images
 from mpkit.models import small_cnn
-from mpkit.schemes import Average, Max, Paired, Single
 from mpkit.sets import L1, L2, Linf, Union
+from mpkit.studies import catalog
+from mpkit.training import Average, Max, Paired, Single, costs
 
 BENCH = ROOT / "book" / "results" / "bench"
 CPU = torch.device("cpu")
@@ -206,7 +207,7 @@ def test_a_measurement_goes_on_where_it_stopped(scripts, tmp_path):
 
 
 def test_the_record_of_costs_counts_as_the_package_does():
-    record = results.read_record(BENCH / "costs.json")
+    record = records.read_record(BENCH / "costs.json")
     assert not record["commit"].endswith("+")
     timed = {row["scheme"]: row for row in record["rows"] if row["part"] == "schemes"}
     assert list(timed) == list(catalog.ABOUT)
@@ -220,7 +221,7 @@ def test_the_record_of_costs_counts_as_the_package_does():
 
 
 def test_the_record_of_gains_is_whole():
-    record = results.read_record(BENCH / "gains.json")
+    record = records.read_record(BENCH / "gains.json")
     assert not record["commit"].endswith("+")
     seen = {(row["scheme"], row["steps"], row["seed"]) for row in record["rows"]}
     assert len(seen) == len(record["rows"])
@@ -229,7 +230,7 @@ def test_the_record_of_gains_is_whole():
 
 
 def test_the_record_of_training_says_what_the_pages_say():
-    record = results.read_record(BENCH / "training.json")
+    record = records.read_record(BENCH / "training.json")
     assert not record["commit"].endswith("+") and record["left out"] == []
     shares = {
         (one["network"], one["row"]): one["of the bare loop, processor time"][0]

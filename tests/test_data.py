@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from mpkit import published
-from mpkit.data import DataError, Images, download, load, where
-from mpkit.files import digest, write_atomically
+from mpkit.core.files import DataError, digest, write_atomically
+from mpkit.data import Images, download, load, torchvision_sets, where
 
 SHARED = os.environ.get("MPKIT_DATA", "")
 needs_mnist = pytest.mark.skipif(
@@ -128,7 +127,7 @@ def test_digits_are_split_once_and_for_all():
 
 def test_import_is_light():
     code = (
-        "import sys, mpkit.data; print([m for m in sys.modules if m in "
+        "import sys, mpkit.data.images; print([m for m in sys.modules if m in "
         + repr(["torchvision", "sklearn", "platformdirs", "PIL", "scipy"])
         + "])"
     )
@@ -271,7 +270,7 @@ def tiny_mnist(tmp_path, monkeypatch):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     table = {}
-    for name, (magic, *_) in published.MNIST_FILES.items():
+    for name, (magic, *_) in torchvision_sets.MNIST_FILES.items():
         count = 3 if name.startswith("train") else 2
         shape = (magic, count, 28, 28) if magic == 2051 else (magic, count)
         body = np.arange(count * 784 if magic == 2051 else count) % 10
@@ -279,7 +278,7 @@ def tiny_mnist(tmp_path, monkeypatch):
             np.array(shape, dtype=">u4").tobytes() + body.astype(np.uint8).tobytes()
         )
         table[name] = (magic, count, (raw / name).stat().st_size, digest(raw / name, "md5"))
-    monkeypatch.setattr(published, "MNIST_FILES", table)
+    monkeypatch.setattr(torchvision_sets, "MNIST_FILES", table)
     return tmp_path
 
 
@@ -352,7 +351,7 @@ def test_download_verifies_and_then_moves(tiny_mnist, tmp_path_factory, monkeypa
     source = Source(tiny_mnist)
     monkeypatch.setattr(datasets, "MNIST", source)
     assert download("mnist", target) == target / "MNIST" / "raw"
-    assert visible(target) == sorted(published.MNIST_FILES)
+    assert visible(target) == sorted(torchvision_sets.MNIST_FILES)
     assert len(load("mnist", "train", target)) == 3
     (target / "MNIST" / "raw" / LABELS).write_bytes(b"rotten")
     download("mnist", target)
@@ -403,7 +402,7 @@ def test_cifar10_batches_are_verified(tmp_path):
 
 
 def test_cifar10_as_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "CIFAR10_COUNTS", {"train": 20, "test": 10})
+    monkeypatch.setattr(torchvision_sets, "CIFAR10_COUNTS", {"train": 20, "test": 10})
     for i in range(30):
         split = "train" if i < 20 else "test"
         picture(

@@ -5,8 +5,7 @@ import pytest
 import torch
 from toys import Linear, generator, relu_net
 
-from mpkit.attacks import Boundary, HopSkipJump, Pointwise
-from mpkit.losses import TargetedMargin
+from mpkit.attacks import Boundary, HopSkipJump, Pointwise, TargetedMargin
 from mpkit.sets import L1, L2, Linf
 
 pytest.importorskip("foolbox")

@@ -7,19 +7,18 @@ from functools import cache
 
 import pytest
 import torch
+from distillation import distil
 from torch import nn
 from toys import generator
 from unseen import unseen_honest, unseen_masks
 from unseen_nets import HONEST, more_masks, trained, winners
 
-from mpkit import data, masking, ward
+from mpbook.teaching import obfuscated
+from mpkit import data, masking
 from mpkit.attacks import PGD, SLIDE
-from mpkit.curricula import Ramp
-from mpkit.distillation import distil
 from mpkit.models import small_cnn
-from mpkit.schemes import Natural, Single
 from mpkit.sets import Union, usual
-from mpkit.train import Recipe, accuracy, fit
+from mpkit.training import Natural, Ramp, Recipe, Single, accuracy, fit
 
 pytestmark = pytest.mark.slow
 
@@ -67,17 +66,17 @@ def verdict(model, threat, seed, points=POINTS):
 def known(base):
     x = data.load("digits", "test").x
     return {
-        "saturated": ward.Saturated(base),
-        "probabilities": ward.Probabilities(base),
-        "quantised": ward.Quantised(base),
-        "thresholded": ward.Thresholded(base),
-        "rounded waves": ward.RoundedWaves(base),
-        "shaken": ward.Shaken(base, generator()),
-        "noisy": ward.Noisy(base, generator()),
-        "detached": ward.Detached(base),
-        "flipped": ward.Flipped(base),
-        "steps": ward.with_steps(base),
-        "batch statistics": ward.with_batch_statistics(base, x),
+        "saturated": obfuscated.Saturated(base),
+        "probabilities": obfuscated.Probabilities(base),
+        "quantised": obfuscated.Quantised(base),
+        "thresholded": obfuscated.Thresholded(base),
+        "rounded waves": obfuscated.RoundedWaves(base),
+        "shaken": obfuscated.Shaken(base, generator()),
+        "noisy": obfuscated.Noisy(base, generator()),
+        "detached": obfuscated.Detached(base),
+        "flipped": obfuscated.Flipped(base),
+        "steps": obfuscated.with_steps(base),
+        "batch statistics": obfuscated.with_batch_statistics(base, x),
     }
 
 

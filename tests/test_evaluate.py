@@ -10,20 +10,15 @@ import torch
 from torch import Tensor, nn
 from toys import Linear, generator, linear_problem
 
-from mpkit.attacks import PGD, Attack, Found, Square
-from mpkit.engine import Problem
-from mpkit.evaluate import evaluate
-from mpkit.files import DataError
-from mpkit.goals import EveryAttack, UnionOnly
-from mpkit.ledger import Ledger
-from mpkit.losses import CrossEntropy, Loss, Margin
-from mpkit.membership import OutsideSet
-from mpkit.merging import merged
-from mpkit.progress import Quiet
-from mpkit.search import Restarts, Worst
-from mpkit.sets import L1, L2, Linf, PerturbationSet, Union
-from mpkit.suites import BUDGETS, Budget, standard
-from mpkit.threats import describe, parse_threat, parts
+from mpkit.attacks import PGD, Attack, CrossEntropy, Found, Loss, Margin, Restarts, Square, Worst
+from mpkit.attacks.base import Problem
+from mpkit.core.files import DataError
+from mpkit.core.progress import Quiet
+from mpkit.evaluation import Budget, Ledger, OutsideSet, UnionOnly, evaluate, merged, standard
+from mpkit.evaluation.goals import EveryAttack
+from mpkit.evaluation.suites import BUDGETS
+from mpkit.sets import L1, L2, Linf, PerturbationSet, Union, describe, parse_threat
+from mpkit.sets.threat_model import parts
 
 THREAT = "linf:0.1 + l2:0.3 + l1:0.6"
 ATTACKS = {

@@ -15,9 +15,9 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from mpkit import figures
-from mpkit.intervals import Estimate
-from mpkit.looks import INK, RC, WIDTH
+from mpbook import figures
+from mpbook.figures.style import INK, RC, WIDTH
+from mpkit.core.statistics import Estimate
 
 SHEET = Path(__file__).parents[1] / "book" / "_static" / "mpbook.css"
 LIGHT, DARK = re.findall(r"--pst-color-background: (#\w+)", SHEET.read_text())
@@ -148,7 +148,7 @@ def test_style_changes_nothing_outside() -> None:
 
 
 def test_importing_figures_imports_no_plotting() -> None:
-    code = "import sys, mpkit.figures; print({'matplotlib', 'plotly'} & set(sys.modules))"
+    code = "import sys, mpbook.figures.images; print({'matplotlib', 'plotly'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mpkit.examinations import packed, pixels_as_text
-from mpkit.findings import accuracy, after, difference, pixels, records, seeds, standing
-from mpkit.results import write_record
+from mpkit.core.records import write_record
+from mpkit.studies.analysis import accuracy, after, difference, pixels, records, seeds, standing
+from mpkit.studies.protocol import packed, pixels_as_text
 
 
 def record(stands, scheme="max"):

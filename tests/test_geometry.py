@@ -8,20 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ball_cases, radii, shapes, tensors
 
-from mpkit import geometry, projections, thresholds
-from mpkit.norms import size_and_room
-from mpkit.pgd import movable
-from mpkit.sets import L1, L2, Linf
+from mpkit.attacks.pgd import movable
+from mpkit.sets import L1, L2, Linf, norms, projections, thresholds
+from mpkit.sets.norms import size_and_room
 
 ALONE = {
-    "Linf": geometry.nearest_in_linf_ball,
-    "L2": geometry.nearest_in_l2_ball,
-    "L1": geometry.nearest_in_l1_ball,
+    "Linf": projections.nearest_in_linf_ball,
+    "L2": projections.nearest_in_l2_ball,
+    "L1": projections.nearest_in_l1_ball,
 }
 BOXED = {
-    "Linf": geometry.nearest_in_linf_ball_and_box,
-    "L2": geometry.nearest_in_l2_ball_and_box,
-    "L1": geometry.nearest_in_l1_ball_and_box,
+    "Linf": projections.nearest_in_linf_ball_and_box,
+    "L2": projections.nearest_in_l2_ball_and_box,
+    "L1": projections.nearest_in_l1_ball_and_box,
 }
 
 
@@ -32,7 +31,7 @@ def test_projection_is_inside_idempotent_and_leaves_inside_rows_alone(case):
     p = ball.project(x, z)
     assert ball.contains(x, p).all()
     assert torch.equal(ball.project(x, p), p)
-    already = ball.contains(x, z) & (ball.norm(z) <= geometry.per_row(ball.eps, ball.norm(z)))
+    already = ball.contains(x, z) & (ball.norm(z) <= norms.per_row(ball.eps, ball.norm(z)))
     assert torch.equal(p[already], z[already])
 
 
@@ -71,9 +70,9 @@ def test_float64_matches_the_sorting_oracle(data):
     d = data.draw(tensors(torch.float64, shape, -40, 40))
     each = eps.double().numpy() if isinstance(eps, torch.Tensor) else np.full(shape[0], eps)
     rows = [a.flatten(1).numpy() for a in (d, x)]
-    l1 = geometry.nearest_in_l1_ball(d, eps).flatten(1).numpy()
-    l1_box = geometry.nearest_in_l1_ball_and_box(d, eps, x).flatten(1).numpy()
-    l2_box = geometry.nearest_in_l2_ball_and_box(d, eps, x).flatten(1).numpy()
+    l1 = projections.nearest_in_l1_ball(d, eps).flatten(1).numpy()
+    l1_box = projections.nearest_in_l1_ball_and_box(d, eps, x).flatten(1).numpy()
+    l2_box = projections.nearest_in_l2_ball_and_box(d, eps, x).flatten(1).numpy()
     for i, (di, xi) in enumerate(zip(*rows, strict=True)):
         close = {"rtol": 0, "atol": 1e-11 * 40}
         np.testing.assert_allclose(l1[i], oracles.nearest_l1(di, each[i]), **close)
@@ -99,8 +98,8 @@ def test_wide_rows_match_the_oracle(scale):
     g = torch.Generator().manual_seed(0)
     d = torch.randn(3, 3072, generator=g) * scale
     x = torch.rand(3, 3072, generator=g)
-    got = geometry.nearest_in_l1_ball_and_box(d, 12.0, x)
-    alone = geometry.nearest_in_l1_ball(d, 12.0)
+    got = projections.nearest_in_l1_ball_and_box(d, 12.0, x)
+    alone = projections.nearest_in_l1_ball(d, 12.0)
     for i in range(3):
         truth = oracles.nearest_l1(d[i].double().numpy(), 12.0, x[i].double().numpy())
         np.testing.assert_allclose(got[i].numpy(), truth, atol=12e-5)
@@ -113,9 +112,9 @@ def test_wide_rows_match_the_oracle(scale):
 def test_steepest_is_the_dual_maximizer(case, seed):
     ball, x, _, g = case
     s = ball.steepest(g)
-    reach = geometry.per_row(ball.eps, ball.dual_norm(g)) * ball.dual_norm(g)
+    reach = norms.per_row(ball.eps, ball.dual_norm(g)) * ball.dual_norm(g)
     torch.testing.assert_close((g * s).flatten(1).sum(1), reach, rtol=1e-5, atol=1e-6)
-    eps = geometry.per_row(ball.eps, ball.norm(s))
+    eps = norms.per_row(ball.eps, ball.norm(s))
     assert (ball.norm(s) <= eps * (1 + 1e-5)).all()
     other = ball.sample(x, torch.Generator().manual_seed(seed))
     gained = (g * other).flatten(1).sum(1)
@@ -125,8 +124,8 @@ def test_steepest_is_the_dual_maximizer(case, seed):
 def test_unit_direction_survives_tiny_and_huge_gradients():
     g = torch.tensor([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0]])
     expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]])
-    torch.testing.assert_close(geometry.unit_direction(g), expected)
-    torch.testing.assert_close(geometry.l2_norm(g[:2]), torch.tensor([5e-30, 5e30]))
+    torch.testing.assert_close(norms.unit_direction(g), expected)
+    torch.testing.assert_close(norms.l2_norm(g[:2]), torch.tensor([5e-30, 5e30]))
 
 
 @pytest.mark.parametrize("function", [*ALONE.values(), *BOXED.values()])
@@ -185,12 +184,12 @@ def test_points_far_away_project_to_the_rounding_of_the_point(far, boxed):
     d = torch.randn(50, 1, 8, 8, generator=rng) * far
     eps = 2.0
     if boxed:
-        near = geometry.nearest_in_l1_ball_and_box(d, eps, x)
-        exact = geometry.nearest_in_l1_ball_and_box(d.double(), eps, x.double())
+        near = projections.nearest_in_l1_ball_and_box(d, eps, x)
+        exact = projections.nearest_in_l1_ball_and_box(d.double(), eps, x.double())
         size, room = d.double().abs(), torch.where(d > 0, 1 - x.double(), x.double())
     else:
-        near = geometry.nearest_in_l1_ball(d, eps)
-        exact = geometry.nearest_in_l1_ball(d.double(), eps)
+        near = projections.nearest_in_l1_ball(d, eps)
+        exact = projections.nearest_in_l1_ball(d.double(), eps)
         size, room = d.double().abs(), torch.full_like(x, torch.inf, dtype=torch.float64)
     low, high = torch.zeros(50, 1, 1, 1).double(), size.amax((1, 2, 3), keepdim=True)
     for _ in range(120):  # the threshold, by halving alone
@@ -224,9 +223,9 @@ def test_the_way_of_a_gpu_gives_the_same_projections(law, monkeypatch):
         "ties": d.sign(),
     }[law]
     cases = [
-        (lambda d, x: geometry.nearest_in_l1_ball(d, 10.0), 10.0, None),
-        (lambda d, x: geometry.nearest_in_l1_ball_and_box(d, 10.0, x), 10.0, L1(10.0)),
-        (lambda d, x: geometry.nearest_in_l2_ball_and_box(d, 2.0, x), 2.0, L2(2.0)),
+        (lambda d, x: projections.nearest_in_l1_ball(d, 10.0), 10.0, None),
+        (lambda d, x: projections.nearest_in_l1_ball_and_box(d, 10.0, x), 10.0, L1(10.0)),
+        (lambda d, x: projections.nearest_in_l2_ball_and_box(d, 2.0, x), 2.0, L2(2.0)),
     ]
     for factor in (1e-3, 0.1, 1.0, 30.0):
         far = d * factor
@@ -247,8 +246,8 @@ def test_far_points_use_the_whole_radius():
     g = torch.Generator().manual_seed(0)
     x, d = torch.rand(64, 784, generator=g), torch.randn(64, 784, generator=g)
     x, d = x.double(), (0.1 * d**5).double()
-    near = geometry.nearest_in_l1_ball_and_box(d, 10.0, x)
-    kept = geometry.clip_to_box(d, x).abs().sum(1)
+    near = projections.nearest_in_l1_ball_and_box(d, 10.0, x)
+    kept = projections.clip_to_box(d, x).abs().sum(1)
     torch.testing.assert_close(near.abs().sum(1), kept.clamp(max=10.0), rtol=1e-9, atol=0.0)
 
 

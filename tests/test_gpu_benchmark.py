@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit.recording import plainly
+from mpkit.core.cuda_graphs import plainly
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

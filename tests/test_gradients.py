@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from toys import Linear, generator, linear_problem
 
-from mpkit.gradients import attacking, evaluating, input_gradient
-from mpkit.losses import DLR, CrossEntropy, Margin
+from mpkit.attacks import DLR, CrossEntropy, Margin
+from mpkit.attacks.gradients import attacking, evaluating, input_gradient
 
 
 def mixed_modes():

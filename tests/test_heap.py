@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mpkit import heap
+from mpkit.core import memory
 
 CODE = """
 import resource, sys, torch
@@ -43,4 +43,4 @@ def test_steps_made_again_ask_for_no_pages():
 @pytest.mark.parametrize("size", [0, -1, 2**31])
 def test_sizes_that_cannot_be_are_refused(size):
     with pytest.raises(ValueError, match="keep: size must lie between"):
-        heap.keep(size)
+        memory.keep(size)

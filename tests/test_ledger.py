@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.files import DataError
-from mpkit.ledger import CLEAN, Ledger
-from mpkit.merging import merged
+from mpkit.core.files import DataError
+from mpkit.evaluation import Ledger, merged
+from mpkit.evaluation.ledger import CLEAN
 
 SETS = ("linf:0.3", "l2:2", "l1:10")
 

@@ -5,9 +5,23 @@ import pytest
 import torch
 from toys import Linear, generator, linear_problem, relu_net
 
-from mpkit.attacks import APGD, FMN, MSD, PGD, SLIDE, Falling, Square
-from mpkit.losses import DLR, CrossEntropy, Margin, TargetedDLR, TargetedMargin
-from mpkit.search import MultiTargeted, Restarts, WorstOfK
+from mpkit.attacks import (
+    APGD,
+    DLR,
+    FMN,
+    MSD,
+    PGD,
+    SLIDE,
+    CrossEntropy,
+    Falling,
+    Margin,
+    MultiTargeted,
+    Restarts,
+    Square,
+    TargetedDLR,
+    TargetedMargin,
+    WorstOfK,
+)
 from mpkit.sets import L1, L2, Linf, Union
 
 BALLS = [Linf(0.2), L2(0.8), L1(2.0), L1(0.4)]

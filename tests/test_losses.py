@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import tensors
 
-from mpkit.losses import (
+from mpkit.attacks import (
     DLR,
     CrossEntropy,
     Margin,

@@ -9,21 +9,19 @@ from torch import nn
 from toys import Linear, generator, linear_problem, relu_net
 from unseen_nets import NamesOnly, Remembers, Watches
 
-from mpkit import masking, ward
-from mpkit.attacks import PGD
-from mpkit.engine import Problem
-from mpkit.gradients import guard, input_gradient
-from mpkit.losses import CrossEntropy, Margin
-from mpkit.masking import probes
-from mpkit.masking.bypass import find_bypass
+from mpbook.teaching import obfuscated
+from mpkit import masking
+from mpkit.attacks import PGD, CrossEntropy, Margin
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import guard, input_gradient
+from mpkit.core.progress import Quiet
+from mpkit.masking import Averaged, Evidence, SetReport, Tame, Weight, find_bypass, judge, probes
 from mpkit.masking.case import Case
-from mpkit.masking.contests import Contest, at_least
 from mpkit.masking.curves import everything
-from mpkit.masking.decisions import labels_alone
-from mpkit.masking.report import Evidence, SetReport, Weight
-from mpkit.masking.tame import Averaged, Cooled, Judged, Tame, judge
+from mpkit.masking.label_only import labels_alone
+from mpkit.masking.report import Contest, at_least
+from mpkit.masking.wrappers import Cooled, Judged
 from mpkit.models import small_cnn
-from mpkit.progress import Quiet
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 
 TINY = masking.Effort(steps=4, queries=8, estimates=2, directions=4, draws=2, decisions=0)
@@ -185,17 +183,17 @@ def test_a_guide_is_needed():
 def wards(model, x):
     """Patients whose predictions must be those of the network on these images."""
     return {
-        "saturated": (ward.Saturated(model), x),
-        "probabilities": (ward.Probabilities(model), x),
-        "detached": (ward.Detached(model), x),
-        "flipped": (ward.Flipped(model), x),
-        "quantised": (ward.Quantised(model, 5), (x * 4).round() / 4),
-        "thresholded": (ward.Thresholded(model), x.round()),
-        "fine waves": (ward.RoundedWaves(model, 1e-9), x),
-        "still": (ward.Noisy(model, generator(), 0.0), x),
-        "unshaken": (ward.Shaken(model, generator(), 0.0, 0.0), x),
-        "fine stairs": (ward.with_steps(model, 1e-9), x),
-        "batch statistics": (ward.with_batch_statistics(model, x), x),
+        "saturated": (obfuscated.Saturated(model), x),
+        "probabilities": (obfuscated.Probabilities(model), x),
+        "detached": (obfuscated.Detached(model), x),
+        "flipped": (obfuscated.Flipped(model), x),
+        "quantised": (obfuscated.Quantised(model, 5), (x * 4).round() / 4),
+        "thresholded": (obfuscated.Thresholded(model), x.round()),
+        "fine waves": (obfuscated.RoundedWaves(model, 1e-9), x),
+        "still": (obfuscated.Noisy(model, generator(), 0.0), x),
+        "unshaken": (obfuscated.Shaken(model, generator(), 0.0, 0.0), x),
+        "fine stairs": (obfuscated.with_steps(model, 1e-9), x),
+        "batch statistics": (obfuscated.with_batch_statistics(model, x), x),
     }
 
 
@@ -212,11 +210,15 @@ def test_how_the_patients_hide_their_gradients():
     model, x, y = digits_like(dtype=torch.float64)
     true = gradient(model, x, y)
     zero = torch.zeros_like(x)
-    assert torch.equal(gradient(ward.Flipped(model), x, y), -true)
-    for patient in (ward.Quantised(model), ward.Thresholded(model), ward.RoundedWaves(model)):
+    assert torch.equal(gradient(obfuscated.Flipped(model), x, y), -true)
+    for patient in (
+        obfuscated.Quantised(model),
+        obfuscated.Thresholded(model),
+        obfuscated.RoundedWaves(model),
+    ):
         assert torch.equal(gradient(Tame(patient), x, y), zero)
-    assert torch.equal(gradient(ward.with_steps(model), x, y), zero)
-    steep = ward.Saturated(model, 1e6)
+    assert torch.equal(gradient(obfuscated.with_steps(model), x, y), zero)
+    steep = obfuscated.Saturated(model, 1e6)
     sure = (gradient(steep, x, y, CrossEntropy()) == 0).flatten(1).all(1)
     assert sure.double().mean() > 0.9
     torch.testing.assert_close(gradient(steep, x, y), 1e6 * true)
@@ -225,7 +227,7 @@ def test_how_the_patients_hide_their_gradients():
 def test_the_cosine_transform_is_orthogonal():
     for n in (1, 4, 8, 28):
         torch.testing.assert_close(
-            ward.cosines(n) @ ward.cosines(n).T, torch.eye(n, dtype=torch.float64)
+            obfuscated.cosines(n) @ obfuscated.cosines(n).T, torch.eye(n, dtype=torch.float64)
         )
 
 
@@ -245,7 +247,7 @@ def test_the_detour_has_the_gradient_of_the_network_inside(name):
 
 def test_the_detour_goes_round_a_staircase():
     model, x, y = digits_like(dtype=torch.float64)
-    detour = find_bypass(ward.with_steps(model, 0.25), x, generator())
+    detour = find_bypass(obfuscated.with_steps(model, 0.25), x, generator())
     assert "Staircase" in detour.found[0]
     toward = torch.cosine_similarity(
         gradient(detour, x, y).flatten(1), gradient(model, x, y).flatten(1)
@@ -256,14 +258,14 @@ def test_the_detour_goes_round_a_staircase():
 def test_the_detour_looks_at_the_real_forward_pass():
     model, x, y = digits_like(dtype=torch.float64)
     rounded = (x * 4).round() / 4
-    detour = find_bypass(ward.Quantised(model, 5), x, generator())
+    detour = find_bypass(obfuscated.Quantised(model, 5), x, generator())
     torch.testing.assert_close(detour(x), model(rounded))
     torch.testing.assert_close(gradient(detour, x, y), gradient(model, rounded, y))
 
 
 def test_no_hook_is_left_behind():
     model, x, y = digits_like()
-    patient = ward.Quantised(model)
+    patient = obfuscated.Quantised(model)
     gradient(find_bypass(patient, x, generator()), x, y)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in patient.modules())
 
@@ -279,7 +281,7 @@ def test_a_smooth_model_keeps_its_gradient_s_promise(dtype):
 
 def test_a_flipped_gradient_breaks_its_promise():
     model, x, y = digits_like(40)
-    found = probes.truth(ward.Flipped(model), x, y, generator())
+    found = probes.truth(obfuscated.Flipped(model), x, y, generator())
     assert found[-1].weight == Weight.SIGN
     assert found[-1].rate.value == 1
 
@@ -288,9 +290,9 @@ def test_randomness_and_company_are_noticed():
     model, x, _ = digits_like(40)
     assert probes.randomness(model, x).weight == Weight.FINE
     assert probes.company(model, x).weight == Weight.FINE
-    noisy = ward.Noisy(model, generator(), 0.5)
+    noisy = obfuscated.Noisy(model, generator(), 0.5)
     assert probes.randomness(noisy, x).weight == Weight.SIGN
-    assert probes.company(ward.with_batch_statistics(model, x), x).weight == Weight.PROOF
+    assert probes.company(obfuscated.with_batch_statistics(model, x), x).weight == Weight.PROOF
 
 
 def test_missing_and_wild_gradients_are_told_apart():
@@ -488,7 +490,7 @@ def test_probabilities_are_told_from_logits():
 
 def test_a_temperature_brings_a_flat_softmax_back():
     model, x, y = digits_like(dtype=torch.float64)
-    steep = ward.Saturated(model, 1e6)
+    steep = obfuscated.Saturated(model, 1e6)
     assert (gradient(steep, x, y, CrossEntropy()) == 0).double().mean() > 0.9
     cooled = Cooled(steep, 1e6)
     torch.testing.assert_close(cooled(x), model(x))
@@ -512,7 +514,7 @@ def test_a_report_tells_reasons_and_advice():
     model = relu_net(0, inputs=16, classes=4, dtype=torch.float32)
     x = torch.rand(40, 1, 4, 4, generator=generator(2))
     y = model(x).argmax(1)
-    report = masking.diagnose(ward.Flipped(model), x, y, L2(0.3), generator(), TINY)
+    report = masking.diagnose(obfuscated.Flipped(model), x, y, L2(0.3), generator(), TINY)
     assert report.verdict >= masking.Verdict.SUSPICIOUS
     text = report.text()
     assert "40 of 40 images are right" in text

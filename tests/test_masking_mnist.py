@@ -9,10 +9,11 @@ from small_runs import linear
 from torch import nn
 from toys import generator, relu_net
 
-from mpkit import data, results, sets, zoo
-from mpkit.attacks import PGD
-from mpkit.findings import pixels
-from mpkit.losses import Margin
+from mpkit import data, sets
+from mpkit.attacks import PGD, Margin
+from mpkit.core import records
+from mpkit.studies import zoo
+from mpkit.studies.analysis import pixels
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -119,7 +120,7 @@ def test_a_network_has_five_pieces() -> None:
 
 @pytest.fixture(scope="module")
 def record():
-    return results.read_record(RECORD)
+    return records.read_record(RECORD)
 
 
 def test_the_record_is_small_whole_and_says_how_it_was_made(record) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import generator
 
-from mpkit.engine import Found
-from mpkit.membership import OutsideSet, excess, located, verified
+from mpkit.attacks import Found
+from mpkit.evaluation import OutsideSet, verified
+from mpkit.evaluation.verification import excess, located
 from mpkit.sets import L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
 
 BALLS = (Linf(0.3), L2(1.5), L1(4))

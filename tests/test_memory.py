@@ -8,17 +8,28 @@ from small_runs import linear, tiny
 from torch import nn
 from toys import generator, relu_net
 
-from mpkit import recording
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Clean, Falling, Square
-from mpkit.capture import Captured
-from mpkit.evaluate import evaluate
-from mpkit.losses import Margin, TargetedMargin
-from mpkit.memory import Batched, in_pieces
-from mpkit.precision import ChannelsLast, LowPrecision
-from mpkit.schemes import Natural
-from mpkit.search import Restarts, UntilBroken, Worst
+from mpkit.attacks import (
+    APGD,
+    MSD,
+    PGD,
+    SLIDE,
+    Batched,
+    Captured,
+    Clean,
+    Falling,
+    Margin,
+    Restarts,
+    Square,
+    TargetedMargin,
+    UntilBroken,
+    Worst,
+)
+from mpkit.core import cuda_graphs
+from mpkit.core.memory import in_pieces
+from mpkit.evaluation import evaluate
+from mpkit.models import ChannelsLast, LowPrecision
 from mpkit.sets import L1, L2, Linf, Union
-from mpkit.train import Recipe, fit
+from mpkit.training import Natural, Recipe, fit
 
 
 def net_problem(n=11):
@@ -191,7 +202,7 @@ def test_replaying_recorded_steps_gives_the_same_result(attack, monkeypatch):
         recorded.append(work)
         return work
 
-    monkeypatch.setattr(recording, "usual", lambda device: repeats)
+    monkeypatch.setattr(cuda_graphs, "usual", lambda device: repeats)
     model, x, y = net_problem()
     replayed = Captured(attack)(model, x, y, generator())
     plain = attack(model, x, y, generator())

@@ -5,16 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.models import (
-    NETWORKS,
-    Normalize,
-    paper_mnist,
-    parameter_count,
-    parameter_table,
-    resolve_device,
-    small_cnn,
-    small_resnet,
-)
+from mpkit.core.devices import resolve_device
+from mpkit.models import NETWORKS, Normalize, paper_mnist, parameter_count, small_cnn, small_resnet
 
 
 def rng(seed=0):
@@ -91,8 +83,6 @@ def test_weights_follow_hes_law():
 def test_the_paper_network_has_the_papers_size():
     model = paper_mnist((1, 28, 28), 10, rng())
     assert parameter_count(model) == 832 + 51264 + 3136 * 1024 + 1024 + 10250
-    lines = parameter_table(model).splitlines()
-    assert len(lines) == 9 and lines[-1].split() == ["sum", "3,274,634"]
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (0, 8, 8), (1, 3, 8), (1, 8, 2)])

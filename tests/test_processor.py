@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toybook import toy_book
 
-from mpkit import execution, processor
-from mpkit.chapters import chapter
-from mpkit.execution import execute, run_key
-from mpkit.norms import root
-from mpkit.recipes import Adam
-from mpkit.running import refresh_chapters
+from mpbook.pages import execution
+from mpbook.pages.chapters import chapter
+from mpbook.pages.execution import execute, run_key
+from mpbook.pages.running import refresh_chapters
+from mpkit.core import processor
+from mpkit.sets.norms import root
+from mpkit.training import Adam
 
 ROOT = Path(__file__).parents[1]
 FACTS = {"model name": "Some  Processor 7", "flags": "sse2 avx avx2"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpkit.execution import asked_python
+from mpbook.pages.execution import asked_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mpkit"
@@ -34,7 +34,7 @@ def tracked() -> list[Path]:
 
 
 def room(name: str) -> str:
-    """The room of a dotted module: mpkit.theory.bounds lives in theory."""
+    """The room of a dotted module: mpbook.theory.bounds lives in theory."""
     return name.split(".")[1] if "." in name else ""
 
 

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpkit.augment import Crop, Flip
-from mpkit.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle, fingerprint
+from mpkit.data import Crop, Flip
+from mpkit.training import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle
+from mpkit.training.recipes import fingerprint
 
 
 @pytest.mark.parametrize(

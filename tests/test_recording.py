@@ -9,18 +9,24 @@ from small_runs import SHORT, linear, rng, tiny, trained, weights
 from stand_ins import Taped
 from torch import nn
 
-from mpkit import recording
-from mpkit.attacks import APGD, MSD, PGD
-from mpkit.augment import Crop, Flip
-from mpkit.capture import Captured, Recorded
-from mpkit.curricula import Ramp
-from mpkit.loop import Run
-from mpkit.recipes import SGD
-from mpkit.schemes import Average, Max, Natural, Random, Scheme, Single
-from mpkit.search import Restarts
+from mpkit.attacks import APGD, MSD, PGD, Captured, Grid, Recorded, Restarts, SpatialPGD
+from mpkit.core import cuda_graphs
+from mpkit.data import Crop, Flip
 from mpkit.sets import Linf, RotationTranslation, Union
-from mpkit.spatial import Grid, SpatialPGD
-from mpkit.train import Checkpoints, Recipe, fit
+from mpkit.training import (
+    SGD,
+    Average,
+    Checkpoints,
+    Max,
+    Natural,
+    Ramp,
+    Random,
+    Recipe,
+    Scheme,
+    Single,
+    fit,
+)
+from mpkit.training.run import Run
 
 NEAR, FAR = PGD(Linf(0.05), 3), PGD(Linf(0.2), 2)
 SCHEMES = [
@@ -176,14 +182,14 @@ def test_a_recorded_attack_falls_back_to_the_attack():
 def test_captured_steps_equal_the_attack_and_failure_is_said(monkeypatch):
     model, images = linear(), tiny(12)
     plain = NEAR(model, images.x, images.y, rng(1))
-    monkeypatch.setattr(recording, "usual", lambda device: Taped)
+    monkeypatch.setattr(cuda_graphs, "usual", lambda device: Taped)
     found = Captured(NEAR)(model, images.x, images.y, rng(1))
     assert torch.equal(found.image, plain.image)
-    monkeypatch.setattr(recording, "usual", lambda device: cannot)
+    monkeypatch.setattr(cuda_graphs, "usual", lambda device: cannot)
     with pytest.warns(UserWarning, match="Captured: recording PGD failed"):
         found = Captured(NEAR)(model, images.x, images.y, rng(1))
     assert torch.equal(found.image, plain.image)
 
 
 def test_nothing_is_recorded_where_there_is_no_gpu():
-    assert recording.usual(torch.device("cpu")) is recording.plainly
+    assert cuda_graphs.usual(torch.device("cpu")) is cuda_graphs.plainly

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from toybook import mpkit, start, toy_book
 
-from mpkit import chapters as book
-from mpkit import worker
-from mpkit.cli import main
-from mpkit.execution import execute
+from mpbook.pages import chapters
+from mpbook.pages.execution import execute
+from mpbook.pages.kernel import scrub
+from mpkit.cli.main import main
 
 COUNT = (
     "from pathlib import Path\n"
@@ -210,7 +210,7 @@ def test_a_stream_that_was_cut_is_whole_again() -> None:
         stream("stream", name="stdout", text="d\n"),
         stream("stream", name="stderr", text="e\n"),
     ]
-    worker.scrub(notebook)
+    scrub(notebook)
     texts = [output.get("text") for output in notebook.cells[0].outputs]
     assert texts == ["a\nb\n", None, "d\n", "e\n"]
 
@@ -261,7 +261,7 @@ def test_the_second_chapter_runs_on_mnist(tmp_path: Path) -> None:
     if not (Path(data) / "MNIST" / "raw").is_dir():
         pytest.skip("MPKIT_DATA holds no MNIST")
     few = "dataset mnist epochs 1 steps 2 points 20 learn_from 200 precision float32".split()
-    chapter = book.chapter(Path(__file__).parents[1], "geometries")
+    chapter = chapters.chapter(Path(__file__).parents[1], "geometries")
     given = chapter.check(dict(zip(few[::2], few[1::2], strict=True)))
     done = json.loads(execute(chapter, given, tmp_path).read_text())
     printed = json.dumps([cell.get("outputs") for cell in done["cells"]])

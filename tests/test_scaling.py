@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from toybook import toy_book
 
-from mpkit.cli import main
-from mpkit.places import ClusterError
-from mpkit.results import read_record
-from mpkit.slurm import Slurm
+from mpkit.cli.main import main
+from mpkit.core.records import read_record
+from mpkit.core.slurm import Slurm
+from mpkit.core.workers import ClusterError
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = """
@@ -71,7 +71,7 @@ def test_six_times_the_images_do_not_raise_the_peak() -> None:
     """
     peaks = []
     code = (
-        "import json, memory, sys\nfrom mpkit.suites import Budget\n"
+        "import json, memory, sys\nfrom mpkit.evaluation.suites import Budget\n"
         "short = Budget(5, 1, 5, 10, 1, (1, 3))\n"
         "print(json.dumps(memory.measure(int(sys.argv[1]), 100, short)))"
     )

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mpkit.attacks import PGD, SLIDE, Clean, Found
-from mpkit.curricula import Balanced, Ramp, with_budgets
+from mpkit.attacks import PGD, SLIDE, Clean, Found, Restarts, Worst
 from mpkit.models import small_cnn
-from mpkit.recipes import fingerprint
-from mpkit.schemes import Average, Max, Natural, Paired, Random, Single, pairing
-from mpkit.search import Restarts, Worst
 from mpkit.sets import L1, L2, Linf, RotationTranslation
+from mpkit.training import Average, Balanced, Max, Natural, Paired, Ramp, Random, Single
+from mpkit.training.curricula import with_budgets
+from mpkit.training.recipes import fingerprint
+from mpkit.training.schemes import pairing
 
 CALM = [  # attacks that draw nothing, so that they find the same images in every scheme
     PGD(Linf(0.2), steps=2, start=Clean()),

@@ -5,12 +5,24 @@ import torch
 from torch import nn
 from toys import generator, linear_problem, relu_net
 
-from mpkit.attacks import PGD, SLIDE, Clean
-from mpkit.geometry import warp
-from mpkit.losses import DLR, CrossEntropy, Margin, TargetedMargin
-from mpkit.search import MultiTargeted, Restarts, UntilBroken, Worst, WorstOfK
+from mpkit.attacks import (
+    DLR,
+    PGD,
+    SLIDE,
+    Clean,
+    CrossEntropy,
+    Grid,
+    Margin,
+    MultiTargeted,
+    Restarts,
+    SpatialPGD,
+    TargetedMargin,
+    UntilBroken,
+    Worst,
+    WorstOfK,
+)
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
-from mpkit.spatial import Grid, SpatialPGD
+from mpkit.sets.spatial import warp
 
 RT = RotationTranslation(pixels=1, degrees=30)
 NUDGE = RotationTranslation(pixels=0.1, degrees=2)

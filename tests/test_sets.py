@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import balls, dtypes, shapes, tensors
 
-from mpkit import trees
+from mpkit.core import trees
 from mpkit.sets import L1, L2, Linf, RotationTranslation, usual
 
 RT = RotationTranslation(pixels=3, degrees=30)

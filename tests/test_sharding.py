@@ -18,16 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from mpkit import places
-from mpkit.cli import main
+from mpkit.cli.main import main
+from mpkit.core import workers
+from mpkit.core.progress import Quiet
 from mpkit.data import load
-from mpkit.goals import EachSet
-from mpkit.merging import merged
+from mpkit.evaluation import EachSet, merged, standard
+from mpkit.evaluation.sharding import Request, cut, evaluate_here, evaluate_shard
 from mpkit.models import small_cnn
-from mpkit.progress import Quiet
-from mpkit.sharding import Request, cut, evaluate_here, evaluate_shard
-from mpkit.suites import standard
-from mpkit.threats import parse_threat
+from mpkit.sets import parse_threat
 
 WORDS = ["evaluate", "--budget", "quick", "--points", "30", "--batch", "10"]
 WORDS += ["--threat", "linf:0.1 + l1:1", "--weights", "w.safetensors"]
@@ -72,7 +70,7 @@ def evaluate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The same in this process, and with less patience."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(places, "PATIENCE", 2.0)
+    monkeypatch.setattr(workers, "PATIENCE", 2.0)
     return lambda *words: CliRunner().invoke(main, [*WORDS, *words])
 
 
@@ -155,7 +153,7 @@ def test_workers_that_would_give_other_results_are_refused(
         idle = here(*words)
         assert idle.exit_code == 1
         assert f"the scheduler at {address} has no workers" in idle.stderr
-        monkeypatch.setattr(places, "PATIENCE", 60.0)
+        monkeypatch.setattr(workers, "PATIENCE", 60.0)
         with worker(address, folder):
             gpu = here(*words, "--gpu")
             assert gpu.exit_code == 1

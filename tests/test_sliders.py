@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mpkit import figures
+from mpbook import figures
+from mpbook.figures import sliders
 
 
 def digits(*shape: int) -> torch.Tensor:
@@ -19,7 +20,7 @@ def digits(*shape: int) -> torch.Tensor:
 FRAMES = [[digits(1, 8, 8), digits(3, 8, 8)], [digits(1, 8, 8), digits(3, 8, 8)]]
 
 
-def slider(**changes: Any) -> figures.Slider:
+def slider(**changes: Any) -> sliders.Slider:
     given: dict[str, Any] = {
         "frames": FRAMES, "labels": ["0.1", "0.2"], "title": "radius", "alt": 'Two "images" <b>.',
         "panels": ["ℓ₁", "ℓ₂"], "name": "slide",
@@ -55,7 +56,7 @@ def test_plotly_accepts_both_forms_of_a_slider() -> None:
     assert bundle["text/plain"] == 'Two "images" <b>.'
 
 
-def chart(**changes: Any) -> figures.Slider:
+def chart(**changes: Any) -> sliders.Slider:
     frames = [
         [
             figures.Line([0, 1], [at, 1 / 3], "bound", mode="dashed"),

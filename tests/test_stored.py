@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from test_evaluate import ATTACKS, problem
 from toys import generator
 
-from mpkit.data import DataError, load, stored
-from mpkit.evaluate import evaluate
-from mpkit.stored import Rows, of_array, of_file
+from mpkit.core.files import DataError
+from mpkit.data import load, stored
+from mpkit.data.lazy import Rows, of_array, of_file
+from mpkit.evaluation import evaluate
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 2, 3, 4), dtype=np.uint8)
 WHOLE = torch.from_numpy(PIXELS.astype(np.float32)) / 255

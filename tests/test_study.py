@@ -13,24 +13,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit import catalog, data, estimates, planned, residual, sets, suites
-from mpkit import study as library
-from mpkit.augment import Crop, Flip
-from mpkit.catalog import Plan, plan
-from mpkit.checkpoints import Checkpoints
-from mpkit.data import Images
-from mpkit.estimates import SHAPES
-from mpkit.examinations import Examination, packed
-from mpkit.files import DataError, claimed, digest
-from mpkit.findings import unpacked
-from mpkit.planned import trained
-from mpkit.progress import OutOfTime, Quiet
-from mpkit.recipes import Recipe
-from mpkit.results import read_record, write_record
-from mpkit.schemes import Natural
-from mpkit.sets import L1, Linf, RotationTranslation
-from mpkit.study import Job, Study, rows_of, work_on
-from mpkit.suites import Budget
+from mpkit.core.files import DataError, claimed, digest
+from mpkit.core.progress import OutOfTime, Quiet
+from mpkit.core.records import read_record, write_record
+from mpkit.data import Crop, Flip, Images, load
+from mpkit.evaluation import Budget, suites
+from mpkit.models import resnet
+from mpkit.sets import L1, Linf, RotationTranslation, radii
+from mpkit.studies import catalog, recipe_run
+from mpkit.studies import study as study_
+from mpkit.studies.analysis import unpacked
+from mpkit.studies.catalog import Plan, plan, rows_of
+from mpkit.studies.protocol import Examination, packed
+from mpkit.studies.recipe_run import SHAPES, trained
+from mpkit.studies.study import Job, Study, work_on
+from mpkit.training import Checkpoints, Natural, Recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +44,7 @@ def small():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "scale_of", tiny)
-        patch.setattr(estimates, "speed", lambda model, x: 1000.0)
+        patch.setattr(recipe_run, "speed", lambda model, x: 1000.0)
         patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
         yield
 
@@ -93,8 +90,8 @@ def test_a_table_is_done_once(done, worked, monkeypatch):
     names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
     assert sorted(path.stem for path in study.folder.iterdir()) == names
     again = []
-    real = library.do
-    monkeypatch.setattr(library, "do", lambda *rest: again.append(rest[1].id) or real(*rest))
+    real = study_.do
+    monkeypatch.setattr(study, "do", lambda *rest: again.append(rest[1].id) or real(*rest))
     assert work_on(study, quiet) == 0 and again == []
     study.record_of(Job("digits-linf", 0)).unlink()
     assert work_on(study, quiet) == 0 and again == ["digits-linf-seed0"]
@@ -129,7 +126,7 @@ def test_a_record_tells_all(done):
 
 def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
     small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
-    monkeypatch.setitem(sets.PAPER, "digits", small)
+    monkeypatch.setitem(radii.PAPER, "digits", small)
     look = replace(study.examination, radii="paper", affine=True)
     paper = replace(study, rows=("max", "balanced", "linf"), examination=look)
     assert work_on(paper, quiet) == 0
@@ -187,12 +184,12 @@ class Dies(Quiet):
 @pytest.fixture
 def careful(monkeypatch):
     """Checkpoints at every look at the losses."""
-    monkeypatch.setattr(planned, "Checkpoints", lambda folder, seconds: Checkpoints(folder, 0.0))
+    monkeypatch.setattr(recipe_run, "Checkpoints", lambda folder, seconds: Checkpoints(folder, 0.0))
 
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_training_that_was_interrupted_goes_on_to_the_same_bits(study, tmp_path, after, careful):
-    made, images = plan("digits-linf", (1, 8, 8)), data.load("digits")
+    made, images = plan("digits-linf", (1, 8, 8)), load("digits")
     whole = trained(made, images, 0, tmp_path / "whole", "cpu")
     with pytest.raises(OutOfTime):
         trained(made, images, 0, tmp_path / "parts", "cpu", Dies(after))
@@ -209,7 +206,7 @@ def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(
     tmp_path, monkeypatch, careful
 ):
     """The large network's running means and step counts, here with few channels, in two steps."""
-    monkeypatch.setattr(residual, "WIDE", (4, 8))
+    monkeypatch.setattr(resnet, "WIDE", (4, 8))
     x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = Images(x, torch.arange(12) % 2, ("a", "b"), "toy")
     recipe = Recipe(epochs=2, batch=8, augment=(Crop(1), Flip()))
@@ -227,14 +224,14 @@ def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(
 
 
 def test_the_folder_of_another_run_is_refused(study, tmp_path):
-    made, images = plan("digits-natural", (1, 8, 8)), data.load("digits")
+    made, images = plan("digits-natural", (1, 8, 8)), load("digits")
     trained(made, images, 0, tmp_path / "run", "cpu")
     with pytest.raises(ValueError, match=r"holds another run, digits-natural with seed 0"):
         trained(made, images, 1, tmp_path / "run", "cpu")
 
 
 def test_what_is_missing_is_said(study, tmp_path):
-    images = data.load("digits")
+    images = load("digits")
     with pytest.raises(DataError, match=r"goes on from digits-linf.*train digits-linf"):
         trained(plan("digits-balanced", (1, 8, 8)), images, 0, tmp_path / "run", "cpu")
     with pytest.raises(ValueError, match=r"has 20 images, and the recipe holds 30"):
@@ -254,9 +251,9 @@ def test_a_claim_is_held_by_one(tmp_path):
 @pytest.mark.slow
 def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
     code = (
-        "from mpkit import planned\nfrom mpkit.checkpoints import Checkpoints\n"
+        "from mpkit import planned\nfrom mpkit.training.checkpoints import Checkpoints\n"
         "planned.Checkpoints = lambda folder, seconds: Checkpoints(folder, 0.2)\n"
-        "from mpkit.cli import main\nmain()"
+        "from mpkit.cli.main import main\nmain()"
     )
 
     def start(folder):
@@ -274,7 +271,7 @@ def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
     assert start(tmp_path / "killed").wait(240) == 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    trained(plan("digits-linf", (1, 8, 8)), data.load("digits"), 0, tmp_path / "whole", "cpu")
+    trained(plan("digits-linf", (1, 8, 8)), load("digits"), 0, tmp_path / "whole", "cpu")
     torch.set_num_threads(threads)
     files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
     assert digest(files[0]) == digest(files[1])

@@ -12,10 +12,10 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from mpkit.chapters import Chapter, chapters
-from mpkit.results import DECLARED, declare, declared
-from mpkit.summaries import write_summary
-from mpkit.sweeping import Outcome, Point
+from mpbook.pages.chapters import Chapter, chapters
+from mpbook.pages.sweep import Outcome, Point
+from mpbook.pages.sweep_report import write_summary
+from mpkit.core.records import DECLARED, declare, declared
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = chapters(ROOT)

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from clusters import wait_for
 from toybook import mpkit, start, toy_book
 
-from mpkit import chapters as book
-from mpkit.cli import main
-from mpkit.execution import execute
-from mpkit.results import VOLATILE, declare, declared
-from mpkit.sweeping import points_of
+from mpbook.pages import chapters
+from mpbook.pages.execution import execute
+from mpbook.pages.sweep import points_of
+from mpkit.cli.main import main
+from mpkit.core.records import VOLATILE, declare, declared
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -62,7 +62,7 @@ def settled(path: Path) -> dict[str, Any]:
 
 def serial(root: Path, words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The points of a grid one after the other in this process's children, without Dask."""
-    chapter = book.chapter(root, "toy")
+    chapter = chapters.chapter(root, "toy")
     grid = [(name, values.split(",")) for name, values in (word.split("=") for word in words[1::2])]
     points = points_of(chapter, {}, grid)
     done = [execute(chapter, point.parameters, root / "serial") for point in points]

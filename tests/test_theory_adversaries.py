@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.theory import (
+from mpbook.theory import (
     FlipStrong,
     FrankWolfe,
     L1Ball,

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpbook.theory import AffineInBox, L1Ball, LinfBall, shared_cost
 from mpkit.sets import L1, Affine, Linf
-from mpkit.theory import AffineInBox, L1Ball, LinfBall, shared_cost
 
 drawn = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 numbers = st.floats(-2, 2, allow_subnormal=False).map(lambda v: round(v, 3))
@@ -71,7 +71,7 @@ def test_the_parts_are_feasible_and_attain_the_loss(box, beta):
 @drawn
 @given(problems(), units)
 def test_the_parts_belong_to_the_affine_set_of_images(box, beta):
-    """The set of `mpkit.sets` allows them, and refuses a little more of either."""
+    """The set of `mpkit.sets.radii` allows them, and refuses a little more of either."""
     affine = Affine(L1(box.eps_1), Linf(box.eps_inf))
     even, sparse = (part.view(1, 1, 1, -1) for part in box.parts(beta))
     x, share = box.x.view(1, 1, 1, -1), torch.tensor([beta], dtype=torch.float64)

@@ -4,13 +4,9 @@ import pytest
 import torch
 from toys import Linear
 
-from mpkit.attacks import PGD
-from mpkit.in_turn import InTurn
-from mpkit.losses import Margin
-from mpkit.search import AffinePGD
+from mpbook.theory import AffineInBox, BrightPixel
+from mpkit.attacks import PGD, AffinePGD, Grid, InTurn, Margin
 from mpkit.sets import L1, Affine, Linf, RotationTranslation
-from mpkit.spatial import Grid
-from mpkit.theory import AffineInBox, BrightPixel
 
 WORLD = BrightPixel()
 POSES, BALL = RotationTranslation(pixels=3, degrees=30), Linf(WORLD.eps)

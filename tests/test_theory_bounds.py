@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.theory import (
+from mpbook.theory import (
     NeymanPearson,
     Plant,
     ShiftWeak,

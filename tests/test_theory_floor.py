@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.theory import (
+from mpbook.theory import (
     Adversary,
     Erase,
     FlipStrong,
@@ -22,14 +22,13 @@ from mpkit.theory import (
     StrongBit,
     floor,
     linear_risks,
-    mean_of,
     measure,
     normal_cdf,
     proof_map_ends,
-    proportion,
     simple_classifiers,
     spread,
 )
+from mpkit.core.statistics import mean_of, proportion
 
 EXAMPLES = 20
 # All intervals of one property hold together with probability 99.9 %.

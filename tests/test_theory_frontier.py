@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.theory import (
+from mpbook.theory import (
     FlipStrong,
     GaussianModel,
     L1Ball,
@@ -30,12 +30,12 @@ from mpkit.theory import (
     linear_frontier,
     linear_risks,
     lower_hull,
-    mean_of,
     measure,
     normal_cdf,
     proof_map_ends,
     spread,
 )
+from mpkit.core.statistics import mean_of
 
 drawn = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 bits = st.builds(StrongBit, st.integers(1, 500), st.floats(0.1, 3), st.floats(0.5, 1))

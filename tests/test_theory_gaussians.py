@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.theory import (
+from mpbook.theory import (
     FlipStrong,
     L1Ball,
     Linear,
@@ -19,11 +19,11 @@ from mpkit.theory import (
     StrongPixel,
     WorstSwap,
     chance_of_error,
+    measure,
     mix,
     normal_cdf,
     spread,
 )
-from mpkit.theory.montecarlo import measure
 
 EXAMPLES = 25
 # All intervals of one property hold together with probability 99.9 %.

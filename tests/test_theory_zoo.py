@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mpkit.theory import (
+from mpbook.theory import (
     FlipStrong,
     FrankWolfe,
     L1Ball,
@@ -14,6 +14,7 @@ from mpkit.theory import (
     Network,
     NeymanPearson,
     Plant,
+    Risks,
     ShiftWeak,
     StrongBit,
     StrongPixel,
@@ -23,16 +24,14 @@ from mpkit.theory import (
     WorstOf,
     WorstSwap,
     floor,
-    mean_of,
     measure,
     mix,
-    proportion,
     simple_classifiers,
     swap,
     train,
     two_sample,
 )
-from mpkit.theory.frontier import Risks
+from mpkit.core.statistics import mean_of, proportion
 
 LEVEL = 0.9999
 

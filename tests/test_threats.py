@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mpkit.sets import L1, L2, Affine, Linf, RotationTranslation, Union
-from mpkit.threats import describe, kind, parse_threat, parts
+from mpkit.sets import L1, L2, Affine, Linf, RotationTranslation, Union, describe, parse_threat
+from mpkit.sets.threat_model import kind, parts
 
 radii = st.one_of(st.floats(1e-4, 1e3, allow_nan=False), st.integers(1, 254).map(lambda n: n / 255))
 balls = st.one_of(*(radii.map(ball) for ball in (Linf, L2, L1)))

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toybook import ENV, code, toy_book
 
-from mpkit.results import DECLARED
-from mpkit.tolerance import Tolerance, moves, moves_of_cell, settled
+from mpbook.pages.tolerance import Tolerance, moves, moves_of_cell, settled
+from mpkit.core.records import DECLARED
 
 ROOT = Path(__file__).parents[1]
 TABLE = "trained on l1   66.0% [61.1%, 70.6%]    0\ntrained on l2    9.8% [ 7.0%, 13.1%]    3\n"

@@ -8,13 +8,21 @@ import torch
 from small_runs import SHORT, Explodes, linear, rng, tiny, trained, weights
 from torch import nn
 
-from mpkit.augment import Flip
-from mpkit.data import load
-from mpkit.loop import Run, generator
+from mpkit.core.progress import Bar, Quiet
+from mpkit.data import Flip, load
 from mpkit.models import small_cnn
-from mpkit.recipes import SGD, Constant
-from mpkit.schemes import Natural, Scheme
-from mpkit.train import Bar, Diverged, Quiet, Recipe, Validation, accuracy, fit
+from mpkit.training import (
+    SGD,
+    Constant,
+    Diverged,
+    Natural,
+    Recipe,
+    Scheme,
+    Validation,
+    accuracy,
+    fit,
+)
+from mpkit.training.run import Run, generator
 
 # --- the loop
 

@@ -1,6 +1,7 @@
 """Errors of published code, each as a named test that our code does not make them.
 
-The quirks themselves are kept in mpkit.quirks, so that each can be shown to matter.
+The errors themselves are kept in mpbook.teaching.published_variants, so that each can be shown to
+matter.
 """
 
 import math
@@ -10,11 +11,9 @@ import torch
 from torch import nn
 from toys import Linear, generator, linear_problem, relu_net
 
-from mpkit import geometry, quirks
-from mpkit.attacks import PGD, SLIDE, Clean
-from mpkit.losses import Margin
-from mpkit.search import Worst
-from mpkit.sets import L1, L2, Linf
+from mpbook.teaching import published_variants
+from mpkit.attacks import PGD, SLIDE, Clean, Margin, Worst
+from mpkit.sets import L1, L2, Linf, projections
 
 
 def row(*values):
@@ -27,26 +26,26 @@ MIDDLE = row(0.5, 0.5)
 def test_threshold_counts_active_coordinates():
     """Trap 1: (10, 0) at eps = 1 goes to (1, 0); one coordinate too many gives (5.5, 0)."""
     d = row(10.0, 0.0)
-    assert geometry.nearest_in_l1_ball(d, 1.0).flatten().tolist() == [1.0, 0.0]
+    assert projections.nearest_in_l1_ball(d, 1.0).flatten().tolist() == [1.0, 0.0]
     roomy = row(-4.5, 0.5)  # an image for which the quirk's own clip has no effect
-    wrong = quirks.OneTooMany(1.0).project(roomy, d).flatten().tolist()
+    wrong = published_variants.OneTooMany(1.0).project(roomy, d).flatten().tolist()
     assert wrong == [5.5, 0.0]
 
 
 def test_rows_inside_the_l1_ball_are_not_moved_onto_its_sphere():
     """Trap 1, second half."""
     inside = row(0.1, -0.2)
-    assert torch.equal(geometry.nearest_in_l1_ball(inside, 1.0), inside)
+    assert torch.equal(projections.nearest_in_l1_ball(inside, 1.0), inside)
     assert torch.equal(L1(1.0).project(MIDDLE, inside), inside)
-    assert not torch.equal(quirks.OneTooMany(1.0).project(MIDDLE, inside), inside)
+    assert not torch.equal(published_variants.OneTooMany(1.0).project(MIDDLE, inside), inside)
 
 
 def test_rescaling_radially_is_not_the_l1_projection():
     """Trap 2: (1, 0.5) at eps = 1 goes to (0.75, 0.25), not to (2/3, 1/3)."""
     d = row(1.0, 0.5)
-    exact = geometry.nearest_in_l1_ball(d, 1.0)
+    exact = projections.nearest_in_l1_ball(d, 1.0)
     torch.testing.assert_close(exact, row(0.75, 0.25))
-    scaled = quirks.Rescaled(1.0).project(row(0.0, 0.0), d)
+    scaled = published_variants.Rescaled(1.0).project(row(0.0, 0.0), d)
     torch.testing.assert_close(scaled, row(2 / 3, 1 / 3))
     assert (d - exact).norm() < (d - scaled).norm()
 
@@ -57,7 +56,7 @@ def test_starts_are_drawn_around_the_image():
     problem = _Problem(x, y)
     for ball in (Linf(0.1), L2(0.2), L1(0.3)):
         assert ball.contains(x, PGD(ball, 3).begin(problem).z).all()
-        wrong = quirks.StartClippedToOne()(ball, problem)
+        wrong = published_variants.StartClippedToOne()(ball, problem)
         assert not ball.contains(x, wrong).any()
         assert (x + wrong).max() <= 1 / 255 + 1e-6
 
@@ -73,7 +72,7 @@ def test_clip_after_projection_is_feasible_but_not_nearest():
     """Trap 4: x + d leaves the box in one entry; the exact point gives its budget to the other."""
     x, d = row(0.9, 0.5), row(1.0, 0.4)
     ball = L1(0.5)
-    exact, clipped = ball.project(x, d), quirks.ClippedAfter(0.5).project(x, d)
+    exact, clipped = ball.project(x, d), published_variants.ClippedAfter(0.5).project(x, d)
     torch.testing.assert_close(exact, row(0.1, 0.4))
     torch.testing.assert_close(clipped, row(0.1, 0.0))
     assert ball.contains(x, clipped).all()
@@ -86,7 +85,7 @@ def test_ignoring_the_box_overestimates_l1_robustness():
     w = model.weight.detach()
     exact, clipped = (
         (w * kind(3.0).project(x, 10 * w.expand_as(x))).flatten(1).sum(1)
-        for kind in (L1, quirks.ClippedAfter)
+        for kind in (L1, published_variants.ClippedAfter)
     )
     assert (exact >= clipped - 1e-9).all()
     assert (exact > 1.5 * clipped).double().mean() > 0.9
@@ -141,8 +140,8 @@ def test_drawing_the_quantile_once_makes_one_attack_of_many():
         attack = kind(L1(0.2), 12, start=Clean(), quantile=0.99, lowest=0.0)
         return int((attack(Linear(w), x, y, generator(seed)).z != 0).sum())
 
-    once = [moved(quirks.QuantileOnce, seed) for seed in range(12)]
-    each = [moved(quirks.QuantileEachStep, seed) for seed in range(12)]
+    once = [moved(published_variants.QuantileOnce, seed) for seed in range(12)]
+    each = [moved(published_variants.QuantileEachStep, seed) for seed in range(12)]
     assert max(once) - min(once) > max(each) - min(each)
 
 
@@ -175,6 +174,8 @@ def test_quirks_are_used_nowhere_else():
     """They exist to be shown."""
     from pathlib import Path
 
-    package = Path(quirks.__file__).parent
-    users = [f.name for f in package.rglob("*.py") if "mpkit.quirks" in f.read_text()]
+    root = Path(__file__).parents[1]
+    files = [*(root / "mpkit").rglob("*.py"), *(root / "book" / "mpbook").rglob("*.py")]
+    users = [file.name for file in files if "published_variants" in file.read_text()]
+    assert len(files) > 100
     assert users == []

@@ -7,19 +7,33 @@ from stand_ins import ghost, there
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from mpkit.attacks import APGD, FMN, MSD, PGD, SLIDE, Across, Falling, Square
-from mpkit.augment import Crop, Flip
-from mpkit.checks import unread
-from mpkit.data import Images
-from mpkit.engine import Problem
-from mpkit.gradients import Guarded
-from mpkit.loop import Run
-from mpkit.losses import DLR, Margin
-from mpkit.memory import Batched
-from mpkit.recipes import SGD, Recipe
-from mpkit.schemes import Average, Natural, Paired
-from mpkit.search import AffinePGD, Grid, MultiTargeted, Restarts, SpatialPGD, Worst, WorstOfK
+from mpkit.attacks import (
+    APGD,
+    DLR,
+    FMN,
+    MSD,
+    PGD,
+    SLIDE,
+    Across,
+    AffinePGD,
+    Batched,
+    Falling,
+    Grid,
+    Margin,
+    MultiTargeted,
+    Restarts,
+    SpatialPGD,
+    Square,
+    Worst,
+    WorstOfK,
+)
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import Guarded
+from mpkit.core.checks import unread
+from mpkit.data import Crop, Flip, Images
 from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
+from mpkit.training import SGD, Average, Natural, Paired, Recipe
+from mpkit.training.run import Run
 
 POSES = RotationTranslation(3, 30)
 BALLS = Linf(0.3), L2(2.0), L1(10.0)

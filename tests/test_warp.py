@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import tensors
 
-from mpkit.geometry import warp
 from mpkit.sets import Affine, Linf, RotationTranslation
+from mpkit.sets.spatial import warp
 
 
 def pose(*rows):

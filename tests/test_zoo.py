@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit import data, processor, zoo
-from mpkit.estimates import SHAPES
-from mpkit.files import DataError, digest
-from mpkit.models import small_cnn
-from mpkit.results import read_record, write_record
-from mpkit.weightfiles import halved, read_weights, write_weights
+from mpkit import data
+from mpkit.core import processor
+from mpkit.core.files import DataError, digest
+from mpkit.core.records import read_record, write_record
+from mpkit.models import read_weights, small_cnn, write_weights
+from mpkit.models.weights import halved
+from mpkit.studies import zoo
+from mpkit.studies.recipe_run import SHAPES
 
 ROOT = Path(__file__).parents[1]
 

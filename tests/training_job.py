@@ -7,16 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mpkit import parallel
 from mpkit.attacks import PGD
-from mpkit.curricula import Ramp
+from mpkit.core.progress import Quiet
 from mpkit.data import Images
 from mpkit.models import small_cnn
-from mpkit.progress import Quiet
-from mpkit.recipes import Recipe
-from mpkit.schemes import Average
 from mpkit.sets import L2, Linf
-from mpkit.train import Checkpoints, Validation, fit
+from mpkit.training import Average, Checkpoints, Ramp, Recipe, Validation, data_parallel, fit
 
 ATTACKS = {"linf": PGD(Linf(0.1), steps=2), "l2": PGD(L2(0.5), steps=2)}
 
@@ -42,7 +38,9 @@ def job(folder: Path | None, network="small_cnn", progress=None):
     clouds = torch.Generator().manual_seed(7)
     x = torch.rand(400, 1, 8, 8, generator=clouds, dtype=torch.float64)
     images = Images(x, (x.mean(dim=(1, 2, 3)) * 4).long(), tuple("abcd"), "clouds")
-    rng = torch.Generator().manual_seed(8 + parallel.rank())  # processes must agree by themselves
+    rng = torch.Generator().manual_seed(
+        8 + data_parallel.rank()
+    )  # processes must agree by themselves
     model = NETWORKS[network](images.shape, 4, rng).double()
     scheme = Ramp(Average(tuple(ATTACKS.values())), (0.5,))
     share = 0.5 if network == "normalized" else 0.0
@@ -55,10 +53,10 @@ def job(folder: Path | None, network="small_cnn", progress=None):
 def main() -> None:
     """Run the job: folder of its checkpoints, name of the result, network."""
     torch.set_num_threads(1)
-    with parallel.joined(torch.device("cpu")):
+    with data_parallel.joined(torch.device("cpu")):
         model, history = job(Path(sys.argv[1]), sys.argv[3], Slow())
-        if parallel.rank() == 0:
-            facts = [parallel.world(), history[-1].robust]
+        if data_parallel.rank() == 0:
+            facts = [data_parallel.world(), history[-1].robust]
             torch.save([model.state_dict(), *facts], Path(sys.argv[2]))
 
 

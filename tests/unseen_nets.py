@@ -10,8 +10,7 @@ from toys import generator
 from unseen import Wrapped
 
 from mpkit.models import small_cnn
-from mpkit.schemes import Natural, Scheme
-from mpkit.train import Recipe, fit
+from mpkit.training import Natural, Recipe, Scheme, fit
 
 
 def drawn(seed, build):

@@ -1,7 +1,7 @@
-"""The reference of mpkit: which modules a page shows, and docstrings in napoleon's form.
+"""The reference of the code: which rooms a page shows, and docstrings in napoleon's form.
 
-A line ``% library: sets attacks`` of a page becomes a section for each of these modules, and
-``% library: the rest`` one for each public module that no other page names. Docstrings may say
+A line ``% library: mpkit.sets`` of a page becomes a section for each public module of this room.
+Docstrings may say
 ``Returns: the image.`` or ``Raises: ValueError if eps is 0.`` beside the header, and they write
 absolute values as ``|x|``, which reStructuredText would take for a substitution.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, TypeVar
 
@@ -20,40 +19,42 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
+import mpbook
 import mpkit
 
 LINE = re.compile(r"^% library: (.+)$", re.MULTILINE)
 HEADER = re.compile(r"(Args|Returns|Raises|Yields|Sources?|Examples?|Notes?):(?: +(\S.*))?$")
 ERROR = re.compile(r"(\w+(?:Error|Exception)),? (?=\S)")
 BAR = re.compile(r"(``.*?``)|(?<!\\)\|")
-PROGRAMS = {"cli", "worker"}  # run, not imported
+PROGRAMS = {"mpkit.cli", "mpkit.__main__", "mpbook.pages.kernel", "mpbook.pages.commands"}  # run
 SECTION = """
-## `mpkit.{name}`
+## `{name}`
 
 ```{{eval-rst}}
-.. automodule:: mpkit.{name}
+.. automodule:: {name}
 ```
 """
 
 
-def modules() -> list[str]:
-    """Name the public modules, without the package's own name in front."""
-    found = (info.name for info in walk_packages(mpkit.__path__, "mpkit.") if not info.ispkg)
-    names = {name.removeprefix("mpkit.") for name in found if "._" not in name}
-    return sorted(names - PROGRAMS)
+def modules() -> dict[str, list[str]]:
+    """Name the public modules of every room: mpkit.sets has mpkit.sets.balls and others."""
+    rooms: dict[str, list[str]] = {}
+    for package in (mpbook, mpkit):
+        for info in walk_packages(package.__path__, f"{package.__name__}."):
+            room = info.name.rpartition(".")[0]
+            if not info.ispkg and not {room, info.name} & PROGRAMS:
+                rooms.setdefault(room, []).append(info.name)
+    return rooms
 
 
 def write_sections(app: Sphinx, page: str, source: list[str]) -> None:
     """Write the sections that a page asks for into its source."""
-    pages = Path(app.srcdir, "book", "api").glob("*.md")
-    asked = {name for p in pages for names in LINE.findall(p.read_text()) for name in names.split()}
 
     def sections(line: re.Match[str]) -> str:
         there = modules()
-        rest = [name for name in there if name not in asked]
-        named = [name for name in line[1].split() if name in there]
-        names = rest if line[1].strip() == "the rest" else named
-        return "".join(SECTION.format(name=name) for name in names)
+        return "".join(
+            SECTION.format(name=name) for room in line[1].split() for name in there[room]
+        )
 
     source[0] = LINE.sub(sections, source[0])
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.checks import require_positive
-from mpkit.engine import Attack
-from mpkit.gradients import Model
-from mpkit.masking.bypass import Bypass
+from mpkit.attacks import Attack
+from mpkit.attacks.gradients import Model
+from mpkit.core.checks import require_positive
+from mpkit.core.progress import Quiet
+from mpkit.core.trees import pick
+from mpkit.masking.bpda import Bypass
 from mpkit.masking.surrogate import Lesson
-from mpkit.masking.tame import Judged, Tame, judge
-from mpkit.norms import pick
-from mpkit.progress import Quiet
+from mpkit.masking.wrappers import Judged, Tame, judge
 
 
 class Result(NamedTuple):

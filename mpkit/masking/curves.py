@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpkit import geometry
-from mpkit.attacks import APGD, PGD, Clean, Falling
-from mpkit.gradients import Model, climb, evaluating, guard
-from mpkit.intervals import proportion
-from mpkit.losses import CrossEntropy, Margin
+from mpkit.attacks import APGD, PGD, Clean, CrossEntropy, Falling, Margin
+from mpkit.attacks.gradients import Model, climb, evaluating, guard
+from mpkit.core.statistics import proportion
 from mpkit.masking.case import Case, worst
 from mpkit.masking.report import Evidence, Weight
-from mpkit.masking.tame import LARGE, Tame
-from mpkit.sets import L1, L2, Ball, Linf
+from mpkit.masking.wrappers import LARGE, Tame
+from mpkit.sets import L1, L2, Ball, Linf, norms
 
 FACTORS = (2.0, 4.0)
 """Multiples of the radius looked at on the way to a ball that holds every image."""
@@ -124,8 +122,8 @@ def landscape(
         noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
         if isinstance(ball, L1):
             noise = noise.sign() * noise.abs().pow(4)
-        step = ball.stride(x, seen.gradient, geometry.per_row(ball.eps, x))
-        far = noise / geometry.per_row(ball.norm(noise), x) * geometry.per_row(ball.eps, x)
+        step = ball.stride(x, seen.gradient, norms.per_row(ball.eps, x))
+        far = noise / norms.per_row(ball.norm(noise), x) * norms.per_row(ball.eps, x)
         if isinstance(ball, Linf):
             far = ball.eps * noise.sign()
         lines = []

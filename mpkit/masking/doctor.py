@@ -9,19 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.checks import require_device, require_fitting, require_images, require_labels
-from mpkit.gradients import Model, evaluating, guard
+from mpkit.attacks.gradients import Model, evaluating, guard
+from mpkit.core.checks import require_device, require_fitting, require_images, require_labels
+from mpkit.core.progress import Quiet
 from mpkit.masking import probes
-from mpkit.masking.bypass import find_bypass
+from mpkit.masking.bpda import find_bypass
 from mpkit.masking.case import Case, Effort, Stages
 from mpkit.masking.examine import examine
 from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
 from mpkit.masking.surrogate import imitate
-from mpkit.masking.tame import Tame
-from mpkit.perturbation import PerturbationSet
-from mpkit.progress import Quiet
-from mpkit.sets import Ball
-from mpkit.threats import describe, kind, parts
+from mpkit.masking.wrappers import Tame
+from mpkit.sets import Ball, PerturbationSet, describe
+from mpkit.sets.threat_model import kind, parts
 
 LEAST = 10
 """With fewer images that a model gets right, there is nothing to be said."""

@@ -7,21 +7,17 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from mpkit.attacks import APGD
-from mpkit.intervals import proportion
-from mpkit.losses import CrossEntropy, Margin
-from mpkit.masking.attackers import FIRST_ORDER, Remedy, first_order, remedies
+from mpkit.attacks import APGD, CrossEntropy, Grid, Margin, WorstOfK
+from mpkit.core.statistics import proportion
+from mpkit.masking.adaptive import FIRST_ORDER, Remedy, first_order, remedies
 from mpkit.masking.case import Case, Result, worst
-from mpkit.masking.contests import LAST_LEVEL, Contest
 from mpkit.masking.curves import curves
-from mpkit.masking.decisions import labels_alone
+from mpkit.masking.label_only import labels_alone
 from mpkit.masking.probes import raw_slope
-from mpkit.masking.report import Evidence, SetReport, Weight
+from mpkit.masking.report import LAST_LEVEL, Contest, Evidence, SetReport, Weight
 from mpkit.masking.surrogate import Lesson
-from mpkit.masking.tame import Cooled, Judged
-from mpkit.perturbation import PerturbationSet
-from mpkit.search import Grid, WorstOfK
-from mpkit.sets import Ball, RotationTranslation
+from mpkit.masking.wrappers import Cooled, Judged
+from mpkit.sets import Ball, PerturbationSet, RotationTranslation
 
 FEW = 5
 """With fewer examples than this there is no contest."""

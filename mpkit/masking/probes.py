@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.gradients import Model, evaluating
-from mpkit.intervals import proportion
-from mpkit.losses import CrossEntropy, Loss, Margin
+from mpkit.attacks import CrossEntropy, Loss, Margin
+from mpkit.attacks.gradients import Model, evaluating
+from mpkit.core.statistics import proportion
 from mpkit.masking.report import Evidence, Weight
-from mpkit.masking.tame import Connected
+from mpkit.masking.wrappers import Connected
 
 DRAWS = 24
 """How often a model is asked the same: roulette between two networks hides once in 2^23."""

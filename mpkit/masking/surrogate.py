@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpkit.gradients import Model, evaluating
+from mpkit.attacks.gradients import Model, evaluating
 from mpkit.models import small_cnn
 
 MIXES = 16

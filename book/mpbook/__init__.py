@@ -1,0 +1,1 @@
+"""The code that only the book needs: pages, figures, theory and teaching material."""

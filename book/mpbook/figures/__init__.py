@@ -1,0 +1,30 @@
+"""Figures of the book: one colour, line and hatch for each perturbation."""
+
+from mpbook.figures.charts import (
+    accuracy_curves,
+    bars_with_intervals,
+    changes_with_intervals,
+    draw_lines,
+    unit_balls,
+)
+from mpbook.figures.images import show_images, show_perturbations
+from mpbook.figures.sliders import Line, slider_chart, slider_figure
+from mpbook.figures.style import COLORS, LABELS, LOOKS, canvas, style
+
+__all__ = [
+    "COLORS",
+    "LABELS",
+    "LOOKS",
+    "Line",
+    "accuracy_curves",
+    "bars_with_intervals",
+    "canvas",
+    "changes_with_intervals",
+    "draw_lines",
+    "show_images",
+    "show_perturbations",
+    "slider_chart",
+    "slider_figure",
+    "style",
+    "unit_balls",
+]

@@ -1,0 +1,1 @@
+"""From chapters to pages: parameters, execution, rendering and sweeps."""

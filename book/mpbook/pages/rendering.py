@@ -1,0 +1,116 @@
+"""From executed notebooks to pages: a staging copy of the book, built by Jupyter Book.
+
+The pages are built beside their place and moved there when they are complete. A finished site
+carries ``.mpkit.json``; a folder without it is never taken for one, and never overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mpbook.pages.chapters import ChapterError
+from mpkit.core.files import digest as file_digest
+from mpkit.core.records import digest, write_text
+
+MARK = ".mpkit.json"
+STRICT = ("-W", "-n", "--keep-going")
+BUILD = "from jupyter_book.cli.main import main; main()"
+SKIPPED = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints", ".*")
+
+
+def site_key(root: Path, executed: Mapping[str, Path]) -> str:
+    """What decides the pages: every file of the book, its configuration, the executed notebooks
+    and the docstrings of mpkit."""
+    files = [root / "_config.yml", root / "_toc.yml"]
+    for folder in (root / "book", root / "mpkit"):
+        files += sorted(
+            p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        )
+    named = [(str(path.relative_to(root)), file_digest(path)) for path in files]
+    return digest(named, {name: file_digest(path) for name, path in executed.items()})
+
+
+def is_current(site: Path, key: str) -> bool:
+    """Whether a folder holds a finished site of that key."""
+    try:
+        return bool(json.loads((site / MARK).read_text())["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def check_target(target: Path) -> None:
+    """Refuse a target that holds something other than what mpkit made.
+
+    Raises:
+        ChapterError: the folder exists, is not empty and carries no mark of a finished run.
+    """
+    if target.is_file() or (
+        target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file()
+    ):
+        raise ChapterError(f"{target} holds files that mpkit did not make: name an empty folder")
+
+
+def render(
+    root: Path,
+    executed: Mapping[str, Path],
+    site: Path,
+    options: Sequence[str] = STRICT,
+    only: str | None = None,
+) -> Path:
+    """Build the pages of the book with these executed notebooks in place of the committed ones.
+
+    Args:
+        root: the checkout that the book comes from; it is only read.
+        executed: chapter id to executed notebook; chapters not named keep their committed outputs.
+        site: where the pages go; an earlier site there is replaced when the new one is complete.
+        options: further options of ``jupyter-book build``; strict unless told otherwise.
+        only: the one page to build, such as ``book/start``; the whole table of contents if None.
+    Returns: the site's front page.
+    Raises:
+        ChapterError: the build failed; the earlier site is untouched and the log is named.
+    """
+    key = site_key(root, executed)
+    site.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}-") as scratch:
+        stage = Path(scratch) / "stage"
+        shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
+        for name in ("_config.yml", "_toc.yml"):
+            shutil.copy(root / name, stage / name)
+        if only is not None:
+            contents = {"format": "jb-book", "root": only}
+            (stage / "_toc.yml").write_text(json.dumps(contents))
+        for chapter, notebook in executed.items():
+            shutil.copy(notebook, stage / "book" / f"{chapter}.ipynb")
+        command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=stage, stdin=subprocess.DEVNULL
+        )
+        html = stage / "_build" / "html"
+        if done.returncode or not (html / "index.html").is_file():
+            log = site.parent / f"{site.name}.log"
+            write_text(log, done.stdout + done.stderr)
+            raise ChapterError(
+                f"the pages were not built\n{_complaints(done.stderr)}\n  log: {log}"
+            )
+        write_text(html / MARK, json.dumps({"key": key}))
+        _move_into_place(html, site, Path(scratch) / "old")
+    return site / "index.html"
+
+
+def _move_into_place(new: Path, target: Path, aside: Path) -> None:
+    if target.exists():
+        target.rename(aside)
+    new.rename(target)
+
+
+def _complaints(text: str) -> str:
+    """The lines of a build that say what is wrong, a few of them."""
+    words = ("WARNING", "ERROR", "Error")
+    lines = [line.strip() for line in text.splitlines() if any(word in line for word in words)]
+    return "\n".join(f"  {line[:300]}" for line in lines[:8])

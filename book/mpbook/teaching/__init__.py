@@ -1,0 +1,1 @@
+"""Networks and attacks that fail in known ways, and problems with known answers."""

@@ -1,0 +1,179 @@
+"""An oracle for attacks of any library: is what they return allowed, and do they leave traces?
+
+An attack is here a plain function of a model, images and labels that returns images, so that one
+written elsewhere is judged by the same lines as one of this package. What there is to compare
+with is in ``known_answers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks import Attack
+from mpkit.evaluation.verification import excess
+from mpkit.sets import Ball
+
+Search = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Any attack: model, images (B, C, H, W) in [0, 1], labels (B,); returns images (B, C, H, W)."""
+
+TOLERANCE = 1e-5
+"""Excess over a radius, as a share of it, that rounding in single precision does not reach."""
+
+
+def ours(attack: Attack, seed: int = 0) -> Search:
+    """An attack of this package as a plain function, with a generator of its own.
+
+    Args:
+        attack: any attack on images.
+        seed: of its randomness, the same at every call.
+    """
+
+    def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return attack(model, x, y, torch.Generator(x.device).manual_seed(seed)).image
+
+    return search
+
+
+class Membership(NamedTuple):
+    """How returned images keep their set.
+
+    Attributes:
+        outside: share of them that leave it by more than the tolerance.
+        worst: the largest excess as a share of the radius; ≤ 0 where all are inside.
+    """
+
+    outside: float
+    worst: float
+
+
+def membership(ball: Ball, x: Tensor, image: Tensor) -> Membership:
+    """Whether images lie in ball ∩ box, in float64, by ``membership.excess``.
+
+    Args:
+        ball: the set that the attack was given.
+        x: (B, C, H, W) clean images.
+        image: (B, C, H, W), what it returned; NaN counts as outside by infinity.
+    """
+    over = excess(ball, x.double(), image.double() - x.double())
+    return Membership(float((over > TOLERANCE).double().mean()), float(over.max()))
+
+
+def brought_back(ball: Ball, x: Tensor, image: Tensor) -> Tensor:
+    """The nearest allowed images; rows already inside come back as they are: (B, C, H, W).
+
+    What is left of a result that lies outside, so that nothing is counted that is not allowed
+    and nothing is lost that is.
+    """
+    there = image.double().nan_to_num(0.0, 1.0, 0.0) - x.double()
+    inside = excess(ball, x.double(), image.double() - x.double()) <= TOLERANCE
+    near = (x.double() + ball.project(x.double(), there)).to(x.dtype)
+    return torch.where(inside.view(-1, 1, 1, 1), image.to(x.dtype), near)
+
+
+class Counted(nn.Module):
+    """A model that counts the images it sees, and the gradients that flow back to its images.
+
+    Args:
+        model: images to logits.
+
+    Attributes:
+        forwards: images that were put in.
+        rows: images whose gradient was taken; a batch of 5 counts 5.
+        calls: backward passes, whatever their size: no image had more gradients than these.
+        first: the first images of which a gradient was taken, None before.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.forwards, self.rows, self.calls = 0, 0, 0
+        self.first: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images (B, C, H, W): (B, K)."""
+        self.forwards += len(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            if self.first is None:
+                self.first = x.detach().clone()
+            x = _Tally.apply(x, self)
+        logits: Tensor = self.model(x)
+        return logits
+
+
+class _Tally(torch.autograd.Function):
+    """The identity, whose backward pass is counted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counter: Counted) -> Tensor:
+        ctx.counter = counter
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        ctx.counter.rows += len(grads[0])
+        ctx.counter.calls += 1
+        return grads[0], None
+
+
+class Traces(NamedTuple):
+    """What an attack leaves behind that it found otherwise.
+
+    Attributes:
+        gradients: something is in the ``.grad`` of a weight.
+        mode: a module stands in another mode than before.
+        training: the model was run in training mode, as it was handed over.
+        flags: the ``requires_grad`` of a weight is another one.
+        buffers: a buffer, such as the mean of a batch norm, has moved.
+        images: the clean images were changed in place.
+    """
+
+    gradients: bool
+    mode: bool
+    training: bool
+    flags: bool
+    buffers: bool
+    images: bool
+
+
+def traces(search: Search, shape: tuple[int, int, int] = (1, 4, 4)) -> Traces:
+    """Hand an attack a small network with batch norm in training mode, and look at it afterwards.
+
+    Args:
+        search: the attack; few steps are enough.
+        shape: of the images.
+    """
+    rng = torch.Generator().manual_seed(0)
+    size = shape[0] * shape[1] * shape[2]
+    model = nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), nn.Linear(size, 10))
+    for weight in model.parameters():
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=rng))
+    next(model.parameters()).requires_grad_(False)
+    model.train()
+    model[2].eval()
+    x, y = torch.rand(8, *shape, generator=rng), torch.arange(8)
+    before = _state(model)
+    kept, ran = x.clone(), []
+    hook = model[0].register_forward_pre_hook(lambda module, _: ran.append(module.training))
+    search(model, x, y)
+    hook.remove()
+    after = _state(model)
+    return Traces(
+        any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters()),
+        before[0] != after[0],
+        any(ran),
+        before[1] != after[1],
+        any(not torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True)),
+        not torch.equal(x, kept),
+    )
+
+
+def _state(model: nn.Module) -> tuple[list[bool], list[bool], list[Tensor]]:
+    """Modes, flags and copies of the buffers of a model."""
+    modes = [module.training for module in model.modules()]
+    flags = [weight.requires_grad for weight in model.parameters()]
+    return modes, flags, [buffer.clone() for buffer in model.buffers()]

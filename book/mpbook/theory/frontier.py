@@ -1,0 +1,265 @@
+r"""The exact trade-off: which pairs of risks a classifier can have, and which ones none can.
+
+**The floor** (ours; sharper than the theorems when the strong feature is noisy). Let p be the
+chance that sign(x_0) = y. In both models every classifier satisfies, up to τ terms that vanish
+as N grows in theorem 2,
+
+* R_inf ≥ 1 - p,
+* R_inf + (2p - 1) R_other ≥ p,
+* R_inf + R_other ≥ 1 (the theorem),
+* R_other ≥ Φ(-α), a little more at finite d in theorem 1,
+
+against the full sets. Three classifiers stand in its corners: sign(x_0), a constant, and (as d and
+N grow) the mean; tossing a coin between two of them reaches the edges. So the floor is
+exactly the limit of what is possible. Against the fixed maps of theorem 1's proof, by contrast, the
+two risks of *every* classifier add up to exactly 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mpbook.theory.bounds import SwapBound
+from mpbook.theory.gaussians import GaussianModel, StrongBit, StrongPixel
+from mpbook.theory.linear import chance_of_error, normal_cdf
+
+
+class Risks(NamedTuple):
+    """Pairs of risks: R_inf and the risk against the other adversary, (K,) each."""
+
+    linf: Tensor
+    other: Tensor
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Half-planes a · R_inf + b · R_other ≥ c that hold for every classifier.
+
+    Args:
+        lines: (a, b, c) with a, b ≥ 0, not both 0.
+    """
+
+    lines: tuple[tuple[float, float, float], ...]
+
+    def lowest(self, linf: Tensor) -> Tensor:
+        """The least R_other that the floor allows at each R_inf; infinite where none is allowed.
+
+        Args:
+            linf: (K,), values of R_inf.
+
+        Returns: (K,).
+        """
+        least = torch.zeros_like(linf)
+        for a, b, c in self.lines:
+            rest = c - a * linf
+            blocked = torch.where(rest > 1e-12, math.inf, 0.0).to(linf)
+            least = torch.maximum(least, rest / b if b > 0 else blocked)
+        return least
+
+    def slack(self, risks: Risks) -> Tensor:
+        """How far above the floor pairs of risks are (K,): the least of a R_inf + b R_other - c."""
+        return torch.stack([a * risks.linf + b * risks.other - c for a, b, c in self.lines]).amin(0)
+
+
+@singledispatch
+def floor(model: GaussianModel) -> Floor:
+    """What no classifier can go below, against the full sets of the theorem about this model.
+
+    Args:
+        model: a ``StrongBit`` (sets: l_inf radius 2η, l_1 radius 2) or a ``StrongPixel`` (sets:
+            l_inf radius 2η, swaps of x_0 with x_1..x_N).
+
+    Returns: the floor; the proofs are on the book's pages.
+    """
+    raise ValueError(f"floor: no theorem about {type(model).__name__}; give StrongBit, StrongPixel")
+
+
+@floor.register
+def _(model: StrongBit) -> Floor:
+    p = model.p
+    erased = normal_cdf(min(0.0, 1 / math.sqrt(model.d) - model.alpha))
+    return Floor(((1, 0, 1 - p), (1, 2 * p - 1, p), (1, 1, 1), (0, 1, erased)))
+
+
+@floor.register
+def _(model: StrongPixel) -> Floor:
+    bound, p = SwapBound(model), normal_cdf(1 / model.s)
+    near = normal_cdf(-max(0.0, 1 - 2 * model.eta) / model.s)
+    steep = p - (2 * p - 1) * (bound.half_selection + bound.hiding)
+    weak = normal_cdf(-model.alpha) - bound.tau / 2
+    other = max(weak, model.bayes_risk())
+    return Floor(((1, 0, near), (1, 2 * p - 1, steep), (1, 1, 1 - bound.tau), (0, 1, other)))
+
+
+def linear_risks(model: StrongBit, strong: Tensor, bias: Tensor) -> Risks:
+    """Risks of strong · x_0 + (x_1 + ... + x_d) / √d + bias against the full balls, exactly.
+
+    Only √d enters, so d may be as large as 10^12.
+
+    Args:
+        model: theorem 1's data; radii 2η (l_inf) and 2 (l_1).
+        strong: (K,) weights of x_0.
+        bias: (K,).
+
+    Returns: (K,) risks each.
+    """
+    root = math.sqrt(model.d)
+    costs = (2 * model.eta * (strong.abs() + root), 2 * strong.abs().clamp(min=1 / root))
+    return Risks(*(_linear_risk(model, strong, bias, cost) for cost in costs))
+
+
+def _linear_risk(model: StrongBit, strong: Tensor, bias: Tensor, cost: Tensor) -> Tensor:
+    one, risk = torch.ones_like(strong), torch.zeros_like(strong)
+    for bit, chance in ((strong, model.p), (-strong, 1 - model.p)):
+        for label in (bias, -bias):
+            risk += chance / 2 * chance_of_error(model.alpha + bit + label - cost, one)
+    return risk
+
+
+def linear_frontier(model: StrongBit, points: int = 200) -> Risks:
+    """The best that linear classifiers with equal weak weights do against the full balls.
+
+    Searches a grid of the strong weight (0, 1/√d and up) and the bias, adds sign(x_0) and the
+    constant, and keeps the lower hull: the pairs that a coin between two of them attains.
+
+    Args:
+        model: theorem 1's data.
+        points: grid points of each of the two weights.
+
+    Returns: the corners of the hull, by increasing R_inf.
+    """
+    top = 2 * model.alpha + 6
+    knee = torch.tensor([0.0, 1 / math.sqrt(model.d)], dtype=torch.float64)
+    strong = torch.cat([knee, torch.linspace(0, top, points, dtype=torch.float64)])
+    bias = torch.linspace(0, top, points, dtype=torch.float64)
+    grid = torch.cartesian_prod(strong, bias)
+    spread_out = linear_risks(model, grid[:, 0], grid[:, 1])
+    alone = _strong_only(model)
+    linf = torch.cat([spread_out.linf, torch.tensor([alone[0], 0.5], dtype=torch.float64)])
+    other = torch.cat([spread_out.other, torch.tensor([alone[1], 0.5], dtype=torch.float64)])
+    return lower_hull(Risks(linf, other))
+
+
+def _strong_only(model: StrongBit) -> tuple[float, float]:
+    """Risks of sign(x_0) against the full balls: the bit survives l_inf if and only if 2η < 1."""
+    return (1 - model.p if 2 * model.eta < 1 else 1.0), 1.0
+
+
+def lower_hull(risks: Risks) -> Risks:
+    """The lower left boundary of the convex hull of pairs of risks.
+
+    A classifier that tosses a coin between two others has the average of their risks, even when the
+    adversary sees the coin: so every point of this boundary is attained.
+
+    Args:
+        risks: (K,) each.
+
+    Returns: the corners, by increasing R_inf and decreasing R_other.
+    """
+    hull: list[tuple[float, float]] = []
+    for point in sorted(zip(risks.linf.tolist(), risks.other.tolist(), strict=True)):
+        if hull and point[1] >= hull[-1][1]:
+            continue
+        while len(hull) > 1 and _turn(hull[-2], hull[-1], point) <= 0:
+            hull.pop()
+        hull.append(point)
+    corners = torch.tensor(hull, dtype=torch.float64)
+    return Risks(corners[:, 0], corners[:, 1])
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    """Twice the signed area of the triangle a, b, c: positive for a left turn."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def proof_map_ends(model: StrongBit) -> tuple[float, float]:
+    """The least and the greatest R_inf against the two fixed maps of theorem 1's proof.
+
+    Against "subtract 2ηy" and "flip x_0" alone, R_1 = 1 - R_inf for every classifier, and by
+    Neyman and Pearson R_inf can be anything between ρ and 1 - ρ, ρ the clean Bayes risk (the
+    attacked problem is the clean one with the weak features mirrored). The full sets do better:
+    against them R_inf is at least 1 - p, since they can also shift by less.
+
+    Args:
+        model: theorem 1's data.
+
+    Returns: (ρ, 1 - ρ).
+    """
+    return model.bayes_risk(), 1 - model.bayes_risk()
+
+
+def least_risk(model: StrongBit, tilt: float, cells: int = 6) -> float:
+    """The least tilt · R_inf + (1 - tilt) · R_1 of any classifier, in the limit of large d.
+
+    Args:
+        model: theorem 1's data; its d is not used.
+        tilt: weight of R_inf, in [0, 1].
+        cells: grid cells of T per α, at least 1; T's noise is cut off at 4 standard deviations.
+
+    Returns: the optimum of the linear program.
+    """
+    from scipy.optimize import linprog
+    from scipy.sparse import coo_array
+
+    noise = grid_noise(model, cells)
+    width = len(noise) + 6 * cells
+    points = list(_points(model, tilt, noise, cells))
+    cost = np.concatenate([np.zeros(2 * width), [point.weight for point in points]])
+    entries: list[tuple[int, int, float]] = []
+    limits: list[float] = []
+    for index, point in enumerate(points):
+        for bit, place in product(point.bits, point.places):
+            # Its chance of error is at least Pr[f ≠ label] wherever the adversary can take it.
+            unknown = bit * width + place + width // 2
+            entries.append((len(limits), unknown, -point.label))
+            entries.append((len(limits), 2 * width + index, -1.0))
+            limits.append(-1.0 if point.label > 0 else 0.0)
+    row, column, value = (np.array(part) for part in zip(*entries, strict=True))
+    table = coo_array((value, (row, column)), shape=(len(limits), len(cost)))
+    return float(linprog(cost, table.tocsr(), np.array(limits), bounds=(0, 1)).fun)
+
+
+class _Point(NamedTuple):
+    """One clean point before one adversary: its share of the risk and where it can be taken."""
+
+    weight: float
+    label: float
+    bits: Sequence[int]
+    places: Sequence[int]
+
+
+def _points(
+    model: StrongBit, tilt: float, noise: NDArray[np.float64], cells: int
+) -> Iterator[_Point]:
+    half = len(noise) // 2
+    for label, bit, k in product((-1, 1), (0, 1), range(-half, half + 1)):
+        right = bit == (label + 1) // 2
+        chance = float(noise[k + half]) / 2 * (model.p if right else 1 - model.p)
+        place = label * cells + k
+        near = range(place - 2 * cells, place + 2 * cells + 1)
+        yield _Point(tilt * chance, label, (bit,), near)
+        yield _Point((1 - tilt) * chance, label, (0, 1), (place,))
+
+
+def grid_noise(model: StrongBit, cells: int) -> NDArray[np.float64]:
+    """The probabilities of T - αy on the grid, symmetric, with an odd number of cells.
+
+    Args:
+        model: gives α.
+        cells: grid cells per α.
+
+    Returns: (K,), summing to 1.
+    """
+    half = math.ceil(4 * cells / model.alpha)
+    mass = np.exp(-((np.arange(-half, half + 1) * model.alpha / cells) ** 2) / 2)
+    return np.asarray(mass / mass.sum())

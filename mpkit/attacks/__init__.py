@@ -1,0 +1,67 @@
+"""Attacks: how to search a set for an image that hurts a model, as frozen settings.
+
+Every attack is called as ``attack(model, x, y, rng)``.
+"""
+
+from mpkit.attacks.affine import AffinePGD, InTurn
+from mpkit.attacks.apgd import APGD
+from mpkit.attacks.base import Attack, Found
+from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
+from mpkit.attacks.fmn import FMN, Across
+from mpkit.attacks.graphed import Captured, Recorded
+from mpkit.attacks.losses import (
+    DLR,
+    AnyWrong,
+    CrossEntropy,
+    Loss,
+    Margin,
+    Targeted,
+    TargetedCrossEntropy,
+    TargetedDLR,
+    TargetedMargin,
+)
+from mpkit.attacks.msd import MSD
+from mpkit.attacks.pgd import PGD, SLIDE, Clean, Constant, Falling, Uniform
+from mpkit.attacks.spatial import Grid, SpatialPGD
+from mpkit.attacks.square import Square
+from mpkit.attacks.wrappers import Batched, MultiTargeted, Restarts, UntilBroken, Worst, WorstOfK
+
+__all__ = [
+    "APGD",
+    "DLR",
+    "FMN",
+    "MSD",
+    "PGD",
+    "SLIDE",
+    "Across",
+    "AffinePGD",
+    "AnyWrong",
+    "Attack",
+    "Batched",
+    "Boundary",
+    "Captured",
+    "Clean",
+    "Constant",
+    "CrossEntropy",
+    "Falling",
+    "Found",
+    "Grid",
+    "HopSkipJump",
+    "InTurn",
+    "Loss",
+    "Margin",
+    "MultiTargeted",
+    "Pointwise",
+    "Recorded",
+    "Restarts",
+    "SpatialPGD",
+    "Square",
+    "Targeted",
+    "TargetedCrossEntropy",
+    "TargetedDLR",
+    "TargetedMargin",
+    "Uniform",
+    "UntilBroken",
+    "Worst",
+    "WorstOfK",
+]

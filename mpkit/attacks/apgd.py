@@ -1,0 +1,181 @@
+"""Auto-PGD: gradient attacks that choose their own step lengths, for l_inf, l_2 and l_1."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks.apgd_l1 import SparseAPGD
+from mpkit.attacks.base import Attack, Best, Climb, Found, Problem
+from mpkit.attacks.gradients import climb
+from mpkit.attacks.losses import CrossEntropy, Loss
+from mpkit.attacks.pgd import Start, Uniform
+from mpkit.core import trees
+from mpkit.core.checks import require_positive
+from mpkit.sets import L1, L2, Ball
+from mpkit.sets.norms import per_row
+
+
+class Swing(NamedTuple):
+    """State of the momentum version, one row for each example.
+
+    Attributes:
+        z: the current point.
+        before: the point before it.
+        step: step length, (B, 1, 1, 1).
+        score: the score at the point before.
+        rises: in how many steps of this stretch the score rose.
+        mark: the best score at the last checkpoint.
+        halved: whether the step was halved there.
+        uphill: the gradient at the best point.
+        best: the best point so far.
+    """
+
+    z: Tensor
+    before: Tensor
+    step: Tensor
+    score: Tensor
+    rises: Tensor
+    mark: Tensor
+    halved: Tensor
+    uphill: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class MomentumAPGD(Climb):
+    """Auto-PGD for l_inf and l_2; see APGD."""
+
+    set: Ball
+    steps: int
+    loss: Loss
+    start: Start
+
+    def begin(self, problem: Problem) -> Swing:
+        """The start, with steps as long as the ball is wide."""
+        x, z = problem.x, self.start.inside(self.set, problem)
+        best = Best.none_yet(x, z)
+        step = per_row(self.set.eps, x).expand(len(x), 1, 1, 1) * 2
+        zeros, no = torch.zeros_like(best.score), torch.zeros_like(best.reached)
+        return Swing(z, z, step, best.score, zeros, best.score, no, torch.zeros_like(x), best)
+
+    def advance(self, problem: Problem, state: Swing, k: int) -> Swing:
+        """Look, perhaps go back to the best point with half the step, then move."""
+        image = self.set.apply(problem.x, state.z)
+        seen = climb(problem.model, self.loss, image, problem.y)
+        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        best, uphill = trees.where(
+            state.best.beaten_by(here), (here, seen.gradient), (state.best, state.uphill)
+        )
+        state = state._replace(
+            rises=state.rises + (seen.score > state.score),
+            score=seen.score,
+            uphill=uphill,
+            best=best,
+        )
+        gradient = seen.gradient
+        if k in (stretches := checkpoints(self.steps)):
+            state, gradient = self.rethink(state, gradient, stretches[k])
+        return self.move(problem.x, state, gradient, k)
+
+    def sort(self, k: int) -> str | None:
+        """The steps of either half are alike, but not the first and the checkpoints."""
+        if not k or k in checkpoints(self.steps):
+            return None
+        return "step cut at the walls" if self.cuts(k) else "step"
+
+    def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
+        """At a checkpoint: rows without progress return to their best point with half the step."""
+        few = state.rises < 0.75 * stretch
+        stuck = ~state.halved & (state.best.score <= state.mark)
+        back = few | stuck
+        z, before, gradient, step = trees.where(
+            back,
+            (state.best.z, state.best.z, state.uphill, state.step / 2),
+            (state.z, state.before, gradient, state.step),
+        )
+        state = state._replace(
+            z=z,
+            before=before,
+            step=step,
+            score=torch.where(back, state.best.score, state.score),
+            rises=torch.zeros_like(state.rises),
+            mark=state.best.score,
+            halved=back,
+        )
+        return state, gradient
+
+    def move(self, x: Tensor, state: Swing, gradient: Tensor, k: int) -> Swing:
+        """A projected step, blended with the last movement."""
+        z, weight = state.z, 0.75 if k else 1.0
+        ahead = self.land(x, z + self.set.direction(gradient) * state.step, k)
+        swung = torch.lerp(z, ahead, weight) + (z - state.before) * (1 - weight)
+        return state._replace(z=self.land(x, swung, k), before=z)
+
+    def land(self, x: Tensor, z: Tensor, k: int) -> Tensor:
+        """The nearest point of ball and box, of z itself or of z cut at the walls of the box."""
+        return self.set.project(x, (x + z).clamp_(0, 1).sub_(x) if self.cuts(k) else z)
+
+    def cuts(self, k: int) -> bool:
+        """In l_2, whether step k ends at the walls: in the first half, while steps are long.
+
+        The point nearest to where a long step leads has the whole radius on the few pixels that
+        went farthest; from the walls on all are shortened alike, and more of them take part. Short
+        steps end where they lead, since only then the search comes to rest at an optimum.
+        """
+        return isinstance(self.set, L2) and k < self.steps / 2
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """The steps at which progress is judged, and the length of the stretch before each."""
+    marks, before, last, gap = {}, 0, 0, 22
+    while (last := last + gap) < 100:
+        here = -(-last * steps // 100)
+        if here > before:
+            marks[here] = here - before
+        before, gap = here, max(gap - 3, 6)
+    return marks
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """Auto-PGD: no step length to choose; it is halved where an example makes no progress.
+
+    For l_inf and l_2: momentum, and at checkpoints a return to the best point with half the step.
+    In l_2, steps of the first half are cut at the walls of the box before they are projected.
+    For l_1: sparse steps whose sparsity follows that of the best perturbation, first in larger
+    balls, with the exact projection onto ball ∩ box.
+
+    Args:
+        set: the ball, with its box.
+        steps: number of gradients, > 0.
+        loss: what is maximized; with DLR() and MultiTargeted this is AutoAttack's gradient part.
+        start: where to begin.
+
+    Raises:
+        ValueError: if steps is not positive.
+
+    Source: Croce and Hein 2020, algorithm 1; for l_1 Croce and Hein 2021, algorithm 1. The
+        order of cut and projection is that of the code of ART (Nicolae et al. 2018); to keep it
+        to the first half is ours.
+    """
+
+    set: Ball
+    steps: int = 100
+    loss: Loss = field(default_factory=CrossEntropy)
+    start: Start = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        require_positive("APGD", steps=self.steps)
+
+    def unrolled(self) -> MomentumAPGD | SparseAPGD:
+        """The version for the ball's norm."""
+        rest = (self.steps, self.loss, self.start)
+        if isinstance(self.set, L1):
+            return SparseAPGD(self.set, *rest)
+        return MomentumAPGD(self.set, *rest)
+
+    def find(self, problem: Problem) -> Found:
+        """Run the version for the ball's norm."""
+        return self.unrolled().find(problem)

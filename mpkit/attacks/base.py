@@ -1,0 +1,287 @@
+"""What all attacks share: the problem, the result, the best point so far, and the loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks.gradients import Model, attacking, guard, look
+from mpkit.attacks.losses import Loss
+from mpkit.core import trees
+from mpkit.core.checks import (
+    require_device,
+    require_finite,
+    require_fitting,
+    require_images,
+    require_labels,
+    require_positive,
+)
+from mpkit.sets import PerturbationSet
+
+
+class Found(NamedTuple):
+    """What an attack returns: the worst allowed image it saw, for each example.
+
+    Attributes:
+        image: (B, C, H, W) in [0, 1].
+        z: the perturbation in the set's own coordinate; ``image`` is ``set.apply(x, z)``.
+        score: (B,), the attack's loss at that image; larger is worse for the model.
+    """
+
+    image: Tensor
+    z: Any
+    score: Tensor
+
+
+class Stop(ABC):
+    """When an example may leave the search."""
+
+    @abstractmethod
+    def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
+        """Indices of the rows that go on, or None where all do.
+
+        Args:
+            reached: (B,) bool.
+            k: the step just done; None between two attacks.
+        """
+
+
+@dataclass(frozen=True)
+class Never(Stop):
+    """Every example is attacked to the end: what a greatest loss needs."""
+
+    def staying(self, reached: Tensor, k: int | None = None) -> None:
+        """Keep all rows."""
+
+
+@dataclass(frozen=True)
+class OnceReached(Stop):
+    """Examples leave as soon as the goal is reached, looked at every few steps.
+
+    Args:
+        every: steps between two looks; each look waits for the device once.
+    """
+
+    every: int = 5
+
+    def __post_init__(self) -> None:
+        require_positive("OnceReached", every=self.every)
+
+    def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
+        """Rows whose goal is not reached, where any other row can leave."""
+        not_due = k is not None and (k + 1) % self.every
+        if not_due or not bool(reached.any()):
+            return None
+        return (~reached).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch to attack: a guarded model in eval mode, images, labels and randomness.
+
+    Attributes:
+        model: images to checked logits.
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) int64.
+        rng: the only source of randomness.
+        stop: when an example may leave.
+        tally: (N,) int64, where each step of a search is counted for its examples; None for not.
+        rows: (B,) the places of the examples in the tally.
+        donors: (M, C, H, W), images near which a search may begin; None for x itself.
+    """
+
+    model: Model
+    x: Tensor
+    y: Tensor
+    rng: torch.Generator
+    stop: Stop = field(default_factory=Never)
+    tally: Tensor | None = None
+    rows: Tensor | None = None
+    donors: Tensor | None = None
+
+    def take(self, rows: Tensor | slice) -> "Problem":
+        """The same problem for some of its examples."""
+        places = None if self.rows is None else self.rows[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], rows=places)
+
+    def count_step(self) -> None:
+        """Add a step to the tally of the examples, if one is kept."""
+        if self.tally is not None and self.rows is not None:
+            self.tally[self.rows] += 1
+
+
+class Attack(ABC):
+    """A way to search in a perturbation set for images that hurt a model."""
+
+    set: PerturbationSet
+    loss: Loss
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack's losses are defined for."""
+        return self.loss.classes
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
+        """Search around each image; the model runs in eval mode and is left as it was.
+
+        Args:
+            model: images (B, C, H, W) to logits (B, K).
+            x: (B, C, H, W), float32 or float64, in [0, 1].
+            y: (B,) int64 labels.
+            rng: a generator on the device of x.
+
+        Returns:
+            the worst allowed image seen for each example.
+
+        Raises:
+            ValueError: if an argument is unfit, or the model gives non-finite scores.
+        """
+        require_images(x)
+        require_labels(y, x)
+        require_device("rng", rng.device, x.device)
+        require_fitting(model, x)
+        self.set.check(x)
+        with attacking(model), torch.no_grad():
+            found = self.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
+        require_finite(type(self).__name__, score=found.score)
+        return found
+
+    @abstractmethod
+    def find(self, problem: Problem) -> Found:
+        """The search itself, on a problem already checked."""
+
+    def unrolled(self) -> "Iterative | None":
+        """The attack as a loop of steps, where it is one."""
+        return None
+
+
+class Best(NamedTuple):
+    """The best point so far: z, its score (B,), and whether the goal is reached there (B,)."""
+
+    z: Any
+    score: Tensor
+    reached: Tensor
+
+    @classmethod
+    def none_yet(cls, x: Tensor, z: Any) -> "Best":
+        """Before anything was seen: any point beats it."""
+        return cls(z, x.new_full((len(x),), -torch.inf), x.new_zeros(len(x), dtype=torch.bool))
+
+    @classmethod
+    def at(cls, problem: Problem, loss: Loss, z: Any, image: Tensor) -> "Best":
+        """What one forward pass says of z and its image (B, C, H, W)."""
+        logits, score = look(problem.model, loss, image, problem.y)
+        return cls(z, score, loss.reached(logits, problem.y))
+
+    def beaten_by(self, other: "Best") -> Tensor:
+        """Where another point is better, (B,): a goal reached first, then the greater score."""
+        level = other.reached == self.reached
+        greater = torch.le(other.score, self.score).logical_not_()
+        return torch.where(level, greater, other.reached)
+
+    def or_better(self, other: "Best") -> "Best":
+        """Row by row the better of two points."""
+        return trees.where(self.beaten_by(other), other, self)
+
+
+class State(Protocol):
+    """What an iterative attack carries from step to step: a tree of rows with the best so far."""
+
+    @property
+    def best(self) -> Best:
+        """The best point so far."""
+
+
+class Iterative(Attack):
+    """An attack of a fixed number of alike steps; its state is a tree of rows.
+
+    Examples that leave early are taken out of the state, the set and the loss together.
+    """
+
+    steps: int
+
+    @abstractmethod
+    def begin(self, problem: Problem) -> Any:
+        """The state before the first step."""
+
+    @abstractmethod
+    def advance(self, problem: Problem, state: Any, k: int) -> Any:
+        """The state after step k."""
+
+    def unrolled(self) -> "Iterative":
+        """The attack itself."""
+        return self
+
+    def sort(self, k: int) -> str | None:
+        """A name shared by all steps that are the same function of the state; None for none."""
+        return None
+
+    def finish(self, problem: Problem, state: Any) -> Best:
+        """The best point once the steps are done."""
+        best: Best = state.best
+        return best
+
+    def find(self, problem: Problem) -> Found:
+        """Run the steps; rows that the problem lets go are put aside and the others go on."""
+        attack, part, state = self, problem, self.begin(problem)
+        aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
+        for k in range(self.steps):
+            state = attack.advance(part, state, k)
+            part.count_step()
+            stay = problem.stop.staying(state.best.reached, k)
+            if stay is None:
+                continue
+            aside, rows = trees.put(aside, rows, state.best), rows[stay]
+            if not len(rows):
+                return self.found(problem, aside)
+            attack, part, state = trees.take(attack, stay), part.take(stay), trees.take(state, stay)
+        best = attack.finish(part, state)
+        return self.found(problem, best if part is problem else trees.put(aside, rows, best))
+
+    def found(self, problem: Problem, best: Best) -> Found:
+        """The best points with their images."""
+        return Found(self.set.apply(problem.x, best.z), best.z, best.score)
+
+
+class Climb(Iterative):
+    """An iterative attack whose state stands at a point ``z`` that the next step looks at."""
+
+    def finish(self, problem: Problem, state: Any) -> Best:
+        """The best point, the last one included, which no step has looked at yet."""
+        image = self.set.apply(problem.x, state.z)
+        best: Best = state.best
+        return best.or_better(Best.at(problem, self.loss, state.z, image))
+
+
+class Composite(Attack):
+    """Runs attacks in turn on the same examples and judges all results by one loss.
+
+    Where the problem lets examples go, those whose goal is reached skip the attacks that follow.
+    """
+
+    @abstractmethod
+    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
+        """The attacks, for all examples of the problem."""
+
+    def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
+        """What attack i found, as a coordinate of this attack's set."""
+        return found.z
+
+    def find(self, problem: Problem) -> Found:
+        """Run the attacks and keep, for each example, the point that hurts most."""
+        best = Best.none_yet(problem.x, self.set.nothing(problem.x))
+        rows = torch.arange(len(problem.x), device=problem.x.device)
+        for i, attack in enumerate(self.attacks_on(problem)):
+            part = problem.take(rows)
+            found = trees.take(attack, rows).find(part)
+            z = self.coordinate(i, found, part.x)
+            seen = Best.at(part, self.loss, z, found.image)
+            best = trees.put(best, rows, trees.take(best, rows).or_better(seen))
+            stay = problem.stop.staying(best.reached[rows])
+            rows = rows if stay is None else rows[stay]
+            if not len(rows):
+                break
+        return Found(self.set.apply(problem.x, best.z), best.z, best.score)

@@ -1,0 +1,174 @@
+"""The gradient of a score with respect to the images alone, and the care a model is run with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks.losses import Loss
+from mpkit.core.checks import readable
+
+Model = Callable[[Tensor], Tensor]
+"""Anything that turns images (B, C, H, W) into logits (B, K); usually an nn.Module."""
+
+
+class Ascent(NamedTuple):
+    """A point seen by an attack: logits (B, K), scores (B,) and their gradient in the images."""
+
+    logits: Tensor
+    score: Tensor
+    gradient: Tensor
+
+
+class Slopes(NamedTuple):
+    """Logits (B, K), scores (B,) and their gradients in several variables."""
+
+    logits: Tensor
+    score: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Put a model in eval mode, and give every submodule its own mode back, even after an error.
+
+    Args:
+        model: an nn.Module; any other callable is left alone.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    if isinstance(model, nn.Module) and any(modes):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def attacking(model: Model) -> Iterator[None]:
+    """Put a model in eval mode like ``evaluating``; its weights ask for no gradient meanwhile.
+
+    A search differentiates in the images alone. As long as weights ask for gradients too, every
+    layer keeps what theirs would need, which costs memory and time and is never used.
+
+    Args:
+        model: an nn.Module; any other callable is left alone.
+    """
+    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
+    asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
+    with evaluating(model):
+        try:
+            for weight in asking:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in asking:
+                weight.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A model whose logits are checked at every call, without waiting for the device.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        classes: fewest classes the labels and the loss need.
+    """
+
+    model: Model
+    classes: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (B, K) in the precision of x, whatever precision the model works in.
+
+        Raises:
+            ValueError: if the model returns anything but (B, K) logits with K large enough.
+        """
+        logits = self.model(x)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"model: must return logits of shape ({len(x)}, classes), got {got}; "
+                "end the network in one flat layer of class scores"
+            )
+        if logits.shape[1] < self.classes:
+            raise ValueError(
+                f"model: labels and loss need at least {self.classes} classes, the model gives "
+                f"{logits.shape[1]}; check the labels, or take a loss for fewer classes"
+            )
+        return logits.to(x.dtype)
+
+
+def guard(model: Model, classes: int, y: Tensor) -> Guarded:
+    """Wrap a model so that wrong logits are refused.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        classes: fewest classes that the losses in use are defined for.
+        y: (B,) int64; the largest label must be a class of the model.
+    """
+    return Guarded(model, max(classes, int(y.max()) + 1) if readable(y) else classes)
+
+
+def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
+    """Score images and differentiate the scores with respect to the images only.
+
+    The model runs in eval mode and gets its mode back. Whatever its weights say about
+    requires_grad, nothing is left in their .grad, and gradients flow even under torch.no_grad.
+
+    Args:
+        model: images to logits (B, K).
+        loss: what is differentiated, one number per example.
+        x: (B, C, H, W).
+        y: (B,) int64.
+
+    Returns:
+        logits (B, K), scores (B,), gradient (B, C, H, W), all detached.
+
+    Raises:
+        ValueError: if the model returns anything but (B, K) logits.
+    """
+    with attacking(model):
+        return climb(guard(model, loss.classes, y), loss, x, y)
+
+
+def climb(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
+    """What input_gradient does, for a model in eval mode that is guarded: the step of an attack."""
+    logits, score, (gradient,) = climb_through(model, loss, lambda image: image, (x,), y)
+    return Ascent(logits, score, gradient)
+
+
+def climb_through(
+    model: Model,
+    loss: Loss,
+    render: Callable[..., Tensor],
+    variables: tuple[Tensor, ...],
+    y: Tensor,
+) -> Slopes:
+    """Differentiate the scores of a rendered image in the variables it is rendered from.
+
+    Args:
+        model: guarded, in eval mode.
+        loss: what is differentiated.
+        render: called with the variables, gives images (B, C, H, W).
+        variables: tensors of B rows each.
+        y: (B,) int64.
+    """
+    with torch.enable_grad():
+        leaves = [variable.detach().requires_grad_(True) for variable in variables]
+        logits = model(render(*leaves))
+        score = loss(logits, y)
+        gradients = torch.autograd.grad(score.sum(), leaves)
+    return Slopes(logits.detach(), score.detach(), gradients)
+
+
+def look(model: Model, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, K) and scores (B,) of images (B, C, H, W), without a gradient."""
+    with torch.no_grad():
+        logits = model(x)
+        return logits, loss(logits, y)

@@ -1,0 +1,205 @@
+"""Projected gradient attacks on one ball: PGD and, for l_1, SLIDE."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks.base import Best, Climb, Problem
+from mpkit.attacks.gradients import climb
+from mpkit.attacks.losses import CrossEntropy, Loss
+from mpkit.core.checks import require_positive
+from mpkit.sets import L1, Ball
+from mpkit.sets.norms import per_row, size_and_room, sparse_direction
+
+
+class Start(ABC):
+    """Where a search begins."""
+
+    @abstractmethod
+    def __call__(self, ball: Ball, problem: Problem) -> Tensor:
+        """A first z (B, C, H, W), of which x + z is an image."""
+
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The point of the ball that is nearest to it: where attacks begin that must not leave."""
+        return ball.project(problem.x, self(ball, problem))
+
+
+@dataclass(frozen=True)
+class Uniform(Start):
+    """A random point of the set, by the law of its ``sample``."""
+
+    def __call__(self, ball: Ball, problem: Problem) -> Tensor:
+        """Draw z (B, C, H, W)."""
+        return ball.sample(problem.x, problem.rng)
+
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The same: it is drawn from the ball."""
+        return self(ball, problem)
+
+
+@dataclass(frozen=True)
+class Clean(Start):
+    """The image itself."""
+
+    def __call__(self, ball: Ball, problem: Problem) -> Tensor:
+        """Zeros (B, C, H, W)."""
+        return ball.nothing(problem.x)
+
+    def inside(self, ball: Ball, problem: Problem) -> Tensor:
+        """The same: the image is in every ball."""
+        return self(ball, problem)
+
+
+class Schedule(ABC):
+    """How the step length changes during an attack; the mean of all factors is one."""
+
+    @abstractmethod
+    def __call__(self, k: int, steps: int) -> float:
+        """The factor on the length of step k of so many steps."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Every step has the same length."""
+
+    def __call__(self, k: int, steps: int) -> float:
+        """One."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Falling(Schedule):
+    """Steps fall geometrically, so that the search covers the same way and comes to rest.
+
+    Args:
+        last: the last step over the first, in (0, 1).
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    last: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.last < 1:
+            raise ValueError(f"Falling: last must lie in (0, 1), got {self.last}; try 0.001")
+
+    def __call__(self, k: int, steps: int) -> float:
+        """``last`` to the power k / steps, over its mean."""
+        ratio = self.last ** (1 / steps)
+        mean = (1 - self.last) / (1 - ratio) / steps
+        return float(ratio**k / mean)
+
+
+class Walk(NamedTuple):
+    """State of a projected gradient attack: where it stands, and the best point so far."""
+
+    z: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class PGD(Climb):
+    """Projected gradient ascent: steepest step in the ball's own norm, exact projection.
+
+    The best iterate is kept: one that reaches the goal if any does, then the greatest score.
+
+    Args:
+        set: the ball, with its box.
+        steps: number of gradients, > 0.
+        step: length of a step in the ball's norm, > 0; 2.5 eps / steps where not given.
+        loss: what is maximized.
+        start: where to begin.
+        schedule: how the step length changes.
+
+    Raises:
+        ValueError: if steps or step is not positive.
+
+    Source: Madry et al. 2018; the step length is the default of Tramèr and Boneh's code.
+    """
+
+    set: Ball
+    steps: int = 40
+    step: float | None = None
+    loss: Loss = field(default_factory=CrossEntropy)
+    start: Start = Uniform()
+    schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        require_positive(type(self).__name__, steps=self.steps, step=self.step)
+
+    def begin(self, problem: Problem) -> Walk:
+        """The start, with nothing seen yet."""
+        z = self.start.inside(self.set, problem)
+        return Walk(z, Best.none_yet(problem.x, z))
+
+    def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
+        """Look at the current point, step along its gradient, project."""
+        image = self.set.apply(problem.x, state.z)
+        seen = climb(problem.model, self.loss, image, problem.y)
+        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        length = self.length(image) * self.schedule(k, self.steps)
+        z = self.stride(image, seen.gradient, length).add_(state.z)
+        return Walk(self.set.project(problem.x, z), state.best.or_better(here))
+
+    def sort(self, k: int) -> str | None:
+        """With steps of constant length all are alike."""
+        return "step" if isinstance(self.schedule, Constant) else None
+
+    def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """The steepest step of that length in the ball's norm: (B, C, H, W)."""
+        return self.set.stride(image, gradient, length)
+
+    def length(self, like: Tensor) -> Tensor:
+        """The step length, to multiply a tensor (B, C, H, W) with."""
+        if self.step is not None:
+            return per_row(self.step, like)
+        return per_row(self.set.eps * (2.5 / self.steps), like)
+
+
+@dataclass(frozen=True)
+class SLIDE(PGD):
+    """Sparse l_1 descent: steps in the signs of the largest gradient entries, exact projection.
+
+    At every step the entries that cannot move, because they stand at the box, are set to zero
+    first; then those at or above the given quantile of the absolute gradient take part, each with
+    the same share of the step. A quantile close to 1 is plain l_1 steepest ascent, one entry.
+
+    Args:
+        set: the l_1 ball, with its box.
+        steps: number of gradients, > 0.
+        step: l_1 length of a step, > 0; 2.5 eps / steps where not given.
+        loss: what is maximized.
+        start: where to begin.
+        schedule: how the step length changes.
+        quantile: share of the entries that stand still, in [0, 1); at least one moves.
+
+    Raises:
+        ValueError: if steps or step is not positive, or quantile is not in [0, 1).
+
+    Source: Tramèr and Boneh 2019, algorithm 1.
+    """
+
+    set: L1
+    quantile: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.quantile < 1:
+            raise ValueError(
+                f"SLIDE: quantile must lie in [0, 1), got {self.quantile}; "
+                "for the 99th percentile give 0.99"
+            )
+
+    def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """Signs of the largest entries that can move, with equal shares: (B, C, H, W)."""
+        return sparse_direction(movable(image, gradient), self.quantile).mul_(length)
+
+
+def movable(image: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient without the entries that only push a pixel out of [0, 1]: (B, C, H, W)."""
+    _, room = size_and_room(gradient, image)
+    return torch.gt(room, 0, out=room).view_as(gradient).mul_(gradient)

@@ -1,0 +1,262 @@
+"""Attacks made of attacks: restarts, the worst of several, random tries, many targets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks.affine import AffinePGD
+from mpkit.attacks.base import Attack, Best, Composite, Found, Iterative, OnceReached, Problem
+from mpkit.attacks.gradients import look
+from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
+from mpkit.attacks.spatial import Grid, SpatialPGD
+from mpkit.core import trees
+from mpkit.core.checks import require_positive
+from mpkit.core.memory import in_pieces
+from mpkit.sets import PerturbationSet, Union
+
+__all__ = [
+    "AffinePGD",
+    "Grid",
+    "MultiTargeted",
+    "Restarts",
+    "SpatialPGD",
+    "UntilBroken",
+    "Worst",
+    "WorstOfK",
+]
+
+
+class Seen(NamedTuple):
+    """State of a blind search: where it looks next does not depend on what it saw."""
+
+    best: Best
+
+
+@dataclass(frozen=True)
+class WorstOfK(Iterative):
+    """The worst of k random points of a set, drawn by the law of its ``sample``.
+
+    Args:
+        set: any perturbation set.
+        steps: number of tries k, > 0.
+        loss: what is maximized.
+
+    Raises:
+        ValueError: if steps is not positive.
+
+    Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
+    """
+
+    set: PerturbationSet
+    steps: int = 10
+    loss: Loss = field(default_factory=CrossEntropy)
+
+    def __post_init__(self) -> None:
+        require_positive("WorstOfK", steps=self.steps)
+
+    def begin(self, problem: Problem) -> Seen:
+        """Nothing seen yet."""
+        return Seen(Best.none_yet(problem.x, self.set.nothing(problem.x)))
+
+    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
+        """Draw one more point for each example."""
+        z = self.set.sample(problem.x, problem.rng)
+        image = self.set.apply(problem.x, z)
+        return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))
+
+
+@dataclass(frozen=True)
+class Restarts(Composite):
+    """The same attack several times, each time with fresh randomness; the best point is kept.
+
+    Args:
+        attack: any attack.
+        times: how often, > 0.
+
+    Raises:
+        ValueError: if times is not positive.
+    """
+
+    attack: Attack
+    times: int
+    set: PerturbationSet = field(init=False, repr=False)
+    loss: Loss = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_positive("Restarts", times=self.times)
+        _borrow(self, self.attack.set, self.attack.loss)
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack needs."""
+        return self.attack.classes
+
+    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
+        """The attack, again and again."""
+        return iter([self.attack] * self.times)
+
+
+@dataclass(frozen=True)
+class Worst(Composite):
+    """Per example the worst of several attacks, as one attack on the union of their sets.
+
+    Args:
+        attacks: at least one; their results are judged by ``loss``, whatever they climb.
+        loss: by which results are compared, after a reached goal.
+
+    Raises:
+        ValueError: if there is no attack.
+
+    Source: Tramèr and Boneh 2019, the max strategy and union accuracy.
+    """
+
+    attacks: tuple[Attack, ...]
+    loss: Loss = field(default_factory=CrossEntropy)
+    set: Union = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attacks", tuple(self.attacks))
+        if not self.attacks:
+            raise ValueError("Worst: needs at least one attack, got none; give a tuple of attacks")
+        object.__setattr__(self, "set", Union(*(attack.set for attack in self.attacks)))
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes that the judging loss and all attacks need."""
+        return max(self.loss.classes, *(attack.classes for attack in self.attacks))
+
+    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
+        """The attacks in order."""
+        return iter(self.attacks)
+
+    def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
+        """Set i of the union, with what its attack found."""
+        which, parts = self.set.nothing(x)
+        return torch.full_like(which, i), (*parts[:i], found.z, *parts[i + 1 :])
+
+
+@dataclass(frozen=True)
+class MultiTargeted(Composite):
+    """An attack aimed in turn at the wrong classes that the model likes best on the clean image.
+
+    Any wrong class counts as a success.
+
+    Args:
+        attack: an attack with a loss that has a targeted version.
+        targets: how many wrong classes to try; all there are, where fewer.
+
+    Raises:
+        ValueError: if targets is not positive.
+
+    Source: Croce and Hein 2020 (AutoAttack), the targeted attacks.
+    """
+
+    attack: Attack
+    targets: int = 9
+    set: PerturbationSet = field(init=False, repr=False)
+    loss: Loss = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_positive("MultiTargeted", targets=self.targets)
+        _borrow(self, self.attack.set, self.attack.loss)
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the targeted loss needs."""
+        return max(self.loss.classes, self.loss.toward(0).classes)
+
+    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
+        """The attack, with each of the best wrong classes as its target."""
+        logits, _ = look(problem.model, self.loss, problem.x, problem.y)
+        wrong = logits.scatter(1, problem.y.unsqueeze(1), -torch.inf)
+        order = wrong.topk(min(self.targets, logits.shape[1] - 1), dim=1).indices
+        for target in order.unbind(1):
+            aim = AnyWrong(self.loss.toward(target))
+            yield replace(self.attack, loss=aim)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class UntilBroken(Attack):
+    """An attack whose only goal is to break: examples leave it once their goal is reached.
+
+    Robust accuracy is that of the attack itself; scores of broken examples may be smaller.
+
+    Args:
+        attack: any attack.
+        every: steps between two looks at which examples are done.
+
+    Raises:
+        ValueError: if every is not positive.
+    """
+
+    attack: Attack
+    every: int = 5
+    set: PerturbationSet = field(init=False, repr=False)
+    loss: Loss = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_positive("UntilBroken", every=self.every)
+        _borrow(self, self.attack.set, self.attack.loss)
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack needs."""
+        return self.attack.classes
+
+    def find(self, problem: Problem) -> Found:
+        """Run the attack and let examples go."""
+        return self.attack.find(replace(problem, stop=OnceReached(self.every)))
+
+
+def _borrow(wrapper: Attack, threat: PerturbationSet, loss: Loss) -> None:
+    """Give a frozen wrapper the set and the loss of what it wraps."""
+    object.__setattr__(wrapper, "set", threat)
+    object.__setattr__(wrapper, "loss", loss)
+
+
+@dataclass(frozen=True)
+class Batched(Attack):
+    """An attack run on a few examples at a time, so that memory does not grow with their number.
+
+    When the device runs out of memory the batch size is halved, with a warning, and the piece is
+    run again with the same random numbers. Sets, losses and attacks with one value for each
+    example are cut along.
+
+    Args:
+        attack: any attack.
+        size: examples at a time, > 0; about 128 is quickest on a CPU.
+
+    Raises:
+        ValueError: if size is not positive.
+    """
+
+    attack: Attack
+    size: int = 128
+    set: PerturbationSet = field(init=False, repr=False)
+    loss: Loss = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_positive("Batched", size=self.size)
+        object.__setattr__(self, "set", self.attack.set)
+        object.__setattr__(self, "loss", self.attack.loss)
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack needs."""
+        return self.attack.classes
+
+    def find(self, problem: Problem) -> Found:
+        """Attack one piece after the other.
+
+        Raises:
+            NoMemory: if not even a single example fits.
+        """
+
+        def attack(piece: slice) -> Found:
+            rows = torch.arange(piece.start, piece.stop, device=problem.x.device)
+            return trees.take(self.attack, rows).find(problem.take(rows))
+
+        return trees.joined(in_pieces("Batched", attack, len(problem.x), self.size, problem.rng))

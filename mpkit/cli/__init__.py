@@ -1,0 +1,1 @@
+"""The command line: see ``mpkit --help`` and ``mpkit COMMAND --help``."""

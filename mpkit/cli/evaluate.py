@@ -1,0 +1,134 @@
+"""The command ``mpkit evaluate``."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+
+from mpkit.cli.options import cluster_options, place_of, subject_options, threat_of
+
+
+@click.command()
+@subject_options
+@click.option(
+    "--budget",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="How hard the attacks try.",
+)
+@click.option(
+    "--goal",
+    type=click.Choice(["sets", "union"]),
+    default="sets",
+    show_default=True,
+    help="Accuracy in every set, or, cheaper, of the union only.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Test images, from the first on; 1000 give intervals of ± 3 points.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Images at a time; bounds the memory.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("evaluation"),
+    show_default=True,
+    help="Folder for ledger.safetensors, record.json and accuracy.png.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    help="Share the images, in so many parts, among workers. [default: one per batch]",
+)
+@cluster_options
+def evaluate(
+    spec: str,
+    weights: Path | None,
+    dataset: str,
+    root: Path | None,
+    words: str,
+    budget: str,
+    goal: str,
+    points: int,
+    batch: int,
+    seed: int,
+    device: str,
+    output: Path,
+    shards: int | None,
+    scheduler: str | None,
+    slurm: Path | None,
+    workers: int | None,
+    gpu: bool,
+) -> None:
+    """Measure the robust accuracy of a network: in every set, and of their union.
+
+    The result is a ledger of which attack broke which image. An interrupted run, started again
+    with the same options, goes on where it stopped. With --shards, --scheduler or --slurm the
+    images are shared among workers; the ledger is the same, bit for bit, as without.
+
+    \b
+    Examples:
+      mpkit evaluate --model small_cnn --weights w.safetensors --budget quick
+      mpkit evaluate --model my_nets:resnet --weights w.safetensors --data cifar10 \\
+          --threat 'linf:8/255 + l2:0.5 + l1:12' --points 10000
+      mpkit evaluate --model small_cnn --weights w.safetensors --shards 4 --workers 4
+    """
+    from mpkit import data, evaluation, sets
+    from mpkit.core import records
+    from mpkit.core.files import write_atomically
+    from mpkit.core.progress import Bar
+    from mpkit.evaluation import sharding
+
+    images = data.stored(dataset, "test", root).first(points)
+    threat = threat_of(words, dataset, images.shape)
+    request = sharding.Request(
+        spec,
+        images.shape,
+        len(images.classes),
+        evaluation.standard(threat, budget, len(images.classes)),
+        {"sets": evaluation.EachSet(), "union": evaluation.UnionOnly()}[goal],
+        batch,
+        seed,
+        device,
+    )
+    begun = time.monotonic()
+    if any((shards, scheduler, slurm, workers, gpu)):
+        place, bar = place_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
+        done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
+    else:
+        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"))
+    parameters = {
+        "model": spec,
+        "weights": weights and weights.name,
+        "data": dataset,
+        "threat": sets.describe(threat),
+        "budget": budget,
+        "goal": goal,
+        "points": len(images),
+        "seed": seed,
+        "device": device,
+    }
+    record = records.provenance(parameters, records.CHECKOUT, time.monotonic() - begun, "evaluate")
+    record |= {"device": done.device, "ledger": evaluation.summary(done.ledger)}
+    records.write_record(output / "record.json", record)
+    for chart in entry_points(group="mpkit.charts", name="ledger"):  # that of the book
+        save = partial(chart.load()(done.ledger).savefig, format="png", dpi=160)
+        write_atomically(output / "accuracy.png", save)
+    click.echo(evaluation.table(done.ledger))
+    click.echo(f"\nledger, record and figure: {output}")

@@ -1,0 +1,89 @@
+"""The command line: see ``mpkit --help`` and ``mpkit COMMAND --help``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpkit import __version__
+from mpkit.cli.doctor import doctor
+from mpkit.cli.evaluate import evaluate
+from mpkit.cli.train import recipes, reproduce, train
+
+PROBLEM = 1
+INTERRUPTED = 130
+
+
+class Problem(click.ClickException):
+    """A short message on standard error and exit code 1, never a traceback."""
+
+    exit_code = PROBLEM
+
+
+class Group(click.Group):
+    """A group of commands that turns expected errors into short messages."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; say in a few words what stopped it."""
+        from mpkit.core import memory
+
+        memory.keep()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            raise Problem(str(error)) from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith("mpkit."):
+                raise
+            raise Problem(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise Problem(
+                f"the package {error.name!r} is missing: install the book's tools with "
+                "pip install 'mpkit[book]', or run make book"
+            ) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted: what was not finished was not kept.", err=True)
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mpkit")
+def main() -> None:
+    """Robustness to several kinds of perturbation at once: run the book, on your data too."""
+
+
+@main.command()
+@click.argument("name")
+@click.option("--download", is_flag=True, help="Fetch what is missing (needs a network).")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
+)
+def data(name: str, download: bool, root: Path | None) -> None:
+    """Say where the data set NAME stands and check it: digits, mnist, cifar10 or folder:PATH."""
+    from mpkit.data import download as fetch
+    from mpkit.data import load, where
+
+    if download:
+        fetch(name, root)
+    for split in ("train", "test"):
+        images = load(name, split, root)
+        size = "x".join(str(n) for n in images.shape)
+        click.echo(f"{name} {split}: {len(images)} images {size}, {len(images.classes)} classes")
+    click.echo(f"from: {where(name, root)}")
+
+
+for command in (evaluate, doctor, train, recipes, reproduce):
+    main.add_command(command)
+for further in entry_points(group="mpkit.commands"):  # those of the book
+    main.add_command(further.load(), further.name)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Options that several commands share: what is attacked, by whom, and where the work is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mpkit.core.slurm import Slurm
+from mpkit.core.workers import ClusterError, Local, Place, Remote
+
+CLUSTER = (
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="A running Dask scheduler such as tcp://10.0.0.7:8786, or local for workers here.",
+    ),
+    click.option(
+        "--slurm",
+        type=click.Path(dir_okay=False, exists=True, path_type=Path),
+        help="A YAML file of SLURM options: workers are started as jobs.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Worker processes on this machine. [default: one per core]",
+    ),
+    click.option("--gpu", is_flag=True, help="Use only workers that offer a GPU, one task each."),
+)
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``scheduler``, ``slurm``, ``workers`` and ``gpu``."""
+    for option in reversed(CLUSTER):
+        command = option(command)
+    return command
+
+
+def place_of(scheduler: str | None, slurm: Path | None, workers: int | None, gpu: bool) -> Place:
+    """Where the work is to be done.
+
+    Raises:
+        ClusterError: options that exclude each other, or an unfit SLURM file.
+    """
+    if slurm is not None and scheduler is not None:
+        raise ClusterError("--scheduler and --slurm exclude each other; give one of them")
+    if workers is not None and (slurm is not None or scheduler not in (None, "local")):
+        raise ClusterError(
+            "--workers counts processes on this machine; the scheduler's workers are started "
+            "elsewhere (with --slurm: jobs in its file)"
+        )
+    if slurm is not None:
+        options = Slurm.read(slurm)
+        if gpu and not options.gpus:
+            raise ClusterError(f"--gpu: {slurm} asks for no GPU; add gpus: 1 to it")
+        return options
+    if scheduler in (None, "local"):
+        return Local(workers or 0, int(gpu))
+    if not re.fullmatch(r"(tcp|tls|ucx|ucxx|ws|wss)://\S+:\d+", str(scheduler)):
+        raise ClusterError(
+            f"--scheduler: {scheduler!r} is no address; expected local, or one such as "
+            "tcp://10.0.0.7:8786"
+        )
+    return Remote(str(scheduler), int(gpu))
+
+
+if TYPE_CHECKING:
+    from mpkit.sets import PerturbationSet
+
+SUBJECT = (
+    click.option(
+        "--model",
+        "spec",
+        required=True,
+        metavar="NAME",
+        help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A safetensors file: a checkpoint of mpkit, or a plain state dict.",
+    ),
+    click.option(
+        "--data",
+        "dataset",
+        default="digits",
+        show_default=True,
+        help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
+    ),
+    click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
+    ),
+    click.option(
+        "--threat",
+        "words",
+        default="usual",
+        show_default=True,
+        help="Such as 'linf:0.3 + l1:10 + l2:2 + rt:3px,30deg'; usual: the data set's own.",
+    ),
+)
+
+
+def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``spec``, ``weights``, ``dataset``, ``root`` and ``words``."""
+    for option in reversed(SUBJECT):
+        command = option(command)
+    return command
+
+
+def threat_of(words: str, dataset: str, shape: tuple[int, int, int]) -> PerturbationSet:
+    """The threat model in words, or the data set's own for "usual".
+
+    Raises:
+        ValueError: the words cannot be read.
+    """
+    from mpkit import sets
+
+    if words == "usual":
+        return sets.Union(*sets.usual(dataset, shape).values())
+    return sets.parse_threat(words)

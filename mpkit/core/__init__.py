@@ -1,0 +1,1 @@
+"""What everything stands on: checks, trees of tensors, files, records, devices, clusters."""

@@ -1,0 +1,89 @@
+"""Rows of nested values: a tensor (B, ...), or a tuple or frozen dataclass that holds some.
+
+Coordinates of a union, sets with one radius per image and the states of attacks are such trees.
+Tensors without dimensions, numbers and everything else belong to all rows and stay as they are.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Tree = TypeVar("Tree")
+
+
+def mapped(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
+    """Apply a function to every tensor with rows, and to its counterparts in trees alike.
+
+    Args:
+        function: called with one tensor of each tree.
+        tree: the tree whose shape the result has.
+        others: trees of the same shape.
+    """
+    result: Any = tree
+    if isinstance(tree, Tensor):
+        result = function(tree, *others) if tree.dim() else tree
+    elif isinstance(tree, tuple):
+        parts = [mapped(function, *alike) for alike in zip(tree, *others, strict=True)]
+        result = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        result = _mapped_fields(function, tree, *others)
+    return cast(Tree, result)
+
+
+def _mapped_fields(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
+    new = copy(tree)
+    for name in (field.name for field in fields(tree)):
+        value = mapped(function, *(getattr(one, name) for one in (tree, *others)))
+        object.__setattr__(new, name, value)
+    return new
+
+
+def take(tree: Tree, rows: Tensor | slice) -> Tree:
+    """The given rows of a tree.
+
+    Args:
+        tree: a tree with B rows.
+        rows: indices (n,), or a slice.
+    """
+    return mapped(lambda t: t[rows], tree)
+
+
+def where(mask: Tensor, yes: Tree, no: Tree) -> Tree:
+    """Each row from ``yes`` where the mask (B,) is true, from ``no`` elsewhere.
+
+    Floating tensors with more than one dimension must be finite: they are mixed by arithmetic,
+    which is exact and far quicker than a selection.
+    """
+
+    def rows(a: Tensor, b: Tensor) -> Tensor:
+        here = mask.view(-1, *[1] * (a.dim() - 1))
+        mix = a.dim() > 1 and a.is_floating_point()
+        return pick(here, a, b) if mix else torch.where(here, a, b)
+
+    return mapped(rows, yes, no)
+
+
+def put(tree: Tree, rows: Tensor, part: Tree) -> Tree:
+    """The tree with the given rows (n,) replaced by those of ``part``."""
+    return mapped(lambda t, p: t.index_copy(0, rows, p), tree, part)
+
+
+def joined(parts: list[Tree]) -> Tree:
+    """One tree with the rows of all parts, in order."""
+    return mapped(lambda *tensors: torch.cat(tensors), parts[0], *parts[1:])
+
+
+def pick(mask: Tensor, yes: Tensor, no: Tensor, out: Tensor | None = None) -> Tensor:
+    """torch.where for finite numbers, by arithmetic that is exact for them and far quicker.
+
+    Args:
+        mask: bool, of a shape that broadcasts.
+        yes: finite values taken where the mask is true.
+        no: finite values taken elsewhere.
+        out: where the result is written; may be ``no``.
+    """
+    return torch.lerp(no, yes, mask.to(no.dtype), out=out)

@@ -1,0 +1,30 @@
+"""Evaluation: suites of attacks, a ledger of who survived, and the checks behind every number."""
+
+from mpkit.evaluation.evaluate import evaluate
+from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
+from mpkit.evaluation.ledger import Gain, Ledger, merged
+from mpkit.evaluation.reports import accuracies, columns, summary, table
+from mpkit.evaluation.sharding import evaluate_in_shards
+from mpkit.evaluation.suites import Budget, standard
+from mpkit.evaluation.verification import OutsideSet, verified
+
+__all__ = [
+    "Attacks",
+    "Budget",
+    "EachSet",
+    "Gain",
+    "Goal",
+    "Ledger",
+    "OutsideSet",
+    "UnionOnly",
+    "accuracies",
+    "columns",
+    "evaluate",
+    "evaluate_in_shards",
+    "merged",
+    "named",
+    "standard",
+    "summary",
+    "table",
+    "verified",
+]

@@ -1,0 +1,246 @@
+"""Evaluation: every attack on every example that still stands, each success checked again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks import Attack, Batched, CrossEntropy, Found, Margin
+from mpkit.attacks.base import OnceReached, Problem
+from mpkit.attacks.gradients import Model, attacking, guard
+from mpkit.core import trees
+from mpkit.core.checks import (
+    require_device,
+    require_fitting,
+    require_images,
+    require_labels,
+    require_positive,
+)
+from mpkit.core.memory import in_pieces
+from mpkit.core.progress import Quiet
+from mpkit.data.lazy import Rows
+from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
+from mpkit.evaluation.ledger import Ledger
+from mpkit.evaluation.resume import Sheet, Unit, opened
+from mpkit.evaluation.verification import located, verified
+from mpkit.sets import describe
+from mpkit.sets.threat_model import parts
+
+
+class Watched(nn.Module):
+    """A network that counts the images it is asked about, and keeps NaN out of gradients.
+
+    Args:
+        model: any callable from images to logits.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.inner: Model = model
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's logits."""
+        self.forwards += len(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            self.backwards += len(x)
+            x.register_hook(torch.nan_to_num)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+class Part(NamedTuple):
+    """A batch at hand: its number, images and labels."""
+
+    batch: int
+    x: Tensor
+    y: Tensor
+
+
+def evaluate(
+    model: Model,
+    x: Tensor | Rows,
+    y: Tensor,
+    attacks: Attacks,
+    rng: torch.Generator,
+    *,
+    goal: Goal | None = None,
+    batch: int = 256,
+    first: int = 0,
+    file: Path | None = None,
+    progress: Quiet | None = None,
+) -> Ledger:
+    """Attack every example with every attack that can still add something, and keep the books.
+
+    Examples go through all attacks batch by batch. A success is counted only when the network is
+    wrong on the image again, the image follows from its coordinate in float64, and the coordinate
+    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K); run in eval mode and left as it was.
+        x: (N, C, H, W) in [0, 1], float32 or float64; on disk where they shall not be held, see
+            ``mpkit.data.stored``.
+        y: (N,) int64.
+        attacks: attacks in the order in which they are run, by name if wanted, cheap ones first;
+            what ``standard`` gives.
+        rng: on the device of x; only one number is drawn, so that batches do not depend on each
+            other and a shard gives the same as the whole.
+        goal: which examples go on; EachSet() where not given.
+        batch: examples at a time, > 0; halved by itself where memory does not suffice.
+        first: place of the first example in its data set, a multiple of batch, for shards.
+        file: where the ledger is kept after every attack on every batch; if it is there from an
+            interrupted run it is gone on with, and the end is the same bit for bit.
+        progress: told of every attack on every batch.
+
+    Returns:
+        the ledger.
+
+    Raises:
+        OutsideSet: if an attack returns an example outside its set.
+        ValueError: if an argument is unfit, or the file belongs to another evaluation.
+    """
+    outline = x.like() if isinstance(x, Rows) else x
+    require_images(x[:1] if isinstance(x, Rows) else x)
+    require_labels(y, outline)
+    require_device("rng", rng.device, x.device)
+    require_fitting(model, outline)
+    require_positive("evaluate", batch=batch)
+    if first % batch:
+        raise ValueError(f"evaluate: first must be a multiple of batch ({batch}), got {first}")
+    entries = named(attacks)
+    for entry in entries:
+        entry.attack.set.check(outline)
+    seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
+    goal = goal or EachSet()
+    sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
+    watched, told = Watched(model), progress or Quiet()
+    told.start(sheet.units, sheet.done)
+    try:
+        with attacking(watched), torch.no_grad():
+            part: Part | None = None
+            for unit in sheet.units_left():
+                watched.forwards = watched.backwards = 0
+                if part is None or part.batch != unit.batch:
+                    part = Part(unit.batch, x[unit.columns], y[unit.columns])
+                if unit.row == 0:
+                    _look_at_clean(sheet, unit, watched, part)
+                else:
+                    entry = entries[unit.row - 1]
+                    rows = _open_rows(sheet, unit, entry, goal)
+                    if len(rows):
+                        number = first // batch + unit.batch
+                        rng_of_unit = _generator(x.device, seed, entry.name, number)
+                        _attack(sheet, unit, watched, part, entry, rows, rng_of_unit)
+                passes = torch.tensor([watched.forwards, watched.backwards])
+                sheet.ledger.images[unit.row] += passes
+                sheet.close_unit(file)
+                told.advance(1, sheet.note())
+    finally:
+        told.close()
+    return sheet.ledger
+
+
+def facts_of(
+    model: Model, entries: Sequence[Entry], goal: Goal, batch: int, seed: int
+) -> dict[str, Any]:
+    """What a ledger tells of its making; equal facts and equal images give equal ledgers."""
+    return {
+        "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
+        "batch": batch,
+        "goal": repr(goal),
+        "model": fingerprint(model),
+        "seed": seed,
+    }
+
+
+def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, part: Part) -> None:
+    """Fill the clean row for a batch."""
+    ledger, columns = sheet.ledger, unit.columns
+    wrong, margin, unfit = _answer(model, part.x, part.y)
+    ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
+    ledger.unfit[columns] = unfit
+    ledger.tried[0, columns] = True
+
+
+def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
+    """Places in a batch of the examples that the attack is run on: (n,) int64."""
+    ledger, columns = sheet.ledger, unit.columns
+    if entry.after is not None:
+        earlier = ledger.names.index(entry.after)
+        if not bool(ledger.broken[earlier, columns].any()):
+            return torch.empty(0, dtype=torch.int64)
+    broken = sheet.broken_by_set(columns)
+    mine = [ledger.sets.index(describe(part)) for part in parts(entry.attack.set)]
+    standing = goal.open(broken, broken[mine]) & ~ledger.broken[0, columns]
+    return standing.nonzero().squeeze(1)
+
+
+def _attack(
+    sheet: Sheet,
+    unit: Unit,
+    model: Watched,
+    part: Part,
+    entry: Entry,
+    places: Tensor,
+    rng: torch.Generator,
+) -> None:
+    """Run one attack on some examples of a batch, check what it claims, and enter it."""
+    ledger, row, device = sheet.ledger, unit.row, part.x.device
+    rows, places = places + unit.columns.start, places.to(device)
+    images, labels = part.x[places], part.y[places]
+    attack: Attack = trees.take(entry.attack, rows.to(device))
+    tally = torch.zeros(len(rows), dtype=torch.int64, device=device)
+    guarded = guard(model, attack.classes, labels)
+    every = torch.arange(len(rows), device=device)
+    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
+    found = Batched(attack, sheet.batch).find(problem)
+    wrong, margin, unfit = _answer(model, found.image, labels)
+    if bool(wrong.any()):
+        claimed = wrong.nonzero().squeeze(1).to(device)
+        claim = Found(*trees.take(tuple(found), claimed))
+        threat = trees.take(attack.set, claimed)
+        image, kept = verified(entry.name, threat, images[claimed], claim)
+        again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
+        place = located(threat, claim.z, len(claimed))
+        numbers = [ledger.sets.index(describe(one)) for one in parts(entry.attack.set)]
+        within = torch.tensor(numbers, dtype=torch.int8)[place]
+        counted = again & kept.cpu()
+        ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)
+        wrong[wrong.clone()] = counted
+    ledger.broken[row, rows], ledger.margin[row, rows] = wrong, margin
+    ledger.steps[row, rows] = tally.cpu().int()
+    ledger.tried[row, rows] = True
+    ledger.unfit[rows] |= unfit & wrong
+
+
+def _answer(model: Watched, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
+    guarded = guard(model, 2, y)
+    pieces = in_pieces("evaluate", lambda rows: guarded(images[rows]), len(y), len(y))
+    logits = torch.cat(pieces)
+    margin = Margin()(logits, y)
+    answers = (CrossEntropy().reached(logits, y), margin.float(), logits.isnan().any(1))
+    wrong, margin, unfit = (answer.cpu() for answer in answers)
+    return wrong, margin, unfit
+
+
+def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
+    """Randomness of one attack on one batch, whatever ran before."""
+    content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))
+
+
+def fingerprint(model: Model) -> str:
+    """A hash of a network's weights and buffers, or the name of another callable."""
+    if not isinstance(model, nn.Module):
+        return getattr(model, "__qualname__", type(model).__qualname__)
+    content = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in model.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return content.hexdigest()

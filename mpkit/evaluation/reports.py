@@ -1,0 +1,71 @@
+"""A ledger as a table, a record and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpkit.core.statistics import Estimate
+from mpkit.evaluation.ledger import CLEAN, Ledger
+
+if TYPE_CHECKING:
+    pass
+
+
+def accuracies(ledger: Ledger, level: float = 0.95) -> dict[str, Estimate]:
+    """Clean accuracy, accuracy in each set, their union and their average, with intervals.
+
+    Args:
+        ledger: any ledger.
+        level: coverage in (0, 1).
+    """
+    each = {name: ledger.accuracy(name, level) for name in (CLEAN, *ledger.sets)}
+    if len(ledger.sets) < 2:
+        return each
+    both = {"union": ledger.union_accuracy(level), "average": ledger.average_accuracy(level)}
+    return {**each, **both}
+
+
+def table(ledger: Ledger) -> str:
+    """Accuracies with 95 % intervals, then what each attack added, as text for a terminal."""
+    shares = [
+        (name, f"{100 * e.value:.1f} %", f"{100 * e.low:.1f} to {100 * e.high:.1f}")
+        for name, e in accuracies(ledger).items()
+    ]
+    gains = [
+        (g.name, *(f"{n:,}" for n in (g.tried, g.broken, g.in_union, g.forward, g.backward)))
+        for g in ledger.gains()
+    ]
+    text = columns(("accuracy", "", "95 % interval"), shares)
+    text += "\n\n" + columns(
+        ("attack", "tried", "broken", "new to union", "forward", "backward"), gains
+    )
+    text += f"\n\n{len(ledger):,} examples"
+    unfit = int(ledger.unfit.sum())
+    if unfit:
+        text += f"; the network answered NaN on {unfit:,} of them, which count as broken"
+    return text
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of text in columns, the first to the left and the others to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    )
+
+
+def summary(ledger: Ledger) -> dict[str, Any]:
+    """What a record holds of a ledger: plain data, shares in [0, 1] as [value, low, high]."""
+    return {
+        "examples": len(ledger),
+        "level": 0.95,
+        "accuracy": {name: [*estimate] for name, estimate in accuracies(ledger).items()},
+        "attacks": [gain._asdict() for gain in ledger.gains()],
+        "settings": ledger.facts,
+        "nan": int(ledger.unfit.sum()),
+    }

@@ -1,0 +1,160 @@
+"""The ledger while it is being written: units of one attack on one batch, kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit.core.checks import require_images
+from mpkit.core.files import DataError
+from mpkit.data.lazy import Rows
+from mpkit.evaluation.goals import Entry
+from mpkit.evaluation.ledger import CLEAN, Ledger
+from mpkit.sets import describe
+from mpkit.sets.threat_model import parts
+
+DONE = "units done"
+
+
+class Unit(NamedTuple):
+    """One row of the ledger on one batch: row 0 is the clean one."""
+
+    row: int
+    columns: slice
+    batch: int
+
+
+@dataclass
+class Sheet:
+    """A ledger whose units are filled in order: all rows of a batch, then the next batch.
+
+    Args:
+        ledger: its tensors are written in place, on the CPU.
+        batch: examples of a unit.
+        done: units behind us.
+    """
+
+    ledger: Ledger
+    batch: int
+    done: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of the ledger."""
+        return len(self.ledger.names)
+
+    @property
+    def units(self) -> int:
+        """Units in all."""
+        return -(-len(self.ledger) // self.batch) * self.rows
+
+    def units_left(self) -> list[Unit]:
+        """What is to do, in order."""
+        left = []
+        for number in range(self.done, self.units):
+            batch, row = divmod(number, self.rows)
+            left.append(Unit(row, slice(batch * self.batch, (batch + 1) * self.batch), batch))
+        return left
+
+    def broken_by_set(self, columns: slice) -> Tensor:
+        """Which examples of a batch are broken in which set, or wrong when clean: (S, B) bool."""
+        broken, within = self.ledger.broken[:, columns], self.ledger.within[:, columns]
+        each = [(broken & (within == s)).any(0) for s in range(len(self.ledger.sets))]
+        return torch.stack(each) | broken[0]
+
+    def close_unit(self, file: Path | None) -> None:
+        """One more unit is done: keep what there is, and at the end the bare ledger."""
+        self.done += 1
+        if file is None:
+            return
+        over = self.done == self.units
+        facts = self.ledger.facts if over else {**self.ledger.facts, DONE: self.done}
+        replace(self.ledger, facts=facts).save(file)
+
+    def note(self) -> str:
+        """A short word on how it stands."""
+        seen = min(len(self.ledger), self.done // self.rows * self.batch)
+        if not seen:
+            return ""
+        return f"union {1 - float(self.ledger.broken[:, :seen].any(0).double().mean()):.1%}"
+
+
+def opened(
+    file: Path | None,
+    entries: tuple[Entry, ...],
+    facts: dict[str, Any],
+    x: Tensor | Rows,
+    y: Tensor,
+    first: int,
+) -> Sheet:
+    """A blank sheet, or the one of an interrupted run of the same evaluation.
+
+    Args:
+        file: where the run is kept, if anywhere.
+        entries: the attacks.
+        facts: attacks, model, seed and batch, as plain data; "batch" is read from it.
+        x: (N, C, H, W).
+        y: (N,).
+        first: place of the first example in its data set.
+
+    Raises:
+        DataError: if the file is no ledger, or that of another evaluation.
+    """
+    labels = [describe(part) for entry in entries for part in parts(entry.attack.set)]
+    names = (CLEAN, *(entry.name for entry in entries))
+    a, n = len(names), len(x)
+    blank = Ledger(
+        names=names,
+        sets=tuple(dict.fromkeys(labels)),
+        facts=facts,
+        examples=torch.arange(first, first + n),
+        labels=y.cpu().clone(),
+        prints=torch.tensor(_prints(x, facts["batch"])),
+        broken=torch.zeros(a, n, dtype=torch.bool),
+        within=torch.full((a, n), -1, dtype=torch.int8),
+        tried=torch.zeros(a, n, dtype=torch.bool),
+        margin=torch.full((a, n), torch.nan),
+        steps=torch.zeros(a, n, dtype=torch.int32),
+        images=torch.zeros(a, 2, dtype=torch.int64),
+        unfit=torch.zeros(n, dtype=torch.bool),
+    )
+    sheet = Sheet(blank, facts["batch"])
+    if file is None or not file.exists():
+        return sheet
+    kept = Ledger.load(file)
+    done = kept.facts.pop(DONE, sheet.units)
+    same = (kept.names, kept.sets, kept.facts) == (blank.names, blank.sets, blank.facts)
+    if not same or not all(
+        torch.equal(getattr(kept, name), getattr(blank, name))
+        for name in ("examples", "labels", "prints")
+    ):
+        raise DataError(
+            f"{file}: holds another evaluation (other attacks, model, images, seed or batch); "
+            "give the same ones to go on, or another file"
+        )
+    return Sheet(kept, facts["batch"], done)
+
+
+def _prints(x: Tensor | Rows, batch: int) -> list[int]:
+    """A hash of every image, read batch by batch.
+
+    Raises:
+        ValueError: images on disk do not lie in [0, 1].
+    """
+    found = []
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        if isinstance(x, Rows):
+            require_images(part)
+        found += [_print(image) for image in part.cpu()]
+    return found
+
+
+def _print(image: Tensor) -> int:
+    content = image.contiguous().numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)

@@ -1,0 +1,179 @@
+"""Recommended suites of attacks for any threat model: cheap ones first, blind ones included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from itertools import zip_longest
+
+from mpkit.attacks import (
+    APGD,
+    DLR,
+    FMN,
+    PGD,
+    Across,
+    AffinePGD,
+    Attack,
+    CrossEntropy,
+    Falling,
+    Grid,
+    Loss,
+    Margin,
+    MultiTargeted,
+    Restarts,
+    SpatialPGD,
+    Square,
+    Worst,
+    WorstOfK,
+)
+from mpkit.core.checks import require_positive
+from mpkit.evaluation.goals import Entry
+from mpkit.sets import L1, Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation, describe
+from mpkit.sets.threat_model import parts
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How hard a suite tries.
+
+    Args:
+        steps: gradients of each run of a first-order attack.
+        targets: wrong classes that the targeted run aims at, at most.
+        queries: forward passes of a blind search that runs on every survivor.
+        deep: forward passes of the blind search where the short one broke something.
+        restarts: runs of each random attack.
+        warps: poses along each shift and for the angle in the grid of rotations and shifts.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    steps: int
+    targets: int
+    queries: int
+    deep: int
+    restarts: int
+    warps: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        numbers = (self.steps, self.targets, self.queries, self.deep, self.restarts, *self.warps)
+        names = "steps targets queries deep restarts shifts angles".split()
+        require_positive("Budget", **dict(zip(names, numbers, strict=True)))
+
+
+BUDGETS = {
+    "quick": Budget(20, 2, 50, 200, 1, (3, 7)),
+    "standard": Budget(100, 6, 200, 5000, 1, (5, 31)),
+    "thorough": Budget(200, 9, 5000, 10000, 5, (9, 61)),
+}
+"""Seconds, minutes and hours on a small network; "standard" is what results are reported with."""
+
+EDITION = 4
+"""Raised whenever an attack of the suites finds more: older records are then judged again."""
+
+NEIGHBOURS = (0, 1, 2, 4, 8)
+"""Which near images of other classes a minimum-norm search sets out from."""
+
+
+def standard(
+    threat: PerturbationSet, budget: Budget | str = "standard", classes: int = 10
+) -> tuple[Entry, ...]:
+    """The suite recommended for a threat model, to hand to ``evaluate``: cheap attacks first.
+
+    In each ball: a short PGD, a minimum-norm search from the border to near images of other
+    classes, Auto-PGD on cross-entropy, on the logits ratio and on targets, and a blind random
+    search, which goes deep on a batch where its short form broke an example that gradients did
+    not: the sign of gradient masking. For rotations and shifts: random poses, the grid, and
+    gradients through the warp. The sets take turns, so that the union falls early.
+
+    Args:
+        threat: a set, or a union of sets.
+        budget: "quick", "standard", "thorough", or your own.
+        classes: of the network; some losses need three or four.
+
+    Raises:
+        ValueError: if the budget is not known.
+    """
+    if isinstance(budget, str):
+        if budget not in BUDGETS:
+            raise ValueError(
+                f"standard: unknown budget {budget!r}; take {', '.join(BUDGETS)}, or a Budget"
+            )
+        budget = BUDGETS[budget]
+    suites = [_suite(part, budget, classes) for part in parts(threat)]
+    stages = zip_longest(*suites)
+    return tuple(entry for stage in stages for entry in stage if entry is not None)
+
+
+@singledispatch
+def _suite(threat: PerturbationSet, budget: Budget, classes: int) -> list[Entry]:
+    """Any other set can at least be sampled."""
+    blind = WorstOfK(threat, budget.queries, Margin())
+    return [Entry(f"random {describe(threat)}", blind)]
+
+
+@_suite.register
+def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
+    name, steps = describe(threat), budget.steps
+    ratio: Loss = DLR() if classes > 2 else Margin()
+    aimed: Loss = DLR() if classes > 3 else Margin()
+    near, far = (
+        Worst(tuple(FMN(threat, steps, start=Across(n)) for n in places), Margin())
+        for places in (NEIGHBOURS[:1], NEIGHBOURS[1:])
+    )
+    climbs: list[tuple[str, Attack]] = [
+        ("pgd", PGD(threat, max(10, steps // 5), loss=Margin(), schedule=Falling(0.01))),
+        ("across", near),
+        ("apgd-ce", APGD(threat, steps, CrossEntropy())),
+    ]
+    if isinstance(threat, Linf):
+        climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
+        climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
+    else:  # borders help most where steps are few and long
+        climbs.append(("across-more", far))
+        if isinstance(threat, L1):  # luck weighs most here: longer and again
+            climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 3)))
+        else:
+            climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
+    aim = APGD(threat, max(2, steps // 2), aimed)
+    if classes > 2:
+        climbs.append(("apgd-t", MultiTargeted(aim, budget.targets)))
+    if budget.restarts > 1:
+        climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
+    probe = f"square {name}"
+    queries = budget.queries * (2 if isinstance(threat, Linf) else 1)  # squares are made for l_inf
+    return [
+        *(Entry(f"{label} {name}", attack) for label, attack in climbs),
+        Entry(probe, Square(threat, queries)),
+        Entry(f"square-deep {name}", Square(threat, budget.deep), after=probe),
+    ]
+
+
+@_suite.register
+def _(threat: RotationTranslation, budget: Budget, classes: int) -> list[Entry]:
+    name, (shifts, angles) = describe(threat), budget.warps
+    climb = SpatialPGD(threat, max(10, budget.steps // 5), loss=Margin())
+    return [
+        Entry(f"random {name}", WorstOfK(threat, 10, Margin())),
+        Entry(f"grid {name}", Grid(threat, shifts, angles, loss=Margin())),
+        Entry(f"climb {name}", Restarts(climb, 3 * budget.restarts)),
+    ]
+
+
+@_suite.register
+def _(threat: Affine, budget: Budget, classes: int) -> list[Entry]:
+    return _between(threat, budget)
+
+
+@_suite.register
+def _(threat: Blend, budget: Budget, classes: int) -> list[Entry]:
+    return _between(threat, budget)
+
+
+def _between(threat: Affine | Blend, budget: Budget) -> list[Entry]:
+    name = describe(threat)
+    climb = AffinePGD(threat, budget.steps, loss=Margin())
+    return [
+        Entry(f"climb {name}", Restarts(climb, budget.restarts)),
+        Entry(f"random {name}", WorstOfK(threat, budget.queries, Margin())),
+    ]

@@ -1,0 +1,196 @@
+"""A detour for gradients around what hides them, found by watching a network at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks.gradients import Model, evaluating
+
+
+@dataclass
+class Call:
+    """One call of a module in a forward pass.
+
+    Args:
+        module: what was called.
+        name: its name in the network.
+        given: its input (B, ...).
+        result: its output (B, ...).
+    """
+
+    module: nn.Module
+    name: str
+    given: Tensor
+    result: Tensor
+
+
+class Bypass(nn.Module):
+    """The same network with another backward pass: what hides the gradient counts as the identity.
+
+    Three detours, each used where it applies:
+
+    - *front:* the inner network that takes an image is fed what it was fed in the real forward
+      pass, but differentiated as if that were the image itself;
+    - *back:* the logits are read where they are first computed, before anything rescales them;
+    - *inside:* modules without weights that keep the shape of their input, and whose gradient
+      disagrees with what they do, are passed as if they were the identity.
+
+    Args:
+        model: the whole network.
+        core: the inner network that takes an image, or None.
+        source: the module whose output is taken for the logits, or None.
+        around: modules to be passed as the identity.
+        found: what was found, in words.
+
+    Source: Athalye, Carlini and Wagner 2018 (backward pass differentiable approximation).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        core: nn.Module | None,
+        source: nn.Module | None,
+        around: tuple[nn.Module, ...],
+        found: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.model, self.core, self.source = model, core, source
+        self.around, self.found = nn.ModuleList(around), found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K), of the inner network where there is one."""
+        run, image = self.model, x
+        if self.core is not None:
+            fed: list[Tensor] = []
+
+            def remember(module: nn.Module, inputs: Any) -> None:
+                fed.append(inputs[0].detach())
+
+            with torch.no_grad(), _hooked(self.core.register_forward_pre_hook, remember):
+                self.model(x.detach())
+            run, image = self.core, x + ((fed[-1] if fed else x) - x).detach()
+        return self._logits(run, image)
+
+    def _logits(self, run: nn.Module, image: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        with ExitStack() as stack:
+            for module in self.around:
+                stack.enter_context(_hooked(module.register_forward_hook, _straight))
+            if self.source is not None:
+                keep = self.source.register_forward_hook
+                stack.enter_context(_hooked(keep, lambda *call: seen.append(call[2])))
+            logits: Tensor = run(image)
+        return (seen[-1] if seen else logits).to(image.dtype)
+
+
+def find_bypass(model: Model, x: Tensor, rng: torch.Generator) -> Bypass | None:
+    """Watch one forward pass and find what may be led around; None where there is nothing.
+
+    Args:
+        model: any model; only an nn.Module can be watched.
+        x: (B, C, H, W) in [0, 1], at least two images.
+        rng: draws test directions.
+    """
+    if not isinstance(model, nn.Module):
+        return None
+    with evaluating(model), torch.no_grad():
+        calls, logits = _watch(model, x)
+        inner = [c for c in calls if c.module is not model and c.result.shape == logits.shape]
+        cores = [c for c in inner if c.given.shape == x.shape]
+        core = min(cores, key=lambda c: len(list(c.module.modules())), default=None)
+        agree = [c for c in inner if _agree(c.result, logits) and not c.result.equal(logits)]
+        around = [c for c in calls if _keeps_shape(c) and _lies(c, rng)]
+    source = agree[0] if agree else None
+    found = [f"{_title(core)} as if it saw the image itself"] if core else []
+    found += [f"logits read behind {_title(source)}"] if source else []
+    found += [f"{_title(c)} passed as the identity" for c in around]
+    if not found:
+        return None
+    return Bypass(
+        model,
+        core.module if core else None,
+        source.module if source else None,
+        tuple({id(c.module): c.module for c in around}.values()),
+        tuple(dict.fromkeys(found)),
+    )
+
+
+def _watch(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
+    """All calls of one forward pass in the order of their ends, and the logits."""
+    calls: list[Call] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, result: Any) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and isinstance(result, Tensor):
+                calls.append(Call(module, name, inputs[0].detach(), result.detach()))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            stack.enter_context(_hooked(module.register_forward_hook, note(name)))
+        logits = model(x)
+    return calls, logits
+
+
+def _keeps_shape(call: Call) -> bool:
+    """Whether a module without weights and parts turns a tensor into one of the same shape."""
+    alone = not any(True for _ in call.module.children())
+    plain = not any(True for _ in call.module.parameters())
+    return alone and plain and call.given.shape == call.result.shape
+
+
+def _lies(call: Call, rng: torch.Generator) -> bool:
+    """Whether a module's gradient does not say how its output changes when its input moves.
+
+    A step of a tenth of the input's spread is compared with what the gradient promises for it.
+    """
+    u = call.given
+    if not u.is_floating_point() or u.dim() < 2:
+        return False
+    way, weight = torch.randn((2, *u.shape), generator=rng, dtype=u.dtype, device=u.device)
+    step = 0.1 * u.std() * way
+    with torch.no_grad():
+        change = (weight * (call.module(u + step) - call.module(u - step)) / 2).flatten(1).sum(1)
+    with torch.enable_grad():
+        leaf = u.clone().requires_grad_(True)
+        try:
+            (gradient,) = torch.autograd.grad((weight * call.module(leaf)).sum(), leaf)
+        except RuntimeError:
+            gradient = torch.zeros_like(u)
+    promised = (gradient * step).flatten(1).sum(1)
+    if not bool((change != 0).any()):
+        return False
+    cosine = torch.cosine_similarity(promised, change, dim=0)
+    return not bool(cosine > 0.5)
+
+
+def _straight(module: nn.Module, inputs: Any, result: Tensor) -> Tensor:
+    """Forward what the module says, backward the identity."""
+    given: Tensor = inputs[0]
+    return given + (result - given).detach()
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors (B, K) name the same class on nine of ten rows."""
+    return bool((a.argmax(1) == b.argmax(1)).double().mean() >= 0.9)
+
+
+def _title(call: Call) -> str:
+    return f"{type(call.module).__name__} {call.name!r}"
+
+
+@contextmanager
+def _hooked(register: Callable[..., Any], hook: Callable[..., Any]) -> Iterator[None]:
+    """A hook for the time of a block."""
+    handle = register(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

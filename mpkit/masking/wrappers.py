@@ -1,0 +1,150 @@
+"""Models made safe to question: no crash without a gradient, no NaN, randomness averaged out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks import Margin
+from mpkit.attacks.gradients import Model, evaluating
+
+LARGE = 1e30
+"""Logits are cut off here, so that scores of a model that overflows stay finite."""
+
+
+class Connected(nn.Module):
+    """The same logits, always with a gradient: zero where the model passes none back.
+
+    A model may compute without gradients, detach its input, or leave torch altogether. What a
+    gradient attack sees of it is a gradient of zero, and that is what this wrapper gives.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return self.model(x)
+        try:
+            logits = self.model(x)
+        except RuntimeError:  # such as numpy() of a tensor that wants a gradient
+            logits = self.model(x.detach())
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+class Tame(Connected):
+    """The same logits with gradients always there and finite: what is not finite becomes zero.
+
+    Logits that are not finite are cut off: NaN to zero, an infinity to a very large number.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits = super().forward(_FiniteGradient.apply(x))
+        return torch.nan_to_num(logits).clamp(-LARGE, LARGE)
+
+
+class Averaged(nn.Module):
+    """The mean logits over several calls, and its gradient: expectation over transformation.
+
+    With a positive ``spread`` each call sees other Gaussian noise on the image, and the gradient
+    becomes that of a smoothed model.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K), random or not.
+        draws: number of calls.
+        spread: standard deviation of the noise in pixel units, or 0 for none.
+        rng: draws the noise.
+
+    Source: Athalye, Carlini and Wagner 2018.
+    """
+
+    def __init__(self, model: nn.Module, draws: int, spread: float, rng: torch.Generator) -> None:
+        super().__init__()
+        self.model, self.draws, self.spread, self.rng = model, draws, spread, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits (B, K)."""
+        return torch.stack([self.model(self._noisy(x)) for _ in range(self.draws)]).mean(0)
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        if not self.spread:
+            return x
+        noise = torch.randn(x.shape, generator=self.rng, dtype=x.dtype, device=x.device)
+        return x + self.spread * noise
+
+
+class Cooled(nn.Module):
+    """Logits divided by a temperature: the same classes, and a softmax that is not flat.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        temperature: > 0; a quarter of the usual lead leaves the softmax a slope.
+
+    Source: Carlini and Wagner 2017, against defensive distillation.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, max(temperature, 1e-30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits: Tensor = self.model(x)
+        return logits / self.temperature
+
+
+class Judged(NamedTuple):
+    """What a model makes of images: the mean margin (B,), and whether it is wrong (B,) bool.
+
+    A margin is the greatest wrong logit minus the true one.
+    """
+
+    margin: Tensor
+    wrong: Tensor
+
+
+@torch.no_grad()
+def judge(model: Model, x: Tensor, y: Tensor, draws: int) -> Judged:
+    """Ask a model afresh about images; a random one several times, and the majority counts.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: (B, C, H, W).
+        y: (B,) int64.
+        draws: how often to ask; 1 for a model that always says the same.
+
+    Returns: where logits are NaN, the model counts as wrong.
+    """
+    margins, wrong = [], []
+    with evaluating(model):
+        for _ in range(draws):
+            logits = model(x).detach()
+            lost = logits.isnan().any(1)
+            logits = torch.nan_to_num(logits).clamp(-LARGE, LARGE).to(x.dtype)
+            margins.append(Margin()(logits, y))
+            wrong.append((logits.argmax(1) != y) | lost)
+    share = torch.stack(wrong).to(x.dtype).mean(0)
+    return Judged(torch.stack(margins).mean(0), share >= 0.5)
+
+
+class _FiniteGradient(torch.autograd.Function):
+    """The identity; backwards, what is not finite becomes zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return torch.nan_to_num(gradients[0], nan=0.0, posinf=0.0, neginf=0.0)

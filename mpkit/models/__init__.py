@@ -1,0 +1,23 @@
+"""Networks, their weights on disk, and wrappers that change how they run."""
+
+from mpkit.models.cnn import NETWORKS, paper_mnist, parameter_count, small_cnn
+from mpkit.models.layers import Normalize
+from mpkit.models.loading import load_model
+from mpkit.models.resnet import preact_resnet18, small_resnet
+from mpkit.models.weights import read_weights, write_weights
+from mpkit.models.wrappers import ChannelsLast, LowPrecision
+
+__all__ = [
+    "NETWORKS",
+    "ChannelsLast",
+    "LowPrecision",
+    "Normalize",
+    "load_model",
+    "paper_mnist",
+    "parameter_count",
+    "preact_resnet18",
+    "read_weights",
+    "small_cnn",
+    "small_resnet",
+    "write_weights",
+]

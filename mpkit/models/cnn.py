@@ -1,0 +1,85 @@
+"""The networks: images in [0, 1] go in, logits come out, weights come from a generator only."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mpkit.models.layers import Normalize, check_shape, conv, linear
+from mpkit.models.resnet import preact_resnet18, small_resnet
+
+__all__ = [
+    "NETWORKS",
+    "Normalize",
+    "paper_mnist",
+    "parameter_count",
+    "preact_resnet18",
+    "small_cnn",
+    "small_resnet",
+]
+
+
+def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+    """A small convolutional network that learns 8 x 8 digits in seconds on one core.
+
+    One 3 x 3 convolution (at full size up to 16 pixels a side, else at half), then convolutions
+    of stride 2 until at most 4 x 4 pixels are left, then two linear layers.
+
+    Args:
+        shape: (C, H, W) of the images; 4 to 64 pixels a side do well.
+        classes: number of classes, at least 2.
+        rng: every weight is drawn from it, on the CPU in float64, and rounded to float32, so
+            that the same generator gives the same network on every machine.
+
+    Returns: a network in float32 on the CPU; ``.to(torch.float64)`` keeps the weights' values.
+    """
+    channels, height, width = check_shape("small_cnn", shape, classes, least=4)
+    stride = 1 if max(height, width) <= 16 else 2
+    layers: list[nn.Module] = [Normalize(), conv(channels, 16, 3, stride, rng), nn.ReLU()]
+    channels, height, width = 16, -(-height // stride), -(-width // stride)
+    while max(height, width) > 4:
+        wider = min(64, 2 * channels)
+        layers += [conv(channels, wider, 3, 2, rng), nn.ReLU()]
+        channels, height, width = wider, -(-height // 2), -(-width // 2)
+    layers += [nn.Flatten(), linear(channels * height * width, 128, rng), nn.ReLU()]
+    return nn.Sequential(*layers, linear(128, classes, rng))
+
+
+def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+    """The network that the paper trains on MNIST.
+
+    Convolutions 5 x 5 with 32 and 64 channels and same padding, each followed by ReLU and 2 x 2
+    max-pooling, then 1024 ReLU units and the logits. Pixels go in as they are.
+    Source: released code of Tramèr and Boneh, 2019.
+
+    Args:
+        shape: (C, H, W) of the images, at least 4 pixels a side; (1, 28, 28) in the paper.
+        classes: number of classes, at least 2; 10 in the paper.
+        rng: every weight is drawn from it, as in :func:`small_cnn`.
+    """
+    channels, height, width = check_shape("paper_mnist", shape, classes, least=4)
+    return nn.Sequential(
+        conv(channels, 32, 5, 1, rng),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        conv(32, 64, 5, 1, rng),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        linear(64 * (height // 4) * (width // 4), 1024, rng),
+        nn.ReLU(),
+        linear(1024, classes, rng),
+    )
+
+
+NETWORKS = {
+    "small_cnn": small_cnn,
+    "paper_mnist": paper_mnist,
+    "small_resnet": small_resnet,
+    "preact_resnet18": preact_resnet18,
+}
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of trained parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

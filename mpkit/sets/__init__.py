@@ -1,0 +1,23 @@
+"""Perturbation sets: what an adversary may do to an image, in each set's own coordinate z."""
+
+from mpkit.sets.balls import L1, L2, Ball, Linf
+from mpkit.sets.base import PerturbationSet
+from mpkit.sets.combinations import Affine, Blend, Union
+from mpkit.sets.radii import usual
+from mpkit.sets.spatial import RotationTranslation
+from mpkit.sets.threat_model import describe, parse_threat
+
+__all__ = [
+    "L1",
+    "L2",
+    "Affine",
+    "Ball",
+    "Blend",
+    "Linf",
+    "PerturbationSet",
+    "RotationTranslation",
+    "Union",
+    "describe",
+    "parse_threat",
+    "usual",
+]

@@ -1,0 +1,210 @@
+"""The l_inf, l_2 and l_1 balls around an image, each cut by the pixel box."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mpkit.core.checks import Radius, require_radius
+from mpkit.sets import norms, projections
+from mpkit.sets.base import PerturbationSet
+
+
+@dataclass(frozen=True)
+class Ball(PerturbationSet):
+    """All z (B, C, H, W) with ‖z‖ ≤ eps, over channels and pixels, and x + z in [0, 1]."""
+
+    eps: Radius
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.eps, Tensor):
+            require_radius(type(self).__name__, self.eps)
+
+    @abstractmethod
+    def norm(self, z: Tensor) -> Tensor:
+        """The norm in which the ball is round: (B, C, H, W) to (B,)."""
+
+    @abstractmethod
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one z for each image: (B, C, H, W)."""
+
+    @abstractmethod
+    def dual_norm(self, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ‖z‖ ≤ 1: (B, C, H, W) to (B,)."""
+
+    @abstractmethod
+    def direction(self, g: Tensor) -> Tensor:
+        """A z with ‖z‖ ≤ 1 where ⟨g, z⟩ is greatest; zero where g is zero."""
+
+    @abstractmethod
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """The nearest allowed point to z in the Euclidean sense: (B, C, H, W).
+
+        Rows already inside come back bit for bit; projecting twice changes nothing.
+
+        Raises:
+            ValueError: if z holds NaN or infinity.
+        """
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """A z with ‖z‖ ≤ eps (the box not counted) where ⟨g, z⟩ is greatest: (B, C, H, W)."""
+        return norms.per_row(self.eps, g) * self.direction(g)
+
+    def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
+        """A steepest step of an image, whose norm is at most ``length``: (B, C, H, W).
+
+        Args:
+            image: (B, C, H, W), where the step starts; a sparse step minds its box.
+            g: the gradient there, (B, C, H, W).
+            length: the norm of the step, a number's tensor or (B, 1, 1, 1).
+        """
+        return self.direction(g).mul_(length)
+
+    def apply(self, x: Tensor, z: Tensor) -> Tensor:
+        """The image x + z: (B, C, H, W)."""
+        return x + z
+
+    def contains(self, x: Tensor, z: Tensor) -> Tensor:
+        """Whether z fits the ball and x + z lies in [0, 1]: (B,) bool."""
+        boxed = ((z >= -x) & (z <= 1 - x)).flatten(1).all(1)
+        return boxed & self.fits(x, z)
+
+    def fits(self, x: Tensor, z: Tensor) -> Tensor:
+        """Whether ‖z‖ ≤ eps (1 + 32 machine epsilons), the box not counted: (B,) bool."""
+        norm = self.norm(z)
+        return norm <= norms.per_row(self.eps, norm) * (1 + norms.slack(x.dtype))
+
+    @abstractmethod
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point to z with ‖z‖ ≤ eps, the box not counted: (B, C, H, W)."""
+
+    def nothing(self, x: Tensor) -> Tensor:
+        """Zeros of the shape of x."""
+        return torch.zeros_like(x)
+
+    def scaled(self, w: Radius) -> Self:
+        """The ball of radius w eps, w a number > 0 or (B,) numbers ≥ 0."""
+        return replace(self, eps=self.eps * w)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse a radius that is not finite, or not one for each image.
+
+        Raises:
+            ValueError: with what is wrong and what to do.
+        """
+        require_radius(type(self).__name__, self.eps, len(x))
+
+
+@dataclass(frozen=True)
+class Linf(Ball):
+    """All z with abs(z) ≤ eps in every entry and x + z in [0, 1]; eps in pixel units, such as 0.3.
+
+    Raises:
+        ValueError: if eps is not positive and finite.
+    """
+
+    def norm(self, z: Tensor) -> Tensor:
+        """Largest absolute entry: (B, C, H, W) to (B,)."""
+        return norms.linf_norm(z)
+
+    def dual_norm(self, g: Tensor) -> Tensor:
+        """Sum of absolute entries: (B, C, H, W) to (B,)."""
+        return norms.l1_norm(g)
+
+    def direction(self, g: Tensor) -> Tensor:
+        """The sign of every entry."""
+        return norms.sign_direction(g)
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """Clip each entry to the ball and to the box, which is exact: (B, C, H, W)."""
+        return projections.nearest_in_linf_ball_and_box(z, self.eps, x)
+
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return projections.nearest_in_linf_ball(z, self.eps)
+
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw z uniformly from ball ∩ box: (B, C, H, W)."""
+        eps = norms.per_row(self.eps, x)
+        low, high = torch.maximum(-eps, -x), torch.minimum(eps, 1 - x)
+        share = torch.rand(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+        return self.project(x, low + share * (high - low))
+
+
+@dataclass(frozen=True)
+class L2(Ball):
+    """All z with Euclidean norm ≤ eps and x + z in [0, 1]; eps in pixel units, such as 2.
+
+    Raises:
+        ValueError: if eps is not positive and finite.
+    """
+
+    def norm(self, z: Tensor) -> Tensor:
+        """Euclidean norm: (B, C, H, W) to (B,)."""
+        return norms.l2_norm(z)
+
+    def dual_norm(self, g: Tensor) -> Tensor:
+        """Euclidean norm: (B, C, H, W) to (B,)."""
+        return norms.l2_norm(g)
+
+    def direction(self, g: Tensor) -> Tensor:
+        """The gradient over its norm."""
+        return norms.unit_direction(g)
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """The nearest point of ball ∩ box: (B, C, H, W)."""
+        return projections.nearest_in_l2_ball_and_box(z, self.eps, x)
+
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return projections.nearest_in_l2_ball(z, self.eps)
+
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""
+        normal = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+        share = torch.rand(len(x), generator=rng, dtype=x.dtype, device=x.device)
+        length = norms.per_row(share ** (1 / x[0].numel()), x)
+        return self.project(x, self.steepest(normal) * length)
+
+
+@dataclass(frozen=True)
+class L1(Ball):
+    """All z with sum of absolute entries ≤ eps and x + z in [0, 1]; eps in pixel units, such as 10.
+
+    Raises:
+        ValueError: if eps is not positive and finite.
+    """
+
+    def norm(self, z: Tensor) -> Tensor:
+        """Sum of absolute entries: (B, C, H, W) to (B,)."""
+        return norms.l1_norm(z)
+
+    def dual_norm(self, g: Tensor) -> Tensor:
+        """Largest absolute entry: (B, C, H, W) to (B,)."""
+        return norms.linf_norm(g)
+
+    def direction(self, g: Tensor) -> Tensor:
+        """One entry ±1, where abs(g) is greatest."""
+        return norms.coordinate_direction(g)
+
+    def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
+        """The steepest step within the box: the best entry to its wall, then the next best."""
+        return norms.filling_step(image, g, length)
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """The nearest point of ball ∩ box: (B, C, H, W)."""
+        return projections.nearest_in_l1_ball_and_box(z, self.eps, x)
+
+    def shrink(self, z: Tensor) -> Tensor:
+        """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
+        return projections.nearest_in_l1_ball(z, self.eps)
+
+    def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""
+        mass = torch.empty_like(x).exponential_(generator=rng)
+        spare = x.new_empty(len(x)).exponential_(generator=rng)
+        sign = torch.randint(0, 2, x.shape, generator=rng, device=x.device) * 2 - 1
+        share = self.eps / (norms.l1_norm(mass) + spare)
+        return self.project(x, mass * sign * norms.per_row(share, x))

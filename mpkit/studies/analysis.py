@@ -1,0 +1,100 @@
+"""Reading the records of a study: accuracies, who stood, what each attack added."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpkit.core.records import read_record
+from mpkit.core.statistics import Estimate, mean_of
+from mpkit.studies.catalog import ROWS
+
+Record = dict[str, Any]
+
+
+def records(folder: Path, seed: int = 0) -> dict[str, Record]:
+    """The records of one seed, by scheme, in the order of the study's rows.
+
+    Args:
+        folder: as ``mpkit reproduce`` filled it.
+        seed: of the networks.
+
+    Raises:
+        ValueError: there is none; the message says what makes them.
+    """
+    found = {}
+    for path in folder.glob(f"*-seed{seed}.json"):
+        record = read_record(path)
+        found[record["recipe"].partition("-")[2]] = record
+    if not found:
+        raise ValueError(
+            f"{folder}: no record of seed {seed}; run mpkit reproduce mnist (or cifar10) "
+            f"--out {folder}"
+        )
+    order = [*ROWS, *sorted(found)]
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
+
+
+def seeds(folder: Path) -> list[int]:
+    """The seeds that a folder of records has networks of, in order.
+
+    Args:
+        folder: as ``mpkit reproduce`` filled it.
+    """
+    found = (re.fullmatch(r".+-seed(\d+)\.json", path.name) for path in folder.iterdir())
+    return sorted({int(match[1]) for match in found if match})
+
+
+def accuracy(record: Record, key: str) -> Estimate:
+    """Share of test images that survive, with its 95 % interval.
+
+    Args:
+        record: of one network.
+        key: clean, linf, l2, l1, rt, "union norms", "union linf+rt", "affine norms"...
+    """
+    return Estimate(*record["evaluation"]["accuracy"][key])
+
+
+def standing(record: Record, key: str) -> Tensor:
+    """Which test images survive: (N,) bool."""
+    return unpacked(record["evaluation"]["standing"][key])
+
+
+def unpacked(stored: Record) -> Tensor:
+    """Bools that a record holds as text, eight to a byte: (N,) bool."""
+    content = np.frombuffer(base64.b64decode(stored["bits"]), dtype=np.uint8)
+    return torch.from_numpy(np.unpackbits(content)[: stored["count"]].astype(bool))
+
+
+def difference(one: Record, other: Record, key: str) -> Estimate:
+    """Accuracy of one network minus that of another on the same images, paired, with interval."""
+    pair = standing(one, key).double() - standing(other, key).double()
+    return mean_of(pair)
+
+
+def after(record: Record, key: str, attacks: int) -> float:
+    """Accuracy in one ball if the evaluation had stopped after its first few attacks.
+
+    Args:
+        record: of one network.
+        key: linf, l2 or l1.
+        attacks: how many were run; 0 for the clean accuracy.
+    """
+    judged = record["evaluation"]
+    mine = [
+        gain for gain in judged["attacks"] if gain["name"].partition(" ")[2].startswith(f"{key}:")
+    ]
+    broken = sum(gain["in_set"] for gain in mine[:attacks])
+    return float(judged["accuracy"]["clean"][0] - broken / judged["points"])
+
+
+def pixels(stored: Record) -> Tensor:
+    """Images that a record holds as text: float32 in [0, 1], of the stored shape."""
+    numbers = np.frombuffer(base64.b64decode(stored["uint8"]), dtype=np.uint8)
+    return torch.from_numpy(numbers.astype(np.float32) / 255).reshape(stored["shape"])

@@ -1,0 +1,288 @@
+"""Named recipes: what ``mpkit train`` and ``mpkit reproduce`` can train, each complete but a seed.
+
+A name is a data set and a scheme, such as ``mnist-max``. The scale ``cpu`` has a network and a
+schedule for minutes on a few cores, the scale ``gpu`` the paper's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Captured, WorstOfK
+from mpkit.data import Crop, Flip
+from mpkit.sets import L1, L2, Ball, Linf, PerturbationSet, Union, usual
+from mpkit.training import (
+    SGD,
+    Average,
+    Balanced,
+    Max,
+    Natural,
+    Paired,
+    Ramp,
+    Random,
+    Recipe,
+    Scheme,
+    Single,
+    Steps,
+    Triangle,
+)
+from mpkit.training.recipes import LATER, fingerprint
+
+ABOUT = {
+    "natural": "no attack",
+    "linf": "adversarial training in l_inf",
+    "l2": "adversarial training in l_2",
+    "l1": "adversarial training in l_1, with sparse descent",
+    "rt": "adversarial training against rotations and shifts, worst of 10",
+    "avg": "all of l_inf, l_2 and l_1, mean loss",
+    "max": "the worst of l_inf, l_2 and l_1 for each image",
+    "msd": "one walk led by all three norms",
+    "random": "one of the three norms per batch, drawn at random",
+    "balanced": "the l_inf network, fine-tuned with l_inf and l_1 by their errors",
+    "tuned": "the avg network, fine-tuned with l_inf and a long Auto-PGD in l_1 by their errors",
+    "tuned-on": "the tuned network, once more, with a search of twice the length",
+    "paired": "the avg network, fine-tuned as RAMP does: the worse of both, answers that agree",
+    "ramp": "RAMP: l_inf and l_1, answers that agree, half of natural training's way",
+    "avg-rt": "l_inf and rotations with shifts, mean loss",
+    "max-rt": "the worse of l_inf and rotations with shifts for each image",
+    "max-apgd": "as max, with Auto-PGD for l_2 and l_1",
+    "msd-long": "as msd, twice the steps and half as many epochs again",
+}
+
+BALLS = ("linf", "l2", "l1")
+TUNED = {"balanced": "linf", "tuned": "avg", "tuned-on": "tuned", "paired": "avg"}  # start from
+LONGER = {"tuned": 2, "tuned-on": 4, "paired": 2}  # times the steps of Auto-PGD in l_1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One named recipe: everything that decides a network but the images and the seed.
+
+    Args:
+        name: such as "mnist-max".
+        network: a key of ``mpkit.models.NETWORKS``.
+        scheme: how a batch becomes losses.
+        recipe: how losses become weights.
+        watch: attacks of the validation after each epoch, by name.
+        held_out: images at the end of the training split that only the validation sees.
+        start: the name of the recipe whose network is trained on; empty for random weights.
+        images: so many are trained on, equally many of each class; 0 for all.
+    """
+
+    name: str
+    network: str
+    scheme: Scheme
+    recipe: Recipe
+    watch: tuple[tuple[str, Attack], ...] = ()
+    held_out: int = 0
+    start: str = ""
+    images: int = field(default=0, metadata=LATER)
+
+    @property
+    def key(self) -> str:
+        """The sha256 that changes when anything that matters changes."""
+        return fingerprint(self)
+
+    @property
+    def about(self) -> str:
+        """The scheme in a few words."""
+        words = ABOUT[self.name.partition("-")[2]]
+        if "L2(" not in repr(self.scheme):
+            words = words.replace("three norms", "norms").replace("l_2 and l_1", "l_1")
+            words = words.replace("l_inf, l_1", "l_inf and l_1")
+        return words
+
+
+def names(data: str = "mnist", radii: str = "common") -> list[str]:
+    """The names of all recipes for a data set: none for a ball that the radii do not have.
+
+    Raises:
+        ValueError: unknown radii, or none of the paper's for this data set.
+    """
+    lacking = set(BALLS) - set(usual(data, (1, 1, 1), radii))
+    return [f"{data}-{scheme}" for scheme in ABOUT if scheme not in lacking]
+
+
+def plan(
+    name: str,
+    shape: tuple[int, int, int],
+    scale: str = "cpu",
+    data: str | None = None,
+    radii: str = "common",
+) -> Plan:
+    """Look a named recipe up.
+
+    Args:
+        name: such as "mnist-max".
+        shape: (C, H, W) of the images.
+        scale: "cpu" or "gpu".
+        data: the data set where it is another than the name begins with.
+        radii: "common" or "paper", see :func:`mpkit.sets.usual`.
+
+    Raises:
+        ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
+    """
+    prefix, _, scheme = name.partition("-")
+    if scheme not in ABOUT:
+        raise ValueError(
+            f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "
+            f"{', '.join(ABOUT)}"
+        )
+    size = scale_of(data or prefix, scale)
+    sets = usual(data or prefix, shape, radii)
+    if scheme in BALLS and scheme not in sets:
+        raise ValueError(f"recipe: no {name!r}; the {radii} radii have {', '.join(sets)}")
+    attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
+    if scheme in LONGER:
+        attacks["l1"] = size.wrap(APGD(cast(Ball, sets["l1"]), LONGER[scheme] * size.steps))
+    watched = [key for key in sets if key != "rt" or "rt" in scheme]
+    if not size.watching and scheme not in TUNED:
+        watched = []
+    watch = tuple((key, quick(sets[key])) for key in watched)
+    made = Plan(
+        name, size.network, Natural(), size.recipe, watch, size.held_out, images=size.images
+    )
+    if scheme in TUNED:
+        pair = attacks["linf"], attacks["l1"]
+        start = f"{prefix}-{TUNED[scheme]}"
+        if scheme == "paired":  # both searches for every image: half as long at the same price
+            half = replace(size.tuning, epochs=size.tuning.epochs // 2)
+            return replace(made, scheme=Paired(*pair), recipe=half, start=start)
+        named = tuple(zip(("linf", "l1"), pair, strict=True))
+        return replace(made, scheme=Balanced(named), recipe=size.tuning, start=start)
+    if scheme == "natural":
+        return made
+    if scheme == "ramp":
+        made = replace(made, recipe=replace(size.recipe, natural=0.5))
+    if scheme == "msd-long":
+        longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
+        size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
+    return replace(made, scheme=Ramp(_scheme(scheme, sets, attacks, size), size.ramp))
+
+
+def _scheme(
+    scheme: str,
+    sets: Mapping[str, PerturbationSet],
+    attacks: Mapping[str, Attack],
+    size: Scale,
+) -> Scheme:
+    norms = tuple(attacks[key] for key in BALLS if key in attacks)
+    balls = [one for one in sets.values() if isinstance(one, Ball)]
+    auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if not isinstance(ball, Linf))
+    turned = (attacks["linf"], attacks["rt"])
+    if scheme.startswith("msd"):
+        return Single(size.wrap(MSD(Union(*balls), size.steps)))
+    schemes: dict[str, Callable[[], Scheme]] = {
+        "avg": lambda: Average(norms),
+        "max": lambda: Max(norms),
+        "random": lambda: Random(norms),
+        "ramp": lambda: Paired(attacks["linf"], attacks["l1"], weight=5.0),
+        "avg-rt": lambda: Average(turned),
+        "max-rt": lambda: Max(turned),
+        "max-apgd": lambda: Max((attacks["linf"], *auto)),
+    }
+    return schemes[scheme]() if scheme in schemes else Single(attacks[scheme])
+
+
+def inner(threat: PerturbationSet, steps: int) -> Attack:
+    """The attack of the paper's training on one set, with so many gradients."""
+    if isinstance(threat, L1):
+        return SLIDE(threat, steps)
+    return PGD(threat, steps) if isinstance(threat, Ball) else WorstOfK(threat, 10)
+
+
+def quick(threat: PerturbationSet) -> Attack:
+    """The attack of the validation: stronger than that of the training."""
+    if isinstance(threat, L1 | L2):
+        return APGD(threat, 20)
+    return PGD(threat, 20) if isinstance(threat, Ball) else WorstOfK(threat, 20)
+
+
+ROWS: tuple[str, ...] = (
+    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
+    *("tuned-on", "paired", "ramp", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
+)
+IN_COLOUR: tuple[str, ...] = (
+    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
+    *("ramp", "rt", "max-rt", "avg-rt"),
+)
+
+
+def rows_of(data: str, radii: str = "common") -> tuple[str, ...]:
+    """The schemes of a data set's table, in order of value, of those that there are recipes for."""
+    rows, known = IN_COLOUR if data == "cifar10" else ROWS, names(data, radii)
+    return tuple(row for row in rows if f"{data}-{row}" in known)
+
+
+SCALES = ("cpu", "gpu")
+FAST = Recipe(compute=torch.bfloat16, layout=torch.channels_last)
+COLOUR = replace(FAST, batch=128, augment=(Crop(4), Flip()))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a scale decides for a data set.
+
+    Args:
+        network: a key of ``mpkit.models.NETWORKS``.
+        recipe: for training from the start.
+        tuning: for fine-tuning.
+        steps: gradients of each inner attack.
+        ramp: shares of the budgets in the first epochs.
+        held_out: images for validation.
+        watching: whether there is a validation where the scheme does not need it.
+        wrap: around each inner attack, such as Captured on a GPU.
+        images: so many are trained on, equally many of each class; 0 for all.
+    """
+
+    network: str
+    recipe: Recipe
+    tuning: Recipe
+    steps: int
+    ramp: tuple[float, ...]
+    held_out: int
+    watching: bool = True
+    wrap: Callable[[Attack], Attack] = lambda attack: attack
+    images: int = 0
+
+
+def scale_of(data: str, scale: str) -> Scale:
+    """Network and schedule for a data set.
+
+    Args:
+        data: its name; one that is not known is treated as MNIST.
+        scale: "cpu" or "gpu".
+
+    Raises:
+        ValueError: unknown scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")
+    if scale == "gpu":
+        return _on_gpu(data)
+    if data == "digits":
+        recipe = Recipe(epochs=10, averaging=0.99)
+        tuning = replace(recipe, epochs=4, lr=1e-3)
+        return Scale("small_cnn", recipe, tuning, 5, (1 / 3,), 100, watching=False)
+    if data == "cifar10":
+        recipe = replace(COLOUR, epochs=8, batch=64, averaging=0.995)
+        tuning = replace(recipe, epochs=2, lr=1e-3)
+        return Scale("small_resnet", recipe, tuning, 3, (), 500, watching=False, images=10000)
+    recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
+    tuning = replace(recipe, epochs=3, lr=1e-3)
+    return Scale("small_cnn", recipe, tuning, 10, (0.1, 0.3, 0.6), 1000)
+
+
+def _on_gpu(data: str) -> Scale:
+    """The networks and schedules of the literature."""
+    if data == "cifar10":
+        recipe = replace(COLOUR, epochs=15, lr=0.1, optimizer=SGD(), schedule=Triangle(0.3))
+        tuning = replace(recipe, epochs=3, lr=0.02)
+        return Scale("preact_resnet18", recipe, tuning, 10, (), 1000)
+    recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
+    tuning = replace(recipe, epochs=3, lr=3e-4)
+    return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, wrap=Captured)

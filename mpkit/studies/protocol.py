@@ -1,0 +1,168 @@
+"""How the networks of a study are evaluated, and what their records say of it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpkit.attacks import APGD, Margin, WorstOfK
+from mpkit.core.progress import Quiet
+from mpkit.core.statistics import proportion
+from mpkit.data import Images
+from mpkit.evaluation import Ledger, evaluate, standard
+from mpkit.evaluation.goals import Entry
+from mpkit.evaluation.ledger import CLEAN
+from mpkit.evaluation.suites import EDITION
+from mpkit.sets import Affine, Ball, PerturbationSet, Union, describe, usual
+from mpkit.training.recipes import LATER, fingerprint
+
+BLIND = "square"  # names of attacks that need no gradient begin so
+UNIONS = {"norms": ("linf", "l2", "l1"), "linf+rt": ("linf", "rt")}
+AFFINE = {"norms": ("linf", "l1"), "linf+rt": ("linf", "rt")}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The same for every network of a study.
+
+    Args:
+        points: test images, from the first on.
+        budget: of the recommended suites, see ``mpkit.evaluation.suites.BUDGETS``.
+        batch: images at a time; part of what makes results repeat.
+        affine: also try the affine adversaries of the two pairs.
+        seed: of the attacks.
+        radii: "common" or "paper", see :func:`mpkit.sets.usual`.
+    """
+
+    points: int = 1000
+    budget: str = "standard"
+    batch: int = 250
+    affine: bool = True
+    seed: int = 0
+    radii: str = field(default="common", metadata=LATER)
+
+    @property
+    def key(self) -> str:
+        """The sha256 that changes when anything that matters changes."""
+        return fingerprint(self, EDITION)
+
+
+def suite(examination: Examination, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
+    """The attacks, each set's own and those of the affine sets."""
+    sets = usual(data, shape, examination.radii)
+    threats: list[PerturbationSet] = list(sets.values())
+    if examination.affine:
+        threats += [_between(sets, pair) for pair in AFFINE.values()]
+    return standard(Union(*threats), examination.budget)
+
+
+def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> PerturbationSet:
+    """The affine set of a pair; a warp comes first."""
+    warp_first = sorted((sets[key] for key in pair), key=lambda one: isinstance(one, Ball))
+    return Affine(*warp_first)  # type: ignore[arg-type]
+
+
+def examine(
+    model: nn.Module,
+    test: Images,
+    examination: Examination,
+    file: Path,
+    progress: Quiet | None = None,
+) -> dict[str, Any]:
+    """Evaluate a network; returns what its record says of it, as plain data.
+
+    Args:
+        model: on its device.
+        test: the test split.
+        examination: how.
+        file: where the ledger is kept; an interrupted evaluation goes on from it.
+        progress: is told how far the evaluation is.
+    """
+    where = next(model.parameters()).device
+    images = test.first(examination.points).to(where)
+    ledger = evaluate(
+        model,
+        images.x,
+        images.y,
+        suite(examination, test.name, test.shape),
+        torch.Generator(where).manual_seed(examination.seed),
+        batch=examination.batch,
+        file=file,
+        progress=progress,
+    )
+    sets = usual(test.name, test.shape, examination.radii)
+    return {"evaluation": summary(ledger, sets, examination)}
+
+
+def summary(
+    ledger: Ledger, sets: dict[str, PerturbationSet], examination: Examination
+) -> dict[str, Any]:
+    """Accuracies as [value, low, high] under short names, with every attack's part in them.
+
+    ``first_order`` has those of the balls without the attacks that need no gradient, ``standing``
+    which examples survived each set, one bit for each, for comparisons of paired examples.
+    """
+    names = {key: describe(sets[key]) for key in sets}
+    broken = {"clean": ledger.broken_in(CLEAN)} | {k: ledger.broken_in(names[k]) for k in names}
+    affine = {f"affine {k}": describe(_between(sets, pair)) for k, pair in AFFINE.items()}
+    broken |= {k: ledger.broken_in(name) for k, name in affine.items() if name in ledger.sets}
+    for key, parts in UNIONS.items():
+        broken[f"union {key}"] = torch.stack([broken[k] for k in parts if k in broken]).any(0)
+    balls = [key for key in names if isinstance(sets[key], Ball)]
+    seeing = {k: _seen_by_gradient(ledger, names[k]) for k in balls}
+    seeing["union norms"] = torch.stack([seeing[k] for k in balls]).any(0)
+    return {
+        "points": len(ledger),
+        "budget": examination.budget,
+        "level": 0.95,
+        "accuracy": {key: [*proportion(~value)] for key, value in broken.items()},
+        "first_order": {key: [*proportion(~value)] for key, value in seeing.items()},
+        "standing": {key: packed(~value) for key, value in broken.items()},
+        "attacks": [gain._asdict() for gain in ledger.gains()],
+        "nan": int(ledger.unfit.sum()),
+    }
+
+
+def _seen_by_gradient(ledger: Ledger, name: str) -> Tensor:
+    """Examples that are wrong when clean or broken in a set by an attack with gradients: (N,)."""
+    rows = torch.tensor([not row.startswith(BLIND) for row in ledger.names])
+    inside = ledger.broken & (ledger.within == ledger.sets.index(name))
+    return inside[rows].any(0) | ledger.broken[0]
+
+
+def packed(bits: Tensor) -> dict[str, Any]:
+    """A row of bools as text, eight to a byte, the first in the highest bit."""
+    import numpy as np
+
+    content = np.packbits(bits.cpu().numpy()).tobytes()
+    return {"count": len(bits), "bits": base64.b64encode(content).decode()}
+
+
+def pictures(
+    model: nn.Module, test: Images, count: int = 3, seed: int = 0, radii: str = "common"
+) -> dict[str, Any]:
+    """The first images of the test split beside what each set's attack makes of them.
+
+    Returns: labels, what the network says of each picture, and the pixels as 8-bit text.
+    """
+    where = next(model.parameters()).device
+    images, rng = test.first(count).to(where), torch.Generator(where).manual_seed(seed)
+    shown = {"clean": images.x}
+    for key, threat in usual(test.name, test.shape, radii).items():
+        attack = APGD(threat, 50, Margin()) if isinstance(threat, Ball) else WorstOfK(threat, 50)
+        shown[key] = attack(model, images.x, images.y, rng).image
+    with torch.no_grad():
+        said = {key: model(x).argmax(1).tolist() for key, x in shown.items()}
+    pixels = {key: pixels_as_text(x) for key, x in shown.items()}
+    return {"labels": images.y.tolist(), "said": said, "pixels": pixels}
+
+
+def pixels_as_text(x: Tensor) -> dict[str, Any]:
+    """Images in [0, 1] as base64 of unsigned 8-bit numbers, with their shape."""
+    numbers = (x.detach().cpu() * 255).round().to(torch.uint8).numpy()
+    return {"shape": list(numbers.shape), "uint8": base64.b64encode(numbers.tobytes()).decode()}

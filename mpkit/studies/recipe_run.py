@@ -1,0 +1,202 @@
+"""Training a named recipe, with a folder from which an interrupted run is gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mpkit.core.devices import resolve_device
+from mpkit.core.files import DataError
+from mpkit.core.progress import Quiet
+from mpkit.core.records import read_record, write_record
+from mpkit.data import Images
+from mpkit.models import NETWORKS, parameter_count, read_weights, write_weights
+from mpkit.models.weights import halved
+from mpkit.models.wrappers import Autocast
+from mpkit.studies.catalog import Plan
+from mpkit.training import Checkpoints, Epoch, Validation, data_parallel, fit
+from mpkit.training.costs import passes, speed
+
+WEIGHTS = "weights.safetensors"
+FACTS = "training.json"
+
+
+def trained(
+    made: Plan,
+    images: Images,
+    seed: int,
+    folder: Path,
+    device: str = "auto",
+    progress: Quiet | None = None,
+    start: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Train a network as a named recipe says, or read it where that is already done.
+
+    The folder gets checkpoints while the training runs, ``metrics.jsonl``, and at the end the
+    network in half precision (``weights.safetensors``) with what is known of its training
+    (``training.json``).
+
+    Args:
+        made: the named recipe.
+        images: the whole training split; the recipe's held-out images are taken off its end.
+        seed: of the weights and of the training.
+        folder: one for each recipe and seed.
+        device: see :func:`mpkit.core.devices.resolve_device`.
+        progress: is told how far the training is.
+        start: the weights to begin with, for recipes that go on from another's network.
+        dtype: torch.float64 for results that hardly differ between machines.
+
+    Returns: the network, as the file holds it, on its device and in eval mode.
+
+    Raises:
+        DataError: the recipe goes on from another's network, and ``start`` is not there.
+        ValueError: the folder is that of another run, or there are too few images.
+    """
+    where = resolve_device(device)
+    with data_parallel.joined(where) as mine:
+        if not _finished(folder, made, seed):
+            model = _begin(made, images, seed, start).to(mine, dtype)
+            history = _fit(model, made, images, seed, folder, progress)
+            if data_parallel.rank() == 0:
+                _keep(model, made, images, seed, folder, history)
+            return halved(model).eval()
+        facts = read_record(folder / FACTS)
+        return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
+
+
+def split(images: Images, made: Plan) -> tuple[Images, Images]:
+    """What a recipe trains on, and the last images, held out (all, where none is held out).
+
+    Raises:
+        ValueError: fewer images than the recipe asks for.
+    """
+    if len(images) <= made.held_out:
+        raise ValueError(
+            f"train: {images.name} has {len(images)} images, and the recipe holds {made.held_out} "
+            "of them out; give more images"
+        )
+    last = replace(images, x=images.x[-made.held_out :], y=images.y[-made.held_out :])
+    rest = images.first(len(images) - made.held_out)
+    return (rest.balanced(made.images) if made.images else rest), last
+
+
+def _finished(folder: Path, made: Plan, seed: int) -> bool:
+    path = folder / FACTS
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    facts = read_record(path)
+    if (facts["key"], facts["seed"]) != (made.key, seed):
+        raise ValueError(
+            f"{folder} holds another run, {facts['recipe']} with seed {facts['seed']}; give this "
+            "one a folder of its own, or remove that one"
+        )
+    return True
+
+
+def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Module:
+    if not made.start:
+        rng = torch.Generator().manual_seed(seed)
+        return NETWORKS[made.network](images.shape, len(images.classes), rng)
+    if start is None or not start.is_file():
+        raise DataError(
+            f"{made.name} goes on from {made.start}, whose weights are not there"
+            f"{f' ({start})' if start else ''}; train {made.start} with the same seed first"
+        )
+    return read_weights(start)
+
+
+def _fit(
+    model: nn.Module,
+    made: Plan,
+    images: Images,
+    seed: int,
+    folder: Path,
+    progress: Quiet | None,
+) -> list[Epoch]:
+    seen, held = split(images, made)
+    watch = Validation(held, dict(made.watch)) if made.watch else None
+    rng = torch.Generator().manual_seed(seed)
+    keep = Checkpoints(folder, seconds=5.0)
+    return fit(model, seen, made.scheme, made.recipe, rng, progress, watch, keep)
+
+
+def _keep(
+    model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, history: list[Epoch]
+) -> None:
+    """Write the network and the facts, then remove the checkpoints."""
+    seen, _ = split(images, made)
+    sha256 = write_weights(folder / WEIGHTS, model, made.network, images.shape, len(images.classes))
+    write_record(folder / FACTS, facts(made, seen, seed, model, history, sha256))
+    for path in folder.glob("step-*"):
+        path.unlink(missing_ok=True)
+
+
+def facts(
+    made: Plan, seen: Images, seed: int, model: nn.Module, history: list[Epoch], sha256: str
+) -> dict[str, Any]:
+    """What a record holds of a training."""
+    each = passes(made.scheme, seen.shape, draws=8, natural=made.recipe.natural)
+    images = made.recipe.epochs * (len(seen) // made.recipe.batch) * made.recipe.batch
+    return {
+        "recipe": made.name,
+        "key": made.key,
+        "seed": seed,
+        "settings": {
+            "network": made.network,
+            "parameters": parameter_count(model),
+            "scheme": repr(made.scheme),
+            "recipe": repr(made.recipe),
+            "start": made.start,
+            "images": len(seen),
+            "held_out": made.held_out,
+        },
+        "cost": {
+            "forward": round(each.forward * images),
+            "gradients": round(each.backward * images),
+            "seconds": round(sum(epoch.seconds for epoch in history), 1),
+        },
+        "history": [asdict(epoch) for epoch in history],
+        "weights": {"file": WEIGHTS, "sha256": sha256, "type": "float16"},
+    }
+
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+COUNTS = {"digits": 1297, "mnist": 60000, "cifar10": 50000}
+STEP = 1.2  # a step of an attack, in forward and backward passes of training
+LOOK = 0.4  # a forward pass alone
+
+
+class Work(NamedTuple):
+    """Gradient evaluations on single images, and seconds on this machine."""
+
+    gradients: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.gradients / 1e6:.1f} M gradients, about {self.seconds / 60:.1f} min"
+
+
+def estimate(made: Plan, data: str, device: str = "auto") -> Work:
+    """Estimate the training of a named recipe; evaluation comes on top.
+
+    The network's speed is measured for half a second, the passes of the scheme are counted.
+
+    Args:
+        made: the named recipe.
+        data: a key of SHAPES.
+        device: see :func:`mpkit.core.devices.resolve_device`.
+    """
+    where, shape = resolve_device(device), SHAPES[data]
+    each = passes(made.scheme, shape, draws=8, natural=made.recipe.natural)
+    rng = torch.Generator().manual_seed(0)
+    model = NETWORKS[made.network](shape, 10, rng).to(where).to(memory_format=made.recipe.layout)
+    x = torch.rand(made.recipe.batch, *shape, generator=rng).to(where)
+    rate = speed(Autocast(model, made.recipe.compute) if made.recipe.compute else model, x)
+    images = made.recipe.epochs * (made.images or COUNTS[data] - made.held_out)
+    work = STEP * each.backward + LOOK * (each.forward - each.backward)
+    return Work(images * each.backward, images * work / rate)

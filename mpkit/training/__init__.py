@@ -1,0 +1,34 @@
+"""Training: schemes that make attacks into losses, recipes, and one reproducible loop."""
+
+from mpkit.training.checkpoints import Checkpoints
+from mpkit.training.curricula import Balanced, Ramp
+from mpkit.training.fit import Epoch, fit
+from mpkit.training.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle
+from mpkit.training.run import Diverged
+from mpkit.training.schemes import Average, Max, Natural, Paired, Random, Scheme, Single
+from mpkit.training.validation import Validation, accuracy
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Average",
+    "Balanced",
+    "Checkpoints",
+    "Constant",
+    "Cosine",
+    "Diverged",
+    "Epoch",
+    "Max",
+    "Natural",
+    "Paired",
+    "Ramp",
+    "Random",
+    "Recipe",
+    "Scheme",
+    "Single",
+    "Steps",
+    "Triangle",
+    "Validation",
+    "accuracy",
+    "fit",
+]
