@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 def neighbours(model: nn.Module, ball: Ball, x: Tensor, y: Tensor) -> Tensor | None:
     """For each image the nearest of the others that the model calls otherwise: (B, C, H, W).
 
-    What our ``Across`` starts from, for libraries whose attacks accept starting points; None
+    What our ``BoundaryStart`` starts from, for libraries whose attacks accept starting points; None
     where an image has no such neighbour.
     """
     with torch.no_grad():

@@ -25,7 +25,7 @@ from torch import nn
 from mpkit import attacks, data, models, sets, training
 from mpkit.data import Images
 from mpkit.studies.catalog import inner
-from mpkit.training import Ramp, Recipe, costs
+from mpkit.training import RadiusWarmup, Recipe, costs
 
 NORMS = ("linf", "l2", "l1")
 RECIPE = Recipe(epochs=10, averaging=0.99)
@@ -58,7 +58,7 @@ def ladder(steps: list[int], shape: tuple[int, int, int]) -> Iterator[tuple[str,
             "max": training.Max(several),
             "avg": training.Average(several),
         }
-        grown = {name: Part(Ramp(scheme), RECIPE) for name, scheme in made.items()}
+        grown = {name: Part(RadiusWarmup(scheme), RECIPE) for name, scheme in made.items()}
         yield from ((name, k, [part]) for name, part in grown.items())
         long = replace(RECIPE, epochs=3 * RECIPE.epochs)
         yield "random, 3 x as long", k, [Part(grown["random"].scheme, long)]

@@ -25,10 +25,10 @@ from mpkit.attacks import (
     PGD,
     SLIDE,
     Attack,
+    AttackResult,
     Captured,
-    Found,
+    GraphedAttack,
     Grid,
-    Recorded,
     SpatialPGD,
     Square,
 )
@@ -130,13 +130,15 @@ def searches(steps: int) -> dict[str, Attack]:
     }
 
 
-def search(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
+def search(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator
+) -> AttackResult:
     """The attack without any look at values."""
     with torch.no_grad(), unread():
         return attack.find(Problem(Guarded(model, CLASSES), x, y, rng))
 
 
-def apart(one: Found, other: Found) -> float:
+def apart(one: AttackResult, other: AttackResult) -> float:
     """Mean difference of the scores over their mean size."""
     a, b = one.score.double().cpu(), other.score.double().cpu()
     return float((a - b).abs().mean() / b.abs().mean())
@@ -158,7 +160,7 @@ def attacks(device: torch.device, points: int, steps: int) -> dict[str, Any]:
         inside = bool(attack.set.contains(x.to(device), theirs.z).all())
         with torch.no_grad():
             again = attack.loss(exact(theirs.image.cpu().double()), y)
-        told = apart(theirs, Found(theirs.image, None, again))
+        told = apart(theirs, AttackResult(theirs.image, None, again))
         row["right"] &= inside and told <= FLOOR
         found[name] = {**row, "inside": inside, "score told and true": told}
     return found
@@ -172,7 +174,7 @@ def recorded(device: torch.device, points: int, steps: int) -> dict[str, Any]:
     model, x, y = model.to(device), x.to(device), y.to(device)
     found = {}
     for name, attack in searches(steps).items():
-        ways: dict[str, Callable[..., Found]] = {"whole": Recorded(attack, model, x, y)}
+        ways: dict[str, Callable[..., AttackResult]] = {"whole": GraphedAttack(attack, model, x, y)}
         if attack.unrolled() is not None:
             ways["step by step"] = lambda x, y, rng, a=attack: Captured(a)(model, x, y, rng)  # type: ignore[misc]
         plain, again = (

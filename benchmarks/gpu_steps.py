@@ -22,7 +22,7 @@ from gpu_checks import (
 )
 from torch import Tensor, nn
 
-from mpkit.attacks import MSD, PGD, SLIDE, Attack, Recorded, SpatialPGD
+from mpkit.attacks import MSD, PGD, SLIDE, Attack, GraphedAttack, SpatialPGD
 from mpkit.core.cuda_graphs import plainly
 from mpkit.data import Images
 from mpkit.sets import L1, Union
@@ -30,9 +30,9 @@ from mpkit.training import (
     SGD,
     Average,
     Constant,
+    LogitPairing,
     Max,
     Natural,
-    Paired,
     Random,
     Recipe,
     Scheme,
@@ -55,7 +55,7 @@ def schemes(steps: int) -> dict[str, Scheme]:
         "max": Max(three),
         "msd": Single(MSD(Union(*BALLS.values()), steps)),
         "random": Random(three),
-        "paired": Paired(three[0], three[2]),
+        "paired": LogitPairing(three[0], three[2]),
         "rotations": Single(SpatialPGD(POSES, steps)),
     }
 
@@ -118,7 +118,7 @@ def waiting(device: torch.device, points: int, steps: int) -> dict[str, Any]:
         name: partial(search, attack, model, x, y, rng) for name, attack in searches(steps).items()
     }
     works |= {
-        f"{name}, recorded": partial(Recorded(attack, model, x, y), x, y, rng)
+        f"{name}, recorded": partial(GraphedAttack(attack, model, x, y), x, y, rng)
         for name, attack in searches(steps).items()
     }
     images = Images(x, y, tuple(map(str, range(CLASSES))), "noise")

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpkit import models
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Recorded
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, GraphedAttack
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
 from mpkit.core import cuda_graphs
@@ -156,7 +156,7 @@ def searching(name: str, count: int, way: str, device: torch.device, size: Size)
                 plain = taken(partial(attack.find, problem), device, size.seconds)
             row = {"plain": plain[0], "plain over the bare loop": plain[0] / loop[0]}
             if device.type == "cuda":
-                search = partial(Recorded(attack, model, x, y), x, y, rng)
+                search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
                 fast = taken(search, device, size.seconds)
                 row |= {"recorded": fast[0], "recorded over the bare loop": fast[0] / loop[0]}
             found[label] = row

@@ -26,9 +26,9 @@ from mpkit.attacks import (
     FMN,
     PGD,
     SLIDE,
-    Across,
     Attack,
     Boundary,
+    BoundaryStart,
     CrossEntropy,
     HopSkipJump,
     Margin,
@@ -104,7 +104,7 @@ def arms(ball: sets.Ball, scale: float = 1.0) -> dict[str, Attack]:
         found["hopskipjump"] = HopSkipJump(ball, steps=n(10))
     if isinstance(ball, sets.L2):
         found["boundary"] = Boundary(ball, n(10000))
-    near = tuple(FMN(ball, n(100), start=Across(k)) for k in (0, 2, 8))
+    near = tuple(FMN(ball, n(100), start=BoundaryStart(k)) for k in (0, 2, 8))
     return found | {"across": attacks.Worst(near, Margin())}
 
 

@@ -55,7 +55,7 @@ def of_mpkit() -> list[Candidate]:
         return seeded(attacks.FMN(ball, n))
 
     def across(ball: Ball, n: int) -> Search:
-        return seeded(attacks.FMN(ball, n, start=attacks.Across()))
+        return seeded(attacks.FMN(ball, n, start=attacks.BoundaryStart()))
 
     def slide(ball: Ball, n: int) -> Search:
         assert isinstance(ball, L1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from toys import generator, linear_problem, relu_net
 
-from mpkit.attacks import FMN, PGD, Across, Clean, Margin, UntilBroken
+from mpkit.attacks import FMN, PGD, BoundaryStart, Clean, Margin, UntilBroken
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import guard
 from mpkit.sets import L1, L2, Ball, Linf
@@ -27,7 +27,7 @@ def test_the_start_lies_just_beyond_a_border_towards_a_neighbour(ball: Ball, nth
     model, x = relu_net(1), images()
     y = model(x).argmax(1)
     with torch.no_grad():
-        z = Across(nth, halvings=20)(ball, problem(model, x, y))
+        z = BoundaryStart(nth, halvings=20)(ball, problem(model, x, y))
         assert (model(x + z).argmax(1) != y).all()
         assert (model(x + z * (1 - 1e-4)).argmax(1) == y).any()
     assert (x + z >= 0).all()
@@ -46,7 +46,7 @@ def test_the_border_of_a_linear_model_is_where_it_is() -> None:
     y = model(x).argmax(1)
     assert 0 < y.sum() < len(y)
     with torch.no_grad():
-        z = Across(halvings=40)(L2(1), problem(model, x, y))
+        z = BoundaryStart(halvings=40)(L2(1), problem(model, x, y))
         lead = model(x + z)
     torch.testing.assert_close(lead[:, 0], lead[:, 1], atol=1e-8, rtol=0)
 
@@ -56,8 +56,8 @@ def test_without_a_neighbour_of_another_class_the_start_is_the_image() -> None:
     y = model(x).argmax(1)
     with torch.no_grad():
         alike = x[y == y[0]]
-        assert not Across()(L2(1), problem(model, alike, y[y == y[0]])).any()
-        z = Across()(L2(1), problem(model, alike, y[y == y[0]], donors=x))
+        assert not BoundaryStart()(L2(1), problem(model, alike, y[y == y[0]])).any()
+        z = BoundaryStart()(L2(1), problem(model, alike, y[y == y[0]], donors=x))
     assert z.flatten(1).any(1).all()
 
 
@@ -76,7 +76,7 @@ def test_a_search_from_the_border_breaks_what_a_climb_from_the_image_does_not() 
     model, ball = Flat(), L2(0.6)
     climb = PGD(ball, 40, loss=Margin(), start=Clean())(model, x, y, generator()).image
     assert (model(climb).argmax(1) == y).all()
-    found = FMN(ball, 60, start=Across())(model, x, y, generator())
+    found = FMN(ball, 60, start=BoundaryStart())(model, x, y, generator())
     assert ball.contains(x, found.z).all()
     assert (model(found.image).argmax(1) != y).double().mean() > 0.9
 
@@ -85,7 +85,7 @@ def test_a_search_from_the_border_breaks_what_a_climb_from_the_image_does_not() 
 def test_a_minimum_norm_search_that_stops_early_stays_in_its_set(ball: Ball) -> None:
     model, x = relu_net(2), images(60)
     y = model(x).argmax(1)
-    for start in (Across(), Across(3)):
+    for start in (BoundaryStart(), BoundaryStart(3)):
         found = UntilBroken(FMN(ball, 40, start=start), every=1)(model, x, y, generator())
         assert ball.contains(x, found.z).all()
         torch.testing.assert_close(found.image, x + found.z)
@@ -96,6 +96,6 @@ def test_a_minimum_norm_search_that_stops_early_stays_in_its_set(ball: Ball) -> 
 
 def test_bad_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="nth must be ≥ 0, got -1"):
-        Across(-1)
+        BoundaryStart(-1)
     with pytest.raises(ValueError, match="halvings must be positive"):
-        Across(halvings=0)
+        BoundaryStart(halvings=0)

@@ -10,7 +10,7 @@ from mpkit.attacks import (
     MSD,
     PGD,
     SLIDE,
-    Across,
+    BoundaryStart,
     Clean,
     CrossEntropy,
     Margin,
@@ -95,9 +95,9 @@ def test_a_start_beyond_the_border_is_brought_into_the_set(ball):
     """Border points lie outside of balls as small as these; none of them may be returned."""
     model, x, y = net_problem()
     for kind in (PGD, APGD):
-        found = kind(ball, 1, start=Across())(model, x, y, generator())
+        found = kind(ball, 1, start=BoundaryStart())(model, x, y, generator())
         assert ball.contains(x, found.z).all()
-    beyond = Across()(ball, Problem(model, x, y, generator()))
+    beyond = BoundaryStart()(ball, Problem(model, x, y, generator()))
     assert not ball.contains(x, beyond).all()
 
 

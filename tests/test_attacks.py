@@ -7,7 +7,17 @@ import torch
 from torch import nn
 from toys import generator, relu_net
 
-from mpkit.attacks import DLR, PGD, SLIDE, Clean, Constant, CrossEntropy, Falling, Found, Margin
+from mpkit.attacks import (
+    DLR,
+    PGD,
+    SLIDE,
+    AttackResult,
+    Clean,
+    Constant,
+    CrossEntropy,
+    Falling,
+    Margin,
+)
 from mpkit.attacks.base import Best
 from mpkit.sets import L1, L2, Linf
 
@@ -34,7 +44,7 @@ def net_problem(seed=0, n=6, dtype=torch.float64):
 def test_found_is_allowed_and_says_the_truth(attack, dtype):
     model, x, y = net_problem(dtype=dtype)
     found = attack(model, x, y, generator())
-    assert isinstance(found, Found)
+    assert isinstance(found, AttackResult)
     assert attack.set.contains(x, found.z).all()
     assert torch.equal(found.image, attack.set.apply(x, found.z))
     assert found.image.dtype == dtype

@@ -19,7 +19,7 @@ from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 from mpkit.studies import recipe_run
 from mpkit.studies.catalog import ABOUT, names, plan, rows_of
 from mpkit.studies.recipe_run import estimate
-from mpkit.training import Average, Balanced, Diverged, Max, Natural, Ramp, Single
+from mpkit.training import Average, Balanced, Diverged, Max, Natural, RadiusWarmup, Single
 from mpkit.training.costs import passes
 
 SHAPE = (1, 28, 28)
@@ -117,7 +117,7 @@ def test_a_folder_of_pictures_gets_radii_of_its_own_size():
         (Max((PGD(Linf(0.3), steps=5), PGD(L2(2), steps=3))), 13, 9),
         (Single(MSD(Union(Linf(0.3), L2(2), L1(10)), steps=4)), 17, 5),
         (Single(WorstOfK(RotationTranslation(3, 30), 10)), 11, 1),
-        (Ramp(Single(PGD(Linf(0.3), steps=5)), (0.5,)), 7, 6),
+        (RadiusWarmup(Single(PGD(Linf(0.3), steps=5)), (0.5,)), 7, 6),
         (Balanced((("linf", PGD(Linf(0.3), steps=5)),)), 7, 6),
     ],
 )

@@ -14,7 +14,7 @@ from toys import generator, linear_problem, relu_net
 from mpbook.teaching import published_variants
 from mpbook.teaching.conformance import Counted, brought_back, membership, ours, traces
 from mpbook.teaching.known_optima import best_linear, misplaced, nearest_l1, nearest_l2, reach
-from mpkit.attacks import APGD, FMN, PGD, SLIDE, Across, Clean, Falling, Margin
+from mpkit.attacks import APGD, FMN, PGD, SLIDE, BoundaryStart, Clean, Falling, Margin
 from mpkit.core.records import read_record
 from mpkit.core.statistics import mean_of
 from mpkit.sets import L1, L2, Linf
@@ -68,7 +68,7 @@ def test_sorted_projections_are_the_slow_answer():
 
 @pytest.mark.parametrize("ball", BALLS)
 def test_the_oracle_passes_ours(ball):
-    attacks = [PGD(ball, 20), APGD(ball, 20), FMN(ball, 20, start=Across())]
+    attacks = [PGD(ball, 20), APGD(ball, 20), FMN(ball, 20, start=BoundaryStart())]
     for attack in attacks:
         assert kept(attack).outside == 0, attack
         assert not any(traces(ours(attack))), attack

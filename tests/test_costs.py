@@ -7,7 +7,16 @@ from toys import generator, relu_net
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, WorstOfK
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 from mpkit.studies import catalog
-from mpkit.training import Average, Balanced, Max, Natural, Paired, Ramp, Random, Single
+from mpkit.training import (
+    Average,
+    Balanced,
+    LogitPairing,
+    Max,
+    Natural,
+    RadiusWarmup,
+    Random,
+    Single,
+)
 from mpkit.training.costs import Counted, parts, passes
 
 SHAPE = (1, 6, 6)
@@ -33,7 +42,7 @@ def test_the_formulas_of_the_book_count_every_scheme(k):
         Max(several): (n * (k + 2) + 1, n * k + 1),
         Random(several): (k + 2, k + 1),
         Single(MSD(Union(*BALLS), k)): (k * (n + 1) + 1, k + 1),
-        Paired(several[0], apgd): (3 * k + 6, 3 * k + 2),
+        LogitPairing(several[0], apgd): (3 * k + 6, 3 * k + 2),
         Average((several[0], turned)): (2 * k + 3, k + 2),
         Max((several[0], turned)): (2 * k + 4, k + 1),
     }
@@ -51,7 +60,7 @@ def test_unequal_attacks_drawn_with_equal_chances_cost_their_mean():
     both = [passes(Single(attack), SHAPE) for attack in pair]
     mean = tuple(sum(one) / 2 for one in zip(*both, strict=True))
     named = Balanced((("linf", pair[0]), ("l1", pair[1])))
-    for scheme in (Random(pair), Random(pair, (0.5, 0.5)), named, Ramp(named)):
+    for scheme in (Random(pair), Random(pair, (0.5, 0.5)), named, RadiusWarmup(named)):
         assert tuple(passes(scheme, SHAPE)) == mean
 
 

@@ -17,7 +17,7 @@ from mpkit.data import Images
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf, Union
 from mpkit.studies import catalog
-from mpkit.training import Average, Max, Paired, Single, costs
+from mpkit.training import Average, LogitPairing, Max, Single, costs
 
 BENCH = ROOT / "book" / "results" / "bench"
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ SCHEMES = {
     "avg": Average(SEARCHES),
     "max": Max(SEARCHES),
     "msd": Single(MSD(Union(Linf(0.1), L2(0.5)), 3)),
-    "paired": Paired(*SEARCHES[1:]),
+    "paired": LogitPairing(*SEARCHES[1:]),
 }
 
 

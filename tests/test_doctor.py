@@ -18,7 +18,7 @@ from mpkit import data, masking
 from mpkit.attacks import PGD, SLIDE
 from mpkit.models import small_cnn
 from mpkit.sets import Union, usual
-from mpkit.training import Natural, Ramp, Recipe, Single, accuracy, fit
+from mpkit.training import Natural, RadiusWarmup, Recipe, Single, accuracy, fit
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def attack(name):
 SCHEMES = {
     "natural": Natural(),
     "other": Natural(),
-    **{name: Ramp(Single(attack(name)), (0.2, 0.6)) for name in BALLS},
+    **{name: RadiusWarmup(Single(attack(name)), (0.2, 0.6)) for name in BALLS},
 }
 
 

@@ -10,15 +10,24 @@ import torch
 from torch import Tensor, nn
 from toys import Linear, generator, linear_problem
 
-from mpkit.attacks import PGD, Attack, CrossEntropy, Found, Loss, Margin, Restarts, Square, Worst
+from mpkit.attacks import (
+    PGD,
+    Attack,
+    AttackResult,
+    CrossEntropy,
+    Loss,
+    Margin,
+    Restarts,
+    Square,
+    Worst,
+)
 from mpkit.attacks.base import Problem
 from mpkit.core.files import DataError
 from mpkit.core.progress import Quiet
 from mpkit.evaluation import Budget, Ledger, OutsideSet, UnionOnly, evaluate, merged, standard
 from mpkit.evaluation.goals import EveryAttack
 from mpkit.evaluation.suites import BUDGETS
-from mpkit.sets import L1, L2, Linf, PerturbationSet, Union, describe, parse_threat
-from mpkit.sets.threat_model import parts
+from mpkit.sets import L1, L2, Linf, PerturbationSet, Union, parse_threat
 
 THREAT = "linf:0.1 + l2:0.3 + l1:0.6"
 ATTACKS = {
@@ -104,10 +113,10 @@ class Planted(Attack):
     size: float
     loss: Loss = CrossEntropy()  # noqa: RUF009
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         z = torch.full_like(problem.x, self.size)
         image = (problem.x + z).clamp(0, 1)
-        return Found(image, image - problem.x, problem.x.new_zeros(len(problem.x)))
+        return AttackResult(image, image - problem.x, problem.x.new_zeros(len(problem.x)))
 
 
 def test_a_false_claim_stops_the_run_and_names_the_attack(tmp_path: Path) -> None:
@@ -221,8 +230,8 @@ def test_standard_covers_every_set_and_goes_deep_only_after_its_probe(quick: Led
     threat = parse_threat(THREAT + " + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
     for budget in BUDGETS:
         suite = standard(threat, budget)
-        covered = {describe(part) for entry in suite for part in parts(entry.attack.set)}
-        assert covered == {describe(one) for one in threat.sets}
+        covered = {part.describe() for entry in suite for part in entry.attack.set.parts()}
+        assert covered == {one.describe() for one in threat.sets}
         deep = [entry for entry in suite if entry.after]
         assert [entry.after for entry in deep] == [
             entry.name.replace("-deep", "") for entry in deep

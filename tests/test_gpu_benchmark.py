@@ -111,13 +111,13 @@ def test_a_recording_that_fell_back_is_no_result():
     def part():
         search = gpu_steps.PGD(gpu_checks.BALLS["linf"], 1)
         model, x, y = gpu_checks.problem(2)
-        gpu_checks.Recorded(search, model, x, y, cannot)
+        gpu_checks.GraphedAttack(search, model, x, y, cannot)
         return {}
 
     def cannot(work, inputs, rngs=(), kept=()):
         raise RuntimeError("the stream is capturing")
 
-    assert "Recorded: recording PGD failed" in gpu.tried(part)["error"]
+    assert "GraphedAttack: recording PGD failed" in gpu.tried(part)["error"]
 
 
 def test_random_numbers_of_the_host_are_the_same_for_every_device_and_type():

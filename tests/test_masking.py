@@ -15,12 +15,11 @@ from mpkit.attacks import PGD, CrossEntropy, Margin
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import guard, input_gradient
 from mpkit.core.progress import Quiet
-from mpkit.masking import Averaged, Evidence, SetReport, Tame, Weight, find_bypass, judge, probes
+from mpkit.masking import EOT, Evidence, Sanitized, SetReport, Weight, assess, find_bpda, probes
 from mpkit.masking.case import Case
-from mpkit.masking.curves import everything
 from mpkit.masking.label_only import labels_alone
 from mpkit.masking.report import Contest, at_least
-from mpkit.masking.wrappers import Cooled, Judged
+from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 
@@ -61,16 +60,16 @@ SPOILS = {
 @pytest.mark.parametrize("name", SPOILS)
 def test_a_tame_model_has_the_same_logits_and_a_finite_gradient(name):
     model, x, y = digits_like()
-    tame = Tame(Broken(model, SPOILS[name]))
+    sanitized = Sanitized(Broken(model, SPOILS[name]))
     with torch.no_grad():
-        assert torch.equal(tame(x), model(x))
-    assert torch.equal(gradient(tame, x, y), torch.zeros_like(x))
+        assert torch.equal(sanitized(x), model(x))
+    assert torch.equal(gradient(sanitized, x, y), torch.zeros_like(x))
 
 
 def test_taming_an_honest_model_changes_nothing():
     model, x, y = digits_like()
     for loss in (Margin(), CrossEntropy()):
-        assert torch.equal(gradient(Tame(model), x, y, loss), gradient(model, x, y, loss))
+        assert torch.equal(gradient(Sanitized(model), x, y, loss), gradient(model, x, y, loss))
 
 
 def test_the_mean_over_draws_is_the_mean():
@@ -82,7 +81,7 @@ def test_the_mean_over_draws_is_the_mean():
             calls.append(len(calls))
             return model(images) * len(calls)
 
-    averaged = Averaged(Counting(), 3, 0.0, generator())
+    averaged = EOT(Counting(), 3, 0.0, generator())
     torch.testing.assert_close(averaged(x), 2 * model(x))
     assert len(calls) == 3
 
@@ -93,14 +92,14 @@ def test_judging_asks_afresh_and_the_majority_counts():
     def model(x):
         return torch.tensor([next(answers)]).to(x)
 
-    judged = judge(model, torch.zeros(1, 1, 2, 2), torch.tensor([0]), 3)
-    assert judged.wrong.tolist() == [True]
-    assert judged.margin.tolist() == [1.0]
+    assessed = assess(model, torch.zeros(1, 1, 2, 2), torch.tensor([0]), 3)
+    assert assessed.wrong.tolist() == [True]
+    assert assessed.margin.tolist() == [1.0]
 
 
 def test_nan_logits_count_as_wrong_even_for_class_zero():
     x, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
-    assert judge(lambda x: torch.full((2, 3), torch.nan), x, y, 1).wrong.all()
+    assert assess(lambda x: torch.full((2, 3), torch.nan), x, y, 1).wrong.all()
 
 
 def test_the_sign_test_is_that_of_a_fair_coin():
@@ -113,14 +112,14 @@ def test_the_sign_test_is_that_of_a_fair_coin():
             assert both == pytest.approx(1)
 
 
-def judged(margins, wrong):
-    return Judged(torch.tensor(margins), torch.tensor(wrong))
+def assessed(margins, wrong):
+    return Assessed(torch.tensor(margins), torch.tensor(wrong))
 
 
 def test_a_contest_counts_pairs():
-    clean = judged([-4.0] * 4, [False] * 4)
-    control = judged([-1.0, 1.0, -2.0, -2.0], [False, True, False, False])
-    challenger = judged([1.0, -1.0, -1.0, -2.05], [True, False, False, False])
+    clean = assessed([-4.0] * 4, [False] * 4)
+    control = assessed([-1.0, 1.0, -2.0, -2.0], [False, True, False, False])
+    challenger = assessed([1.0, -1.0, -1.0, -2.05], [True, False, False, False])
     counted = Contest.between(("a", "b"), 9, clean, control, challenger)
     assert (counted.gained, counted.lost, counted.higher, counted.lower) == (1, 1, 2, 1)
     assert (counted.total, counted.entered) == (9, 4)
@@ -128,8 +127,8 @@ def test_a_contest_counts_pairs():
 
 def test_a_contest_is_fair_to_both_sides():
     g = generator(1)
-    a, b = (judged(m.tolist(), (m > 0).tolist()) for m in torch.randn(2, 40, generator=g))
-    clean = judged([-2.0] * 40, [False] * 40)
+    a, b = (assessed(m.tolist(), (m > 0).tolist()) for m in torch.randn(2, 40, generator=g))
+    clean = assessed([-2.0] * 40, [False] * 40)
     one = Contest.between(("a", "b"), 40, clean, a, b)
     other = Contest.between(("b", "a"), 40, clean, b, a)
     assert (one.gained, one.lost, one.higher) == (other.lost, other.gained, other.lower)
@@ -143,7 +142,7 @@ def test_only_a_clear_lead_wins(gained, lost, won):
 
 def test_averaged_differences_of_a_linear_model_are_its_gradient():
     model, x, y = linear_problem(0, dtype=torch.float64)
-    attack = masking.Smoothed(L2(0.5), directions=4000, scales=(0.01,))
+    attack = masking.NES(L2(0.5), directions=4000, scales=(0.01,))
     inner = 0.1 + 0.8 * x
     problem = Problem(guard(model, 2, y), inner, y, generator())
     estimate = attack.uphill(problem, inner, 0).flatten(1)
@@ -156,7 +155,7 @@ def test_ascent_along_its_own_gradient_is_as_good_as_pgd(ball):
     model, x, y = linear_problem(1)
     free, led = (
         attack(model, x, y, generator()).score
-        for attack in (PGD(ball, 60, loss=Margin()), masking.Guided(ball, 60, guide=model))
+        for attack in (PGD(ball, 60, loss=Margin()), masking.TransferPGD(ball, 60, guide=model))
     )
     torch.testing.assert_close(led, free, atol=0.02, rtol=0.02)
 
@@ -166,8 +165,8 @@ def test_ascent_along_its_own_gradient_is_as_good_as_pgd(ball):
 def test_what_steered_ascent_finds_is_allowed(ball, kind):
     model, x, y = digits_like(6)
     attack = {
-        "guided": masking.Guided(ball, 5, guide=model),
-        "smoothed": masking.Smoothed(ball, 5, directions=4),
+        "guided": masking.TransferPGD(ball, 5, guide=model),
+        "smoothed": masking.NES(ball, 5, directions=4),
     }[kind]
     found = attack(model, x, y, generator())
     assert ball.contains(x, found.z).all()
@@ -177,7 +176,7 @@ def test_what_steered_ascent_finds_is_allowed(ball, kind):
 
 def test_a_guide_is_needed():
     with pytest.raises(ValueError, match="guide"):
-        masking.Guided(Linf(0.1))
+        masking.TransferPGD(Linf(0.1))
 
 
 def wards(model, x):
@@ -216,7 +215,7 @@ def test_how_the_patients_hide_their_gradients():
         obfuscated.Thresholded(model),
         obfuscated.RoundedWaves(model),
     ):
-        assert torch.equal(gradient(Tame(patient), x, y), zero)
+        assert torch.equal(gradient(Sanitized(patient), x, y), zero)
     assert torch.equal(gradient(obfuscated.with_steps(model), x, y), zero)
     steep = obfuscated.Saturated(model, 1e6)
     sure = (gradient(steep, x, y, CrossEntropy()) == 0).flatten(1).all(1)
@@ -233,21 +232,21 @@ def test_the_cosine_transform_is_orthogonal():
 
 def test_an_honest_network_needs_no_detour():
     model, x, _ = digits_like()
-    assert find_bypass(model, x, generator()) is None
-    assert find_bypass(lambda images: model(images), x, generator()) is None
+    assert find_bpda(model, x, generator()) is None
+    assert find_bpda(lambda images: model(images), x, generator()) is None
 
 
 @pytest.mark.parametrize("name", ["detached", "flipped", "saturated", "probabilities"])
 def test_the_detour_has_the_gradient_of_the_network_inside(name):
     model, x, y = digits_like(dtype=torch.float64)
     patient, images = wards(model, x)[name]
-    detour = find_bypass(patient, images, generator())
+    detour = find_bpda(patient, images, generator())
     torch.testing.assert_close(gradient(detour, images, y), gradient(model, images, y))
 
 
 def test_the_detour_goes_round_a_staircase():
     model, x, y = digits_like(dtype=torch.float64)
-    detour = find_bypass(obfuscated.with_steps(model, 0.25), x, generator())
+    detour = find_bpda(obfuscated.with_steps(model, 0.25), x, generator())
     assert "Staircase" in detour.found[0]
     toward = torch.cosine_similarity(
         gradient(detour, x, y).flatten(1), gradient(model, x, y).flatten(1)
@@ -258,7 +257,7 @@ def test_the_detour_goes_round_a_staircase():
 def test_the_detour_looks_at_the_real_forward_pass():
     model, x, y = digits_like(dtype=torch.float64)
     rounded = (x * 4).round() / 4
-    detour = find_bypass(obfuscated.Quantised(model, 5), x, generator())
+    detour = find_bpda(obfuscated.Quantised(model, 5), x, generator())
     torch.testing.assert_close(detour(x), model(rounded))
     torch.testing.assert_close(gradient(detour, x, y), gradient(model, rounded, y))
 
@@ -266,7 +265,7 @@ def test_the_detour_looks_at_the_real_forward_pass():
 def test_no_hook_is_left_behind():
     model, x, y = digits_like()
     patient = obfuscated.Quantised(model)
-    gradient(find_bypass(patient, x, generator()), x, y)
+    gradient(find_bpda(patient, x, generator()), x, y)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in patient.modules())
 
 
@@ -289,10 +288,13 @@ def test_a_flipped_gradient_breaks_its_promise():
 def test_randomness_and_company_are_noticed():
     model, x, _ = digits_like(40)
     assert probes.randomness(model, x).weight == Weight.FINE
-    assert probes.company(model, x).weight == Weight.FINE
+    assert probes.batch_dependence(model, x).weight == Weight.FINE
     noisy = obfuscated.Noisy(model, generator(), 0.5)
     assert probes.randomness(noisy, x).weight == Weight.SIGN
-    assert probes.company(obfuscated.with_batch_statistics(model, x), x).weight == Weight.PROOF
+    assert (
+        probes.batch_dependence(obfuscated.with_batch_statistics(model, x), x).weight
+        == Weight.PROOF
+    )
 
 
 def test_missing_and_wild_gradients_are_told_apart():
@@ -306,7 +308,7 @@ def test_missing_and_wild_gradients_are_told_apart():
 @pytest.mark.parametrize("ball", BALLS, ids=str)
 def test_the_largest_ball_holds_every_image(ball):
     x, other = torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)
-    assert everything(ball, x).contains(x, other - x).all()
+    assert ball.everything(x).contains(x, other - x).all()
 
 
 @pytest.mark.parametrize("ball", BALLS, ids=str)
@@ -434,7 +436,7 @@ def test_progress_reaches_its_end_and_is_closed_after_an_error_too():
 
 def case_of(model, x, y, decisions, draws=1):
     effort = replace(TINY, decisions=decisions)
-    return Case(model, Tame(model), x, y, generator(), effort, draws)
+    return Case(model, Sanitized(model), x, y, generator(), effort, draws)
 
 
 @pytest.mark.parametrize("ball", [Linf(0.15), L2(0.6), L1(2.5)], ids=str)
@@ -442,7 +444,7 @@ def test_labels_alone_break_what_hides_its_scores(ball):
     pytest.importorskip("foolbox")
     model, x, y = digits_like(30)
     named = NamesOnly(model, classes=5)
-    nothing = judge(named, x, y, 1)
+    nothing = assess(named, x, y, 1)
     found = labels_alone(case_of(named, x, y, 20), ball, nothing, 30, "nobody")
     assert found.wrong[:20].sum() >= 9
     assert not found.wrong[20:].any()
@@ -455,7 +457,7 @@ def test_labels_alone_break_what_hides_its_scores(ball):
 
 def test_labels_alone_are_not_asked_in_vain(monkeypatch):
     model, x, y = digits_like(12)
-    nobody = judge(model, x, y, 1)
+    nobody = assess(model, x, y, 1)
 
     def told(case):
         evidence = labels_alone(case, L2(0.5), nobody, 12, "nobody").evidence
@@ -492,7 +494,7 @@ def test_a_temperature_brings_a_flat_softmax_back():
     model, x, y = digits_like(dtype=torch.float64)
     steep = obfuscated.Saturated(model, 1e6)
     assert (gradient(steep, x, y, CrossEntropy()) == 0).double().mean() > 0.9
-    cooled = Cooled(steep, 1e6)
+    cooled = TemperatureScaled(steep, 1e6)
     torch.testing.assert_close(cooled(x), model(x))
     assert (gradient(cooled, x, y, CrossEntropy()) != 0).flatten(1).any(1).all()
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import generator
 
-from mpkit.attacks import Found
+from mpkit.attacks import AttackResult
 from mpkit.evaluation import OutsideSet, verified
 from mpkit.evaluation.verification import excess, located
 from mpkit.sets import L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
@@ -85,14 +85,14 @@ def test_excess_agrees_with_contains(seed: int, stretch: float) -> None:
 def test_located_names_the_part_of_a_nested_union() -> None:
     x = images(4)
     nested = Union(Union(*BALLS), POSES)
-    zero = BALLS[0].nothing(x)
+    zero = BALLS[0].zero(x)
     inner = (torch.tensor([2, 0, 1, 0]), (zero, zero, zero))
-    z = (torch.tensor([0, 1, 0, 0]), (inner, POSES.nothing(x)))
+    z = (torch.tensor([0, 1, 0, 0]), (inner, POSES.zero(x)))
     assert located(nested, z, 4).tolist() == [2, 3, 1, 0]
 
 
-def found(threat, x: torch.Tensor, z) -> Found:
-    return Found(threat.apply(x, z), z, torch.zeros(len(x)))
+def found(threat, x: torch.Tensor, z) -> AttackResult:
+    return AttackResult(threat.apply(x, z), z, torch.zeros(len(x)))
 
 
 def test_a_perturbation_outside_its_set_is_refused_with_its_row() -> None:

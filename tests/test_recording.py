@@ -9,7 +9,7 @@ from small_runs import SHORT, linear, rng, tiny, trained, weights
 from stand_ins import Taped
 from torch import nn
 
-from mpkit.attacks import APGD, MSD, PGD, Captured, Grid, Recorded, Restarts, SpatialPGD
+from mpkit.attacks import APGD, MSD, PGD, Captured, GraphedAttack, Grid, Restarts, SpatialPGD
 from mpkit.core import cuda_graphs
 from mpkit.data import Crop, Flip
 from mpkit.sets import Linf, RotationTranslation, Union
@@ -19,7 +19,7 @@ from mpkit.training import (
     Checkpoints,
     Max,
     Natural,
-    Ramp,
+    RadiusWarmup,
     Random,
     Recipe,
     Scheme,
@@ -34,7 +34,7 @@ SCHEMES = [
     Natural(),
     Average((NEAR, FAR)),
     Max((NEAR, FAR)),
-    Ramp(Max((NEAR, FAR)), (0.5,)),
+    RadiusWarmup(Max((NEAR, FAR)), (0.5,)),
     Single(MSD(Union(Linf(0.05), Linf(0.1)), 3)),
     Single(SpatialPGD(RotationTranslation(1, 10), 3)),
 ]
@@ -80,7 +80,7 @@ def test_every_scheme_is_recorded_once():
     before = Taped.made
     trained(Recipe(epochs=3, batch=2, lr=0.1), Single(NEAR), recorder=Taped)
     assert Taped.made == before + 1
-    trained(Recipe(epochs=3, batch=2, lr=0.1), Ramp(Single(NEAR), (0.5,)), recorder=Taped)
+    trained(Recipe(epochs=3, batch=2, lr=0.1), RadiusWarmup(Single(NEAR), (0.5,)), recorder=Taped)
     assert Taped.made == before + 3
 
 
@@ -155,7 +155,7 @@ ATTACKS = [
 def test_a_recorded_attack_follows_images_labels_weights_and_generator(attack):
     model, images = linear().eval(), tiny()
     x, y = images.x[:12], images.y[:12]
-    search = Recorded(attack, model, x, y, Taped)
+    search = GraphedAttack(attack, model, x, y, Taped)
     for step in range(3):
         with torch.no_grad():
             model[1].weight.mul_(-1.1)
@@ -171,12 +171,12 @@ def test_a_recorded_attack_follows_images_labels_weights_and_generator(attack):
 
 def test_a_recorded_attack_falls_back_to_the_attack():
     model, images = linear(), tiny(12)
-    with pytest.warns(UserWarning, match=r"Recorded: recording PGD failed \(operation not"):
-        search = Recorded(NEAR, model, images.x, images.y, cannot)
+    with pytest.warns(UserWarning, match=r"GraphedAttack: recording PGD failed \(operation not"):
+        search = GraphedAttack(NEAR, model, images.x, images.y, cannot)
     plain = NEAR(model, images.x, images.y, rng())
     assert torch.equal(search(images.x, images.y, rng()).image, plain.image)
     with pytest.raises(ValueError, match="pixels must lie in"):
-        Recorded(NEAR, model, images.x + 1, images.y)
+        GraphedAttack(NEAR, model, images.x + 1, images.y)
 
 
 def test_captured_steps_equal_the_attack_and_failure_is_said(monkeypatch):

@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mpkit.attacks import PGD, SLIDE, Clean, Found, Restarts, Worst
+from mpkit.attacks import PGD, SLIDE, AttackResult, Clean, Restarts, Worst
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf, RotationTranslation
-from mpkit.training import Average, Balanced, Max, Natural, Paired, Ramp, Random, Single
+from mpkit.training import (
+    Average,
+    Balanced,
+    LogitPairing,
+    Max,
+    Natural,
+    RadiusWarmup,
+    Random,
+    Single,
+)
 from mpkit.training.curricula import with_budgets
 from mpkit.training.recipes import fingerprint
 from mpkit.training.schemes import pairing
@@ -48,7 +57,7 @@ class Shift:
 
     def __call__(self, model, x, y, rng):
         self.seen.append(model.training)
-        return Found((x + self.by).clamp(0, 1), None, torch.zeros(len(x)))
+        return AttackResult((x + self.by).clamp(0, 1), None, torch.zeros(len(x)))
 
 
 def test_natural_is_the_cross_entropy(model):
@@ -101,10 +110,10 @@ def logits(n=6, k=3, seed=1):
 def test_pairing_without_weight_is_max(model):
     x, y = batch()
     worst = Max((CALM[0], CALM[2]))(model, x, y, rng())
-    unpaired = Paired(CALM[0], CALM[2], 0.0)(model, x, y, rng())
+    unpaired = LogitPairing(CALM[0], CALM[2], 0.0)(model, x, y, rng())
     torch.testing.assert_close(unpaired, worst, rtol=1e-12, atol=0)
-    more = Paired(CALM[0], CALM[2], 2.0)(model, x, y, rng())
-    twice = Paired(CALM[0], CALM[2], 4.0)(model, x, y, rng())
+    more = LogitPairing(CALM[0], CALM[2], 2.0)(model, x, y, rng())
+    twice = LogitPairing(CALM[0], CALM[2], 4.0)(model, x, y, rng())
     assert (more >= worst).all()
     torch.testing.assert_close(twice - worst, 2 * (more - worst))
 
@@ -112,7 +121,7 @@ def test_pairing_without_weight_is_max(model):
 def test_pairing_an_attack_with_itself_changes_nothing(model):
     x, y = batch()
     alone = Single(CALM[1])(model, x, y, rng())
-    assert torch.equal(Paired(CALM[1], CALM[1], 7.0)(model, x, y, rng()), alone)
+    assert torch.equal(LogitPairing(CALM[1], CALM[1], 7.0)(model, x, y, rng()), alone)
 
 
 def test_the_pairing_term_is_zero_for_equal_answers_and_never_negative():
@@ -145,13 +154,13 @@ def test_the_pairing_term_is_zero_where_nothing_is_right():
 
 
 def test_paired_sets_grow_and_bad_weights_are_refused():
-    small = Ramp(Paired(CALM[0], CALM[2]), (0.5,)).at(0, {})
+    small = RadiusWarmup(LogitPairing(CALM[0], CALM[2]), (0.5,)).at(0, {})
     assert (small.first.set.eps, small.second.set.eps, small.weight) == (0.1, 1.5, 1.5)
-    with pytest.raises(ValueError, match="Paired: needs a tuple of at least one attack"):
-        Paired(CALM[0], None)
+    with pytest.raises(ValueError, match="LogitPairing: needs a tuple of at least one attack"):
+        LogitPairing(CALM[0], None)
     for weight in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match=r"Paired: weight must be finite.*1\.5"):
-            Paired(CALM[0], CALM[2], weight)
+        with pytest.raises(ValueError, match=r"LogitPairing: weight must be finite.*1\.5"):
+            LogitPairing(CALM[0], CALM[2], weight)
 
 
 def test_random_takes_one_attack_for_the_whole_batch(model):
@@ -183,7 +192,7 @@ def test_every_scheme_keeps_each_layers_mode_and_the_gradients_clean():
     modes = [module.training for module in net.modules()]
     x, y = batch()
     several = (kind(tuple(CALM)) for kind in (Average, Max, Random))
-    for scheme in (Single(CALM[0]), *several, Paired(CALM[0], CALM[2])):
+    for scheme in (Single(CALM[0]), *several, LogitPairing(CALM[0], CALM[2])):
         scheme(net, x, y, rng())
         assert [module.training for module in net.modules()] == modes
         assert all(p.grad is None for p in net.parameters())
@@ -223,14 +232,14 @@ def test_balanced_follows_the_measured_errors():
 
 def test_ramp_scales_every_set_for_the_first_epochs_only():
     attacks = (*CALM, PGD(Linf(0.3), step=0.01))
-    ramp = Ramp(Average(attacks), (0.25, 0.5))
+    ramp = RadiusWarmup(Average(attacks), (0.25, 0.5))
     assert ramp.at(2, {}) == Average(attacks)
     radii = [attack.set.eps for attack in ramp.at(1, {}).attacks]
     assert radii == [0.1, 0.5, 1.5, 0.15]
     assert [attack.set.eps for attack in ramp.at(0, {}).attacks] == [0.05, 0.25, 0.75, 0.075]
     assert ramp.at(0, {}).attacks[3].step == 0.01
     assert Natural().at(0, {}) == Natural()
-    nested = Ramp(Balanced((("linf", CALM[0]),)), (0.5,)).at(0, {"linf": 0.5})
+    nested = RadiusWarmup(Balanced((("linf", CALM[0]),)), (0.5,)).at(0, {"linf": 0.5})
     assert nested == Random((PGD(Linf(0.1), steps=2, start=Clean()),), (0.5,))
 
 
@@ -245,7 +254,7 @@ def test_with_budgets_reaches_sets_inside_sets():
 def test_attacks_made_of_attacks_are_scaled_and_told_apart_too():
     worst = Worst((CALM[0], Restarts(CALM[2], 3)))
     half = Worst((with_budgets(CALM[0], 0.5), Restarts(with_budgets(CALM[2], 0.5), 3)))
-    assert Ramp(Single(worst), (0.5,)).at(0, {}) == Single(half)
+    assert RadiusWarmup(Single(worst), (0.5,)).at(0, {}) == Single(half)
     assert fingerprint(worst) != fingerprint(half)
     assert fingerprint(worst) != fingerprint(Worst((CALM[0], Restarts(CALM[2], 4))))
 
@@ -260,8 +269,8 @@ def test_the_worst_of_one_attack_is_that_attack(model, attack):
 
 
 def test_ramp_refuses_a_radius_of_zero():
-    with pytest.raises(ValueError, match="Ramp: shares must be positive"):
-        Ramp(Natural(), (0.0,))
+    with pytest.raises(ValueError, match="RadiusWarmup: shares must be positive"):
+        RadiusWarmup(Natural(), (0.0,))
 
 
 def test_schemes_have_fingerprints_that_tell_them_apart():
@@ -271,11 +280,11 @@ def test_schemes_have_fingerprints_that_tell_them_apart():
         *(kind(tuple(CALM)) for kind in (Average, Max, Random)),
         Average(tuple(reversed(CALM))),
         Random(tuple(CALM), (1.0, 2.0, 3.0)),
-        Paired(CALM[0], CALM[2]),
-        Paired(CALM[2], CALM[0]),
-        Paired(CALM[0], CALM[2], 2.0),
-        Ramp(Average(tuple(CALM))),
-        Ramp(Average(tuple(CALM)), (0.5,)),
+        LogitPairing(CALM[0], CALM[2]),
+        LogitPairing(CALM[2], CALM[0]),
+        LogitPairing(CALM[0], CALM[2], 2.0),
+        RadiusWarmup(Average(tuple(CALM))),
+        RadiusWarmup(Average(tuple(CALM)), (0.5,)),
         Single(PGD(Linf(0.2), steps=3, start=Clean())),
         Single(PGD(Linf(0.2), steps=2)),
     ]

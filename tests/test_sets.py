@@ -29,8 +29,8 @@ def test_samples_and_nothing_are_contained(data, seed):
         assert image.shape == x.shape
         assert image.min() >= 0
         assert image.max() <= 1
-        assert threat.contains(x, threat.nothing(x)).all()
-        assert torch.equal(threat.apply(x, threat.nothing(x)), x)
+        assert threat.contains(x, threat.zero(x)).all()
+        assert torch.equal(threat.apply(x, threat.zero(x)), x)
 
 
 @settings(deadline=None)

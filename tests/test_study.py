@@ -24,7 +24,7 @@ from mpkit.studies import catalog, recipe_run
 from mpkit.studies import study as study_
 from mpkit.studies.analysis import unpacked
 from mpkit.studies.catalog import Plan, plan, rows_of
-from mpkit.studies.protocol import Examination, packed
+from mpkit.studies.protocol import Protocol, packed
 from mpkit.studies.recipe_run import SHAPES, trained
 from mpkit.studies.study import Job, Study, work_on
 from mpkit.training import Checkpoints, Natural, Recipe
@@ -52,7 +52,7 @@ def small():
 def table(folder):
     """Natural, l_inf and its fine-tuning on digits."""
     rows = ("natural", "linf", "balanced")
-    look = Examination(points=12, budget="quick", batch=12, affine=False)
+    look = Protocol(points=12, budget="quick", batch=12, affine=False)
     return Study("digits", folder / "records", folder / "work", "cpu", 1, rows, look, "cpu")
 
 
@@ -107,7 +107,7 @@ def test_a_record_of_another_recipe_or_examination_is_not_taken(done):
     write_record(path, record | {"key": "0" * 64})
     assert not study.done(Job("digits-natural", 0), made)
     write_record(path, record)
-    other = replace(study, examination=replace(study.examination, points=13))
+    other = replace(study, protocol=replace(study.protocol, points=13))
     assert not other.done(Job("digits-natural", 0), made)
 
 
@@ -127,8 +127,8 @@ def test_a_record_tells_all(done):
 def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
     small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
     monkeypatch.setitem(radii.PAPER, "digits", small)
-    look = replace(study.examination, radii="paper", affine=True)
-    paper = replace(study, rows=("max", "balanced", "linf"), examination=look)
+    look = replace(study.protocol, radii="paper", affine=True)
+    paper = replace(study, rows=("max", "balanced", "linf"), protocol=look)
     assert work_on(paper, quiet) == 0
     record = read_record(paper.record_of(Job("digits-max", 0)))
     accuracy, standing = record["evaluation"]["accuracy"], record["evaluation"]["standing"]
@@ -139,14 +139,14 @@ def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study,
     assert torch.equal(both[0] & both[1], both[2])
     assert set(record["pictures"]["said"]) == {"clean", *small}
     assert "eps=0.1" in record["settings"]["scheme"] and "L2" not in record["settings"]["scheme"]
-    assert work_on(replace(paper, examination=replace(look, radii="common")), quiet, 0.0) == 3
+    assert work_on(replace(paper, protocol=replace(look, radii="common")), quiet, 0.0) == 3
 
 
 def test_an_examination_keeps_its_key_where_the_radii_are_the_common_ones():
     """Records from before there was a choice still count."""
     record = read_record(ROOT / "book" / "results" / "mnist" / "mnist-natural-seed0.json")
-    assert Examination().key == record["examination"]
-    assert Examination(radii="paper").key != Examination().key
+    assert Protocol().key == record["examination"]
+    assert Protocol(radii="paper").key != Protocol().key
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])

@@ -5,7 +5,7 @@ import torch
 from toys import Linear
 
 from mpbook.theory import AffineInBox, BrightPixel
-from mpkit.attacks import PGD, AffinePGD, Grid, InTurn, Margin
+from mpkit.attacks import PGD, AffinePGD, Grid, GridThenAPGD, Margin
 from mpkit.sets import L1, Affine, Linf, RotationTranslation
 
 WORLD = BrightPixel()
@@ -50,7 +50,7 @@ def test_shares_in_turn_stay_in_the_set_and_reach_the_grid_s_own_optimum(share):
     """On a linear model the ball on top is exact, so only the grid of poses is left."""
     x, y = WORLD.sample(4, torch.Generator().manual_seed(0))
     between = Affine(POSES, BALL)
-    attack = InTurn(between, share, 100, shifts=3, angles=3, loss=Margin())
+    attack = GridThenAPGD(between, share, 100, shifts=3, angles=3, loss=Margin())
     found = attack(WORLD.network(), x, (y > 0).long(), torch.Generator().manual_seed(1))
     assert between.contains(x, found.z).all()
     exact = WORLD.margin(x, y, WORLD.poses(share, 3, 3), (1 - share) * WORLD.eps)
@@ -77,7 +77,7 @@ def test_the_box_example_by_attack_by_program_and_by_hand():
 
 @pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}, {"steps": 0}, {"shifts": 0}])
 def test_bad_shares_are_named(bad):
-    with pytest.raises(ValueError, match="InTurn"):
-        InTurn(Affine(POSES, BALL), **bad)
+    with pytest.raises(ValueError, match="GridThenAPGD"):
+        GridThenAPGD(Affine(POSES, BALL), **bad)
     with pytest.raises(ValueError, match="must be a RotationTranslation"):
-        InTurn(Affine(L1(1), BALL))
+        GridThenAPGD(Affine(L1(1), BALL))

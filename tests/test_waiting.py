@@ -14,9 +14,9 @@ from mpkit.attacks import (
     MSD,
     PGD,
     SLIDE,
-    Across,
     AffinePGD,
     Batched,
+    BoundaryStart,
     Falling,
     Grid,
     Margin,
@@ -32,7 +32,7 @@ from mpkit.attacks.gradients import Guarded
 from mpkit.core.checks import unread
 from mpkit.data import Crop, Flip, Images
 from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
-from mpkit.training import SGD, Average, Natural, Paired, Recipe
+from mpkit.training import SGD, Average, LogitPairing, Natural, Recipe
 from mpkit.training.run import Run
 
 POSES = RotationTranslation(3, 30)
@@ -46,7 +46,7 @@ ATTACKS = [
     MSD(Union(*BALLS), 2),
     Square(Linf(0.3), 2),
     Square(L1(10.0), 2),
-    FMN(L2(2.0), 2, start=Across(1, 2)),
+    FMN(L2(2.0), 2, start=BoundaryStart(1, 2)),
     MultiTargeted(APGD(Linf(0.3), 2, DLR()), 2),
     Worst((Restarts(PGD(L2(2.0), 2), 2), Batched(SpatialPGD(POSES, 2), 3))),
     Grid(POSES, 2, 2),
@@ -89,7 +89,7 @@ def test_the_stand_in_notices_who_waits():
 SCHEMES = [
     Natural(),
     Average((PGD(Linf(0.3), 2), SLIDE(L1(10.0), 2))),
-    Paired(APGD(L2(2.0), 2), SpatialPGD(POSES, 2)),
+    LogitPairing(APGD(L2(2.0), 2), SpatialPGD(POSES, 2)),
 ]
 
 

@@ -12,7 +12,15 @@ from mpkit.core.progress import Quiet
 from mpkit.data import Images
 from mpkit.models import small_cnn
 from mpkit.sets import L2, Linf
-from mpkit.training import Average, Checkpoints, Ramp, Recipe, Validation, data_parallel, fit
+from mpkit.training import (
+    Average,
+    Checkpoints,
+    RadiusWarmup,
+    Recipe,
+    Validation,
+    data_parallel,
+    fit,
+)
 
 ATTACKS = {"linf": PGD(Linf(0.1), steps=2), "l2": PGD(L2(0.5), steps=2)}
 
@@ -42,7 +50,7 @@ def job(folder: Path | None, network="small_cnn", progress=None):
         8 + data_parallel.rank()
     )  # processes must agree by themselves
     model = NETWORKS[network](images.shape, 4, rng).double()
-    scheme = Ramp(Average(tuple(ATTACKS.values())), (0.5,))
+    scheme = RadiusWarmup(Average(tuple(ATTACKS.values())), (0.5,))
     share = 0.5 if network == "normalized" else 0.0
     recipe = Recipe(epochs=4, batch=16, averaging=0.98, clip=1.0, shards=2, natural=share)
     validation = Validation(images.first(40), {"linf": ATTACKS["linf"]}, every=2)

@@ -41,7 +41,7 @@ def convolutional(channels=16):
 
 
 @dataclass(frozen=True)
-class Smoothed(Scheme):
+class NES(Scheme):
     """Label smoothing."""
 
     def __call__(self, model, x, y, rng):
@@ -65,7 +65,7 @@ HONEST = {
     "dropout in eval mode": (lambda: dense(64, 128, 128, 10, extra=[nn.Dropout(0.4)]), Natural()),
     "wide": (lambda: dense(64, 1000, 10), Natural()),
     "batch normalization": (convolutional, Natural()),
-    "label smoothing": (lambda: dense(64, 128, 10), Smoothed()),
+    "label smoothing": (lambda: dense(64, 128, 10), NES()),
     "mixup": (lambda: dense(64, 128, 10), Mixed()),
     "smooth": (lambda: dense(64, 128, 10, between=nn.Tanh), Natural()),
     "linear": (lambda: dense(64, 10), Natural()),

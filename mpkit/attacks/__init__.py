@@ -3,12 +3,12 @@
 Every attack is called as ``attack(model, x, y, rng)``.
 """
 
-from mpkit.attacks.affine import AffinePGD, InTurn
+from mpkit.attacks.affine import AffinePGD, GridThenAPGD
 from mpkit.attacks.apgd import APGD
-from mpkit.attacks.base import Attack, Found
+from mpkit.attacks.base import Attack, AttackResult
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
-from mpkit.attacks.fmn import FMN, Across
-from mpkit.attacks.graphed import Captured, Recorded
+from mpkit.attacks.fmn import FMN, BoundaryStart
+from mpkit.attacks.graphed import Captured, GraphedAttack
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -33,26 +33,26 @@ __all__ = [
     "MSD",
     "PGD",
     "SLIDE",
-    "Across",
     "AffinePGD",
     "AnyWrong",
     "Attack",
+    "AttackResult",
     "Batched",
     "Boundary",
+    "BoundaryStart",
     "Captured",
     "Clean",
     "Constant",
     "CrossEntropy",
     "Falling",
-    "Found",
+    "GraphedAttack",
     "Grid",
+    "GridThenAPGD",
     "HopSkipJump",
-    "InTurn",
     "Loss",
     "Margin",
     "MultiTargeted",
     "Pointwise",
-    "Recorded",
     "Restarts",
     "SpatialPGD",
     "Square",

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.apgd import APGD
-from mpkit.attacks.base import Attack, Best, Composite, Found, Iterative, Problem
-from mpkit.attacks.gradients import climb, climb_through
+from mpkit.attacks.base import Attack, AttackResult, Best, Composite, Iterative, Problem
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Falling, Schedule, movable
 from mpkit.attacks.spatial import Grid, SpatialPGD
@@ -90,9 +89,8 @@ class SumSearch(BetweenSearch):
         """Step both parts along the gradient, then share the budget out anew."""
         x, (_, a, b, best) = problem.x, state
         z = self.coordinate(x, state)
-        seen = climb(problem.model, self.loss, self.set.apply(x, z), problem.y)
-        here = Best(z, seen.score, self.loss.reached(seen.logits, problem.y))
-        g = movable(x + a + b, seen.gradient)
+        here, gradient = Best.with_slope(problem, self.loss, z, self.set.apply(x, z))
+        g = movable(x + a + b, gradient)
         size = torch.maximum(*(l2_norm(ball.steepest(g)) for ball in (self.set.a, self.set.b)))
         step = unit_direction(g) * per_row(self.length(k) * size, x)
         pair = nearest_pair(self.set.a, self.set.b, a + step, b + step)
@@ -132,9 +130,7 @@ class PoseSearch(BetweenSearch):
             image: Tensor = self.set.apply(x, (state.w, pose, b))
             return image
 
-        seen = climb_through(problem.model, self.loss, render, z[1:], problem.y)
-        here = Best(z, seen.score, self.loss.reached(seen.logits, problem.y))
-        turn, g = seen.gradients
+        here, (turn, g) = Best.through(problem, self.loss, z, render, *z[1:])
         size = l2_norm(ball.steepest(g))
         size = torch.where(size > 0, size, 1)
         b = state.b + unit_direction(g) * per_row(self.length(k) * size, x)
@@ -159,9 +155,8 @@ class BlendSearch(BetweenSearch):
     def advance(self, problem: Problem, state: Pair, k: int) -> Pair:
         """Step both parts in their sets, and the share by its derivative."""
         x, (w, a, b, best) = problem.x, state
-        seen = climb(problem.model, self.loss, self.set.apply(x, (w, a, b)), problem.y)
-        here = Best((w, a, b), seen.score, self.loss.reached(seen.logits, problem.y))
-        g, balls, moved = seen.gradient, (self.set.a, self.set.b), []
+        z, balls, moved = (w, a, b), (self.set.a, self.set.b), []
+        here, g = Best.with_slope(problem, self.loss, z, self.set.apply(x, z))
         for ball, part in zip(balls, (a, b), strict=True):
             step = unit_direction(g) * per_row(self.length(k) * l2_norm(ball.steepest(g)), x)
             moved.append(ball.project(x, part + step))
@@ -177,7 +172,7 @@ class AffinePGD(Composite):
     Both ends, w = 1 and w = 0, are attacked too, so the result is never weaker than the attacks
     at the ends. Between them, both perturbations follow the gradient, and the nearest pair within
     the common budget gives w: where a unit of either budget is worth the same. The landscape of
-    poses is rugged, so for them fixed shares are tried too, with a grid of poses (``InTurn``).
+    poses is rugged, so for them fixed shares are tried too, with a grid (``GridThenAPGD``).
 
     Args:
         set: Affine of two balls or of a RotationTranslation and a ball, or Blend of two balls.
@@ -216,7 +211,7 @@ class AffinePGD(Composite):
         yield from self.ends or (self.end(self.set.a), self.end(self.set.b))
         if isinstance(self.set, Affine) and isinstance(self.set.a, RotationTranslation):
             for share in SHARES:
-                yield InTurn(self.set, share, max(1, self.steps // 4), loss=self.loss)
+                yield GridThenAPGD(self.set, share, max(1, self.steps // 4), loss=self.loss)
         yield self.between()
 
     def between(self) -> BetweenSearch:
@@ -234,17 +229,17 @@ class AffinePGD(Composite):
         assert isinstance(threat, Ball)
         return APGD(threat, self.steps, self.loss)
 
-    def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
+    def coordinate(self, i: int, found: AttackResult, x: Tensor) -> Any:
         """The ends are w = 1 and w = 0 with nothing of the other set."""
         if i == 0:
-            return x.new_ones(len(x)), found.z, self.set.b.nothing(x)
+            return x.new_ones(len(x)), found.z, self.set.b.zero(x)
         if i == 1:
-            return x.new_zeros(len(x)), self.set.a.nothing(x), found.z
+            return x.new_zeros(len(x)), self.set.a.zero(x), found.z
         return found.z
 
 
 @dataclass(frozen=True)
-class InTurn(Attack):
+class GridThenAPGD(Attack):
     """A share w of the spatial budget by grid, then 1 - w of the ball's by gradients.
 
     The pose is the worst of a grid for the image by itself, so this is greedy; it does not climb
@@ -273,16 +268,16 @@ class InTurn(Attack):
 
     def __post_init__(self) -> None:
         numbers = {"steps": self.steps, "shifts": self.shifts, "angles": self.angles}
-        require_positive("InTurn", **numbers)
+        require_positive("GridThenAPGD", **numbers)
         if not 0 < self.share < 1:
-            raise ValueError(f"InTurn: share must lie in (0, 1), got {self.share}; try 0.5")
+            raise ValueError(f"GridThenAPGD: share must lie in (0, 1), got {self.share}; try 0.5")
         if not isinstance(self.set.a, RotationTranslation):
             raise ValueError(
-                f"InTurn: the first set must be a RotationTranslation, got {self.set.a!r}; "
+                f"GridThenAPGD: the first set must be a RotationTranslation, got {self.set.a!r}; "
                 "between two balls take AffinePGD"
             )
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """The grid, then Auto-PGD around the image it found."""
         poses = self.set.a.scaled(self.share)
         assert isinstance(poses, RotationTranslation)
@@ -291,4 +286,4 @@ class InTurn(Attack):
         ball = self.set.b.scaled(1 - self.share)
         top = APGD(ball, self.steps, self.loss).find(replace(problem, x=turned.image))
         z = (problem.x.new_full((len(problem.x),), self.share), turned.z, top.z)
-        return Found(self.set.apply(problem.x, z), z, top.score)
+        return AttackResult(self.set.apply(problem.x, z), z, top.score)

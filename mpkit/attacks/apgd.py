@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.apgd_l1 import SparseAPGD
-from mpkit.attacks.base import Attack, Best, Climb, Found, Problem
-from mpkit.attacks.gradients import climb
+from mpkit.attacks.base import Attack, AttackResult, Best, Climb, Problem
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Start, Uniform
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import L1, L2, Ball
+from mpkit.sets import Ball
 from mpkit.sets.norms import per_row
 
 
@@ -63,18 +62,16 @@ class MomentumAPGD(Climb):
     def advance(self, problem: Problem, state: Swing, k: int) -> Swing:
         """Look, perhaps go back to the best point with half the step, then move."""
         image = self.set.apply(problem.x, state.z)
-        seen = climb(problem.model, self.loss, image, problem.y)
-        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        here, gradient = Best.with_slope(problem, self.loss, state.z, image)
         best, uphill = trees.where(
-            state.best.beaten_by(here), (here, seen.gradient), (state.best, state.uphill)
+            state.best.beaten_by(here), (here, gradient), (state.best, state.uphill)
         )
         state = state._replace(
-            rises=state.rises + (seen.score > state.score),
-            score=seen.score,
+            rises=state.rises + (here.score > state.score),
+            score=here.score,
             uphill=uphill,
             best=best,
         )
-        gradient = seen.gradient
         if k in (stretches := checkpoints(self.steps)):
             state, gradient = self.rethink(state, gradient, stretches[k])
         return self.move(problem.x, state, gradient, k)
@@ -124,7 +121,7 @@ class MomentumAPGD(Climb):
         went farthest; from the walls on all are shortened alike, and more of them take part. Short
         steps end where they lead, since only then the search comes to rest at an optimum.
         """
-        return isinstance(self.set, L2) and k < self.steps / 2
+        return self.set.order == 2 and k < self.steps / 2
 
 
 def checkpoints(steps: int) -> dict[int, int]:
@@ -172,10 +169,10 @@ class APGD(Attack):
     def unrolled(self) -> MomentumAPGD | SparseAPGD:
         """The version for the ball's norm."""
         rest = (self.steps, self.loss, self.start)
-        if isinstance(self.set, L1):
+        if self.set.order == 1:
             return SparseAPGD(self.set, *rest)
         return MomentumAPGD(self.set, *rest)
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Run the version for the ball's norm."""
         return self.unrolled().find(problem)

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Best, Climb, Problem
-from mpkit.attacks.gradients import climb
 from mpkit.attacks.losses import Loss
 from mpkit.attacks.pgd import Start, movable
 from mpkit.core import trees
-from mpkit.sets import L1
+from mpkit.sets import Ball
 from mpkit.sets.norms import halved, per_row
 
 
@@ -41,7 +40,7 @@ class Thinning(NamedTuple):
 class SparseAPGD(Climb):
     """Auto-PGD for l_1; see APGD. Stages in three, two and one times the radius."""
 
-    set: L1
+    set: Ball
     steps: int
     loss: Loss
     start: Start
@@ -50,7 +49,7 @@ class SparseAPGD(Climb):
         """The first step of each stage, and the factor on its radius."""
         return {0: 3.0, 3 * self.steps // 10: 2.0, 6 * self.steps // 10: 1.0}
 
-    def ball(self, k: int) -> L1:
+    def ball(self, k: int) -> Ball:
         """The ball of step k."""
         return self.set.scaled(next(f for s, f in reversed(self.stages().items()) if k >= s))
 
@@ -68,12 +67,11 @@ class SparseAPGD(Climb):
         if k in self.stages():
             state = self.enter(x, state, ball)
         image = self.set.apply(x, state.z)
-        seen = climb(problem.model, self.loss, image, problem.y)
-        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        here, gradient = Best.with_slope(problem, self.loss, state.z, image)
         top, uphill = trees.where(
-            state.top.beaten_by(here), (here, seen.gradient), (state.top, state.uphill)
+            state.top.beaten_by(here), (here, gradient), (state.top, state.uphill)
         )
-        state, gradient = state._replace(top=top, uphill=uphill), seen.gradient
+        state = state._replace(top=top, uphill=uphill)
         if k >= max(self.stages()):
             state = state._replace(best=state.best.or_better(here))
         if self.adapts(k):
@@ -96,7 +94,7 @@ class SparseAPGD(Climb):
             return None
         return f"{'adapting' if self.adapts(k) else 'plain'} step in {self.ball(k).eps}"
 
-    def enter(self, x: Tensor, state: Thinning, ball: L1) -> Thinning:
+    def enter(self, x: Tensor, state: Thinning, ball: Ball) -> Thinning:
         """Begin a stage: from the best point of the one before, with many entries moving."""
         z = ball.project(x, state.top.z)
         size = x[0].numel()
@@ -108,7 +106,7 @@ class SparseAPGD(Climb):
             top=Best.none_yet(x, z),
         )
 
-    def adapt(self, state: Thinning, gradient: Tensor, ball: L1) -> tuple[Thinning, Tensor]:
+    def adapt(self, state: Thinning, gradient: Tensor, ball: Ball) -> tuple[Thinning, Tensor]:
         """Where the best point became sparser go back to it with a full step, else step less."""
         changed = (state.top.z != 0).flatten(1)
         entries = changed.sum(1).to(state.entries.dtype)

@@ -1,14 +1,14 @@
 """What all attacks share: the problem, the result, the best point so far, and the loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.gradients import Model, attacking, guard, look
+from mpkit.attacks.gradients import Model, attacking, climb_through, guard, look
 from mpkit.attacks.losses import Loss
 from mpkit.core import trees
 from mpkit.core.checks import (
@@ -22,7 +22,7 @@ from mpkit.core.checks import (
 from mpkit.sets import PerturbationSet
 
 
-class Found(NamedTuple):
+class AttackResult(NamedTuple):
     """What an attack returns: the worst allowed image it saw, for each example.
 
     Attributes:
@@ -124,7 +124,7 @@ class Attack(ABC):
         """Fewest classes the attack's losses are defined for."""
         return self.loss.classes
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
         """Search around each image; the model runs in eval mode and is left as it was.
 
         Args:
@@ -150,7 +150,7 @@ class Attack(ABC):
         return found
 
     @abstractmethod
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """The search itself, on a problem already checked."""
 
     def unrolled(self) -> "Iterative | None":
@@ -176,6 +176,27 @@ class Best(NamedTuple):
         logits, score = look(problem.model, loss, image, problem.y)
         return cls(z, score, loss.reached(logits, problem.y))
 
+    @classmethod
+    def with_slope(
+        cls, problem: Problem, loss: Loss, z: Any, image: Tensor
+    ) -> tuple["Best", Tensor]:
+        """What one pass forward and back says of z and its image, and the image's gradient."""
+        best, (gradient,) = cls.through(problem, loss, z, lambda image: image, image)
+        return best, gradient
+
+    @classmethod
+    def through(
+        cls,
+        problem: Problem,
+        loss: Loss,
+        z: Any,
+        render: Callable[..., Tensor],
+        *variables: Tensor,
+    ) -> tuple["Best", tuple[Tensor, ...]]:
+        """The same for a rendered image, with the gradients of what it is rendered from."""
+        seen = climb_through(problem.model, loss, render, variables, problem.y)
+        return cls(z, seen.score, loss.reached(seen.logits, problem.y)), seen.gradients
+
     def beaten_by(self, other: "Best") -> Tensor:
         """Where another point is better, (B,): a goal reached first, then the greater score."""
         level = other.reached == self.reached
@@ -185,14 +206,6 @@ class Best(NamedTuple):
     def or_better(self, other: "Best") -> "Best":
         """Row by row the better of two points."""
         return trees.where(self.beaten_by(other), other, self)
-
-
-class State(Protocol):
-    """What an iterative attack carries from step to step: a tree of rows with the best so far."""
-
-    @property
-    def best(self) -> Best:
-        """The best point so far."""
 
 
 class Iterative(Attack):
@@ -224,7 +237,7 @@ class Iterative(Attack):
         best: Best = state.best
         return best
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Run the steps; rows that the problem lets go are put aside and the others go on."""
         attack, part, state = self, problem, self.begin(problem)
         aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
@@ -241,9 +254,9 @@ class Iterative(Attack):
         best = attack.finish(part, state)
         return self.found(problem, best if part is problem else trees.put(aside, rows, best))
 
-    def found(self, problem: Problem, best: Best) -> Found:
+    def found(self, problem: Problem, best: Best) -> AttackResult:
         """The best points with their images."""
-        return Found(self.set.apply(problem.x, best.z), best.z, best.score)
+        return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)
 
 
 class Climb(Iterative):
@@ -256,6 +269,27 @@ class Climb(Iterative):
         return best.or_better(Best.at(problem, self.loss, state.z, image))
 
 
+class Wrapper(Attack):
+    """An attack around another one, whose set and loss are its own."""
+
+    attack: Attack
+
+    @property
+    def set(self) -> PerturbationSet:  # type: ignore[override]
+        """The set of the attack."""
+        return self.attack.set
+
+    @property
+    def loss(self) -> Loss:  # type: ignore[override]
+        """The loss of the attack."""
+        return self.attack.loss
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack needs."""
+        return self.attack.classes
+
+
 class Composite(Attack):
     """Runs attacks in turn on the same examples and judges all results by one loss.
 
@@ -266,13 +300,13 @@ class Composite(Attack):
     def attacks_on(self, problem: Problem) -> Iterator[Attack]:
         """The attacks, for all examples of the problem."""
 
-    def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
+    def coordinate(self, i: int, found: AttackResult, x: Tensor) -> Any:
         """What attack i found, as a coordinate of this attack's set."""
         return found.z
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Run the attacks and keep, for each example, the point that hurts most."""
-        best = Best.none_yet(problem.x, self.set.nothing(problem.x))
+        best = Best.none_yet(problem.x, self.set.zero(problem.x))
         rows = torch.arange(len(problem.x), device=problem.x.device)
         for i, attack in enumerate(self.attacks_on(problem)):
             part = problem.take(rows)
@@ -284,4 +318,4 @@ class Composite(Attack):
             rows = rows if stay is None else rows[stay]
             if not len(rows):
                 break
-        return Found(self.set.apply(problem.x, best.z), best.z, best.score)
+        return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)

@@ -5,6 +5,7 @@ gradients. They minimize a distance; what ends outside the set is projected onto
 again, so every result is allowed. foolbox is imported when an attack runs.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpkit.attacks.base import Attack, Best, Found, Problem
+from mpkit.attacks.base import Attack, AttackResult, Best, Problem
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import L1, Ball, Linf
+from mpkit.sets import Ball
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Decision(Attack):
     def tool(self) -> Any:
         """The attack of foolbox."""
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Walk from a broken image towards each clean one."""
         x = problem.x
-        clean = self.set.nothing(x)
+        clean = self.set.zero(x)
         best = Best.at(problem, self.loss, clean, x)
         far = self.starts(problem, best)
         rows = (far.reached & ~best.reached).nonzero().squeeze(1)
@@ -62,7 +63,7 @@ class Decision(Attack):
             walked = self.walk(problem.take(rows), trees.take(self.loss, rows), far.z[rows])
             z = self.set.project(x, clean.index_copy(0, rows, walked - x[rows]))
             best = best.or_better(Best.at(problem, self.loss, z, x + z))
-        return Found(self.set.apply(x, best.z), best.z, best.score)
+        return AttackResult(self.set.apply(x, best.z), best.z, best.score)
 
     def starts(self, problem: Problem, best: Best) -> Best:
         """Broken images, far away as they may be, as the z of a best point."""
@@ -129,7 +130,7 @@ class HopSkipJump(Decision):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("HopSkipJump", evaluations=self.evaluations)
-        if isinstance(self.set, L1):
+        if self.set.order == 1:
             raise ValueError(
                 "HopSkipJump: works for l_2 and l_inf balls, got an l_1 ball; use Pointwise"
             )
@@ -140,7 +141,7 @@ class HopSkipJump(Decision):
             steps=self.steps,
             initial_gradient_eval_steps=self.evaluations,
             tensorboard=False,
-            constraint="linf" if isinstance(self.set, Linf) else "l2",
+            constraint="linf" if self.set.order == math.inf else "l2",
         )
 
 

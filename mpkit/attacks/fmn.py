@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Best, Iterative, Problem
-from mpkit.attacks.gradients import climb
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.attacks.pgd import Clean, Start
 from mpkit.core import trees
@@ -50,7 +49,7 @@ class FMN(Iterative):
             its gradient is the first guess of the distance.
         step: length of the first step in l_2, > 0; steps fall to a hundredth along a cosine.
         gain: relative change of the radius at the first step, in (0, 1); falls alike.
-        start: where to begin, inside of the ball or not: the image itself, or ``Across()``.
+        start: where to begin, inside of the ball or not: the image itself, or ``BoundaryStart()``.
 
     Raises:
         ValueError: if a number is unfit.
@@ -78,19 +77,18 @@ class FMN(Iterative):
     def advance(self, problem: Problem, state: Approach, k: int) -> Approach:
         """Shrink the ball where the goal is reached, grow it elsewhere; step and project."""
         x = problem.x
-        seen = climb(problem.model, self.loss, x + state.z, problem.y)
-        reached = self.loss.reached(seen.logits, problem.y)
-        state = self.noted(state, Best(state.z, seen.score, reached))
+        here, gradient = Best.with_slope(problem, self.loss, state.z, x + state.z)
+        state = self.noted(state, here)
         gain = self.gain * self.falling(k, 0.02)
         norm = self.set.norm(state.z)
-        ahead = norm - seen.score / positive(self.set.dual_norm(seen.gradient))
+        ahead = norm - here.score / positive(self.set.dual_norm(gradient))
         grown = torch.where(state.nearest.isinf(), ahead, state.radius) * (1 + gain)
         shrunk = torch.minimum(state.radius, state.nearest) * (1 - gain)
         most = self.set.norm(torch.maximum(x, 1 - x))
-        radius = torch.minimum(torch.where(reached, shrunk, grown), most).clamp_(min=0)
+        radius = torch.minimum(torch.where(here.reached, shrunk, grown), most).clamp_(min=0)
         length = self.step * self.falling(k, 0.01)
-        moved = state.z + unit_direction(seen.gradient) * length
-        z = type(self.set)(radius).project(x, moved)
+        moved = state.z + unit_direction(gradient) * length
+        z = replace(self.set, eps=radius).project(x, moved)
         return state._replace(z=z, radius=radius)
 
     def noted(self, state: Approach, here: Best) -> Approach:
@@ -118,7 +116,7 @@ class FMN(Iterative):
 
 
 @dataclass(frozen=True)
-class Across(Start):
+class BoundaryStart(Start):
     """The first point on the way to a near image of another class at which the network errs.
 
     Where gradients are flat around an image, as in networks that threshold their input, they are
@@ -141,9 +139,11 @@ class Across(Start):
     halvings: int = 10
 
     def __post_init__(self) -> None:
-        require_positive("Across", halvings=self.halvings)
+        require_positive("BoundaryStart", halvings=self.halvings)
         if self.nth < 0:
-            raise ValueError(f"Across: nth must be ≥ 0, got {self.nth}; 0 is the nearest neighbour")
+            raise ValueError(
+                f"BoundaryStart: nth must be ≥ 0, got {self.nth}; 0 is the nearest neighbour"
+            )
 
     def __call__(self, ball: Ball, problem: Problem) -> Tensor:
         """Find neighbours among the problem's donors, then the border: z (B, C, H, W)."""

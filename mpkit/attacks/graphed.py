@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Attack, Found, Iterative, Never, Problem
+from mpkit.attacks.base import Attack, AttackResult, Iterative, Never, Problem
 from mpkit.attacks.gradients import Model
 from mpkit.attacks.losses import Loss
 from mpkit.core import cuda_graphs, trees
@@ -43,7 +43,7 @@ class Captured(Attack):
         """Fewest classes the attack needs."""
         return self.attack.classes
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Replay where that is possible, run the attack where not."""
         steps, recorder = self.attack.unrolled(), cuda_graphs.usual(problem.x.device)
         if steps is None or recorder is plainly or not isinstance(problem.stop, Never):
@@ -61,7 +61,7 @@ class Captured(Attack):
         return self.attack.find(problem)
 
 
-def replayed(attack: Iterative, problem: Problem, recorder: Recorder) -> Found:
+def replayed(attack: Iterative, problem: Problem, recorder: Recorder) -> AttackResult:
     """Run an iterative attack, each kind of alike steps recorded once.
 
     Args:
@@ -95,7 +95,7 @@ def _recorded(
     return recorder(step, [problem.y], kept=leaves)
 
 
-class Recorded:
+class GraphedAttack:
     """An attack on one network and batches of one shape, recorded whole and replayed for each.
 
     The results are those of the attack. The network's weights may change in place between two
@@ -129,7 +129,7 @@ class Recorded:
             self.work = recorder(self._search, [x, y], [self.rng])
         except RuntimeError as error:
             warnings.warn(
-                f"Recorded: recording {type(attack).__name__} failed ({error}); "
+                f"GraphedAttack: recording {type(attack).__name__} failed ({error}); "
                 "running it step by step",
                 stacklevel=2,
             )
@@ -140,7 +140,7 @@ class Recorded:
         with unread():
             return tuple(self.attack(self.model, x, y, self.rng))
 
-    def __call__(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Found:
+    def __call__(self, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
         """Attack a batch; on a GPU nothing is checked but its shape and type, and nothing waits.
 
         Args:
@@ -154,4 +154,4 @@ class Recorded:
         self.rng.set_state(rng.get_state())
         found = trees.mapped(lambda part: part.clone(), self.work(x, y))
         rng.set_state(self.rng.get_state())
-        return Found(*found)
+        return AttackResult(*found)

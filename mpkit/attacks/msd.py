@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Best, Found, Iterative, Problem
+from mpkit.attacks.base import AttackResult, Best, Iterative, Problem
 from mpkit.attacks.gradients import climb
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Clean, Start, movable
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import L1, Ball, Union
+from mpkit.sets import Ball, Union
 from mpkit.sets.norms import per_row, sparse_direction
 
 
@@ -100,7 +100,7 @@ class MSD(Iterative):
         which, z = chosen.z
         return Trail(z, which, state.best.or_better(chosen))
 
-    def found(self, problem: Problem, best: Best) -> Found:
+    def found(self, problem: Problem, best: Best) -> AttackResult:
         """The best points, in the union's coordinate, with their images."""
         which, z = best.z
         return super().found(problem, best._replace(z=self.coordinate(z, which)))
@@ -112,6 +112,6 @@ class MSD(Iterative):
     def stride(self, i: int, ball: Ball, image: Tensor, g: Tensor) -> Tensor:
         """The step of ball i: steepest, and sparse for l_1."""
         length = ball.eps * (2.5 / self.steps) if self.step is None else self.step[i]
-        if isinstance(ball, L1):
+        if ball.order == 1:
             return sparse_direction(movable(image, g), self.quantile).mul_(per_row(length, g))
         return ball.stride(image, g, per_row(length, g))

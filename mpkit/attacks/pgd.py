@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Best, Climb, Problem
-from mpkit.attacks.gradients import climb
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.core.checks import require_positive
 from mpkit.sets import L1, Ball
@@ -46,7 +45,7 @@ class Clean(Start):
 
     def __call__(self, ball: Ball, problem: Problem) -> Tensor:
         """Zeros (B, C, H, W)."""
-        return ball.nothing(problem.x)
+        return ball.zero(problem.x)
 
     def inside(self, ball: Ball, problem: Problem) -> Tensor:
         """The same: the image is in every ball."""
@@ -139,10 +138,9 @@ class PGD(Climb):
     def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
         """Look at the current point, step along its gradient, project."""
         image = self.set.apply(problem.x, state.z)
-        seen = climb(problem.model, self.loss, image, problem.y)
-        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        here, gradient = Best.with_slope(problem, self.loss, state.z, image)
         length = self.length(image) * self.schedule(k, self.steps)
-        z = self.stride(image, seen.gradient, length).add_(state.z)
+        z = self.stride(image, gradient, length).add_(state.z)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
     def sort(self, k: int) -> str | None:

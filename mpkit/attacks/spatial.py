@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Best, Climb, Iterative, Problem
-from mpkit.attacks.gradients import climb_through, look
+from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Falling, Schedule
 from mpkit.core import trees
@@ -66,7 +66,7 @@ class Grid(Iterative):
 
     def begin(self, problem: Problem) -> Scanned:
         """Nothing seen yet."""
-        return Scanned(Best.none_yet(problem.x, self.set.nothing(problem.x)))
+        return Scanned(Best.none_yet(problem.x, self.set.zero(problem.x)))
 
     def advance(self, problem: Problem, state: Scanned, k: int) -> Scanned:
         """Look at the next poses of the grid, for all images at once."""
@@ -130,10 +130,9 @@ class SpatialPGD(Climb):
         def render(z: Tensor) -> Tensor:
             return self.set.apply(problem.x, z)
 
-        seen = climb_through(problem.model, self.loss, render, (state.z,), problem.y)
-        here = Best(state.z, seen.score, self.loss.reached(seen.logits, problem.y))
+        here, (slope,) = Best.through(problem, self.loss, state.z, render, state.z)
         length = self.step * self.schedule(k, self.steps)
-        z = state.z + length * self.set.bounds(problem.x) * seen.gradients[0].sign()
+        z = state.z + length * self.set.bounds(problem.x) * slope.sign()
         return Stand(self.set.project(problem.x, z), state.best.or_better(here))
 
 

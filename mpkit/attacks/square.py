@@ -10,7 +10,7 @@ from torch import Tensor
 from mpkit.attacks.base import Best, Iterative, Problem
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.core.checks import require_positive
-from mpkit.sets import L2, Ball, Linf
+from mpkit.sets import Ball
 from mpkit.sets.norms import per_row, positive
 
 STRETCH = 5.0
@@ -59,7 +59,7 @@ class Square(Iterative):
     def begin(self, problem: Problem) -> Patched:
         """Vertical stripes for l_inf, a checkerboard of peaks else."""
         x = problem.x
-        if isinstance(self.set, Linf):
+        if self.set.order == math.inf:
             z = _signs((len(x), x.shape[1], 1, x.shape[3]), problem).expand_as(x)
         else:
             side = max(1, min(x.shape[2:]) // 5)
@@ -78,7 +78,7 @@ class Square(Iterative):
         side = self.side(x, k)
         inside, peak = _patch(side, problem)
         sign = _signs((len(x), x.shape[1], 1, 1), problem)
-        if isinstance(self.set, Linf):
+        if self.set.order == math.inf:
             z = torch.where(inside, per_row(self.set.eps, x) * sign, z)
         else:
             z = STRETCH * self.moved(z, inside, _patch(side, problem)[0], sign * peak)
@@ -93,7 +93,7 @@ class Square(Iterative):
         image is larger than a few pixels.
         """
         height, width = x.shape[2:]
-        flat = isinstance(self.set, Linf)
+        flat = self.set.order == math.inf
         done = 10000 * k / self.steps if flat else k
         halvings = sum(done > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
         side = round(math.sqrt(self.share / 2**halvings * height * width))
@@ -111,7 +111,7 @@ class Square(Iterative):
             shape: (B, C, H, W), what is added, of any size; zero outside ``into``.
         """
         norm, eps = self.set.norm, per_row(self.set.eps, z)
-        power = 2 if isinstance(self.set, L2) else 1
+        power = 2 if self.set.order == 2 else 1
         kept, old = z.masked_fill(into | out_of, 0), z * into
         shape = shape / per_row(norm(shape), z)
         shape = shape + old / per_row(norm(old), z).clamp(min=1e-6 * eps)

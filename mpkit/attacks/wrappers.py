@@ -7,26 +7,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.attacks.affine import AffinePGD
-from mpkit.attacks.base import Attack, Best, Composite, Found, Iterative, OnceReached, Problem
+from mpkit.attacks.base import (
+    Attack,
+    AttackResult,
+    Best,
+    Composite,
+    Iterative,
+    OnceReached,
+    Problem,
+    Wrapper,
+)
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
-from mpkit.attacks.spatial import Grid, SpatialPGD
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.core.memory import in_pieces
 from mpkit.sets import PerturbationSet, Union
-
-__all__ = [
-    "AffinePGD",
-    "Grid",
-    "MultiTargeted",
-    "Restarts",
-    "SpatialPGD",
-    "UntilBroken",
-    "Worst",
-    "WorstOfK",
-]
 
 
 class Seen(NamedTuple):
@@ -59,7 +55,7 @@ class WorstOfK(Iterative):
 
     def begin(self, problem: Problem) -> Seen:
         """Nothing seen yet."""
-        return Seen(Best.none_yet(problem.x, self.set.nothing(problem.x)))
+        return Seen(Best.none_yet(problem.x, self.set.zero(problem.x)))
 
     def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
         """Draw one more point for each example."""
@@ -69,7 +65,7 @@ class WorstOfK(Iterative):
 
 
 @dataclass(frozen=True)
-class Restarts(Composite):
+class Restarts(Wrapper, Composite):
     """The same attack several times, each time with fresh randomness; the best point is kept.
 
     Args:
@@ -82,17 +78,9 @@ class Restarts(Composite):
 
     attack: Attack
     times: int
-    set: PerturbationSet = field(init=False, repr=False)
-    loss: Loss = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive("Restarts", times=self.times)
-        _borrow(self, self.attack.set, self.attack.loss)
-
-    @property
-    def classes(self) -> int:
-        """Fewest classes the attack needs."""
-        return self.attack.classes
 
     def attacks_on(self, problem: Problem) -> Iterator[Attack]:
         """The attack, again and again."""
@@ -115,13 +103,16 @@ class Worst(Composite):
 
     attacks: tuple[Attack, ...]
     loss: Loss = field(default_factory=CrossEntropy)
-    set: Union = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attacks", tuple(self.attacks))
         if not self.attacks:
             raise ValueError("Worst: needs at least one attack, got none; give a tuple of attacks")
-        object.__setattr__(self, "set", Union(*(attack.set for attack in self.attacks)))
+
+    @property
+    def set(self) -> Union:  # type: ignore[override]
+        """The union of the attacks' sets."""
+        return Union(*(attack.set for attack in self.attacks))
 
     @property
     def classes(self) -> int:
@@ -132,14 +123,14 @@ class Worst(Composite):
         """The attacks in order."""
         return iter(self.attacks)
 
-    def coordinate(self, i: int, found: Found, x: Tensor) -> Any:
+    def coordinate(self, i: int, found: AttackResult, x: Tensor) -> Any:
         """Set i of the union, with what its attack found."""
-        which, parts = self.set.nothing(x)
+        which, parts = self.set.zero(x)
         return torch.full_like(which, i), (*parts[:i], found.z, *parts[i + 1 :])
 
 
 @dataclass(frozen=True)
-class MultiTargeted(Composite):
+class MultiTargeted(Wrapper, Composite):
     """An attack aimed in turn at the wrong classes that the model likes best on the clean image.
 
     Any wrong class counts as a success.
@@ -156,12 +147,9 @@ class MultiTargeted(Composite):
 
     attack: Attack
     targets: int = 9
-    set: PerturbationSet = field(init=False, repr=False)
-    loss: Loss = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive("MultiTargeted", targets=self.targets)
-        _borrow(self, self.attack.set, self.attack.loss)
 
     @property
     def classes(self) -> int:
@@ -179,7 +167,7 @@ class MultiTargeted(Composite):
 
 
 @dataclass(frozen=True)
-class UntilBroken(Attack):
+class UntilBroken(Wrapper):
     """An attack whose only goal is to break: examples leave it once their goal is reached.
 
     Robust accuracy is that of the attack itself; scores of broken examples may be smaller.
@@ -194,31 +182,17 @@ class UntilBroken(Attack):
 
     attack: Attack
     every: int = 5
-    set: PerturbationSet = field(init=False, repr=False)
-    loss: Loss = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive("UntilBroken", every=self.every)
-        _borrow(self, self.attack.set, self.attack.loss)
 
-    @property
-    def classes(self) -> int:
-        """Fewest classes the attack needs."""
-        return self.attack.classes
-
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Run the attack and let examples go."""
         return self.attack.find(replace(problem, stop=OnceReached(self.every)))
 
 
-def _borrow(wrapper: Attack, threat: PerturbationSet, loss: Loss) -> None:
-    """Give a frozen wrapper the set and the loss of what it wraps."""
-    object.__setattr__(wrapper, "set", threat)
-    object.__setattr__(wrapper, "loss", loss)
-
-
 @dataclass(frozen=True)
-class Batched(Attack):
+class Batched(Wrapper):
     """An attack run on a few examples at a time, so that memory does not grow with their number.
 
     When the device runs out of memory the batch size is halved, with a warning, and the piece is
@@ -235,27 +209,18 @@ class Batched(Attack):
 
     attack: Attack
     size: int = 128
-    set: PerturbationSet = field(init=False, repr=False)
-    loss: Loss = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive("Batched", size=self.size)
-        object.__setattr__(self, "set", self.attack.set)
-        object.__setattr__(self, "loss", self.attack.loss)
 
-    @property
-    def classes(self) -> int:
-        """Fewest classes the attack needs."""
-        return self.attack.classes
-
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Attack one piece after the other.
 
         Raises:
             NoMemory: if not even a single example fits.
         """
 
-        def attack(piece: slice) -> Found:
+        def attack(piece: slice) -> AttackResult:
             rows = torch.arange(piece.start, piece.stop, device=problem.x.device)
             return trees.take(self.attack, rows).find(problem.take(rows))
 

@@ -69,7 +69,7 @@ def doctor(
     """
     import torch
 
-    from mpkit import data, masking, models, sets
+    from mpkit import data, masking, models
     from mpkit.core import records
     from mpkit.core.progress import Bar
 
@@ -89,7 +89,7 @@ def doctor(
         "model": spec,
         "weights": weights and weights.name,
         "data": dataset,
-        "threat": sets.describe(threat),
+        "threat": threat.describe(),
         "points": len(images),
         "seed": seed,
         "device": device,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import cluster_options, place_of, subject_options, threat_of
+from mpkit.cli.options import cluster_options, subject_options, threat_of, workers_of
 
 
 @click.command()
@@ -89,7 +89,7 @@ def evaluate(
           --threat 'linf:8/255 + l2:0.5 + l1:12' --points 10000
       mpkit evaluate --model small_cnn --weights w.safetensors --shards 4 --workers 4
     """
-    from mpkit import data, evaluation, sets
+    from mpkit import data, evaluation
     from mpkit.core import records
     from mpkit.core.files import write_atomically
     from mpkit.core.progress import Bar
@@ -109,7 +109,7 @@ def evaluate(
     )
     begun = time.monotonic()
     if any((shards, scheduler, slurm, workers, gpu)):
-        place, bar = place_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
+        place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
         done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
     else:
         done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"))
@@ -117,7 +117,7 @@ def evaluate(
         "model": spec,
         "weights": weights and weights.name,
         "data": dataset,
-        "threat": sets.describe(threat),
+        "threat": threat.describe(),
         "budget": budget,
         "goal": goal,
         "points": len(images),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpkit.core.slurm import Slurm
-from mpkit.core.workers import ClusterError, Local, Place, Remote
+from mpkit.core.workers import ClusterError, Local, Remote, Workers
 
 CLUSTER = (
     click.option(
@@ -39,7 +39,9 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def place_of(scheduler: str | None, slurm: Path | None, workers: int | None, gpu: bool) -> Place:
+def workers_of(
+    scheduler: str | None, slurm: Path | None, workers: int | None, gpu: bool
+) -> Workers:
     """Where the work is to be done.
 
     Raises:

@@ -215,7 +215,7 @@ def reproduce(
     """
     from mpkit.core.progress import Bar
     from mpkit.studies.catalog import rows_of
-    from mpkit.studies.protocol import Examination
+    from mpkit.studies.protocol import Protocol
     from mpkit.studies.study import Study, work_on
 
     table = data if radii == "common" else f"{data}-{radii}"
@@ -226,7 +226,7 @@ def reproduce(
         scale,
         seeds,
         tuple(rows.split(",")) if rows else rows_of(data, radii),
-        Examination(points, attacks, radii=radii),
+        Protocol(points, attacks, radii=radii),
         device,
         root,
     )

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from mpkit.core.records import device_name, digest, source_texts, versions
-from mpkit.core.workers import ClusterError, Place, library
+from mpkit.core.workers import ClusterError, Workers, library
 
 
 class Ground(NamedTuple):
@@ -35,7 +35,7 @@ class Ground(NamedTuple):
 
 
 @contextmanager
-def opened(place: Place, tasks: int, device: str, seed: int = 0) -> Iterator[tuple[Any, Ground]]:
+def opened(place: Workers, tasks: int, device: str, seed: int = 0) -> Iterator[tuple[Any, Ground]]:
     """A client whose workers were checked: same code, same versions, same device, resources.
 
     Args:

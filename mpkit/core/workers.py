@@ -18,7 +18,7 @@ class ClusterError(ValueError):
     """Work cannot be given to other processes as asked; the message says why and the remedy."""
 
 
-class Place(Protocol):
+class Workers(Protocol):
     """Somewhere to run tasks, one at a time on every worker."""
 
     @property

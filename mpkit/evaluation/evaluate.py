@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpkit.attacks import Attack, Batched, CrossEntropy, Found, Margin
+from mpkit.attacks import Attack, AttackResult, Batched, CrossEntropy, Margin
 from mpkit.attacks.base import OnceReached, Problem
 from mpkit.attacks.gradients import Model, attacking, guard
 from mpkit.core import trees
@@ -26,10 +26,8 @@ from mpkit.core.progress import Quiet
 from mpkit.data.lazy import Rows
 from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
 from mpkit.evaluation.ledger import Ledger
-from mpkit.evaluation.resume import Sheet, Unit, opened
+from mpkit.evaluation.resume import ResumableLedger, Unit, opened
 from mpkit.evaluation.verification import located, verified
-from mpkit.sets import describe
-from mpkit.sets.threat_model import parts
 
 
 class Watched(nn.Module):
@@ -158,7 +156,7 @@ def facts_of(
     }
 
 
-def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, part: Part) -> None:
+def _look_at_clean(sheet: ResumableLedger, unit: Unit, model: Watched, part: Part) -> None:
     """Fill the clean row for a batch."""
     ledger, columns = sheet.ledger, unit.columns
     wrong, margin, unfit = _answer(model, part.x, part.y)
@@ -167,7 +165,7 @@ def _look_at_clean(sheet: Sheet, unit: Unit, model: Watched, part: Part) -> None
     ledger.tried[0, columns] = True
 
 
-def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
+def _open_rows(sheet: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
     """Places in a batch of the examples that the attack is run on: (n,) int64."""
     ledger, columns = sheet.ledger, unit.columns
     if entry.after is not None:
@@ -175,13 +173,13 @@ def _open_rows(sheet: Sheet, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
         if not bool(ledger.broken[earlier, columns].any()):
             return torch.empty(0, dtype=torch.int64)
     broken = sheet.broken_by_set(columns)
-    mine = [ledger.sets.index(describe(part)) for part in parts(entry.attack.set)]
+    mine = [ledger.sets.index(part.describe()) for part in entry.attack.set.parts()]
     standing = goal.open(broken, broken[mine]) & ~ledger.broken[0, columns]
     return standing.nonzero().squeeze(1)
 
 
 def _attack(
-    sheet: Sheet,
+    sheet: ResumableLedger,
     unit: Unit,
     model: Watched,
     part: Part,
@@ -202,12 +200,12 @@ def _attack(
     wrong, margin, unfit = _answer(model, found.image, labels)
     if bool(wrong.any()):
         claimed = wrong.nonzero().squeeze(1).to(device)
-        claim = Found(*trees.take(tuple(found), claimed))
+        claim = AttackResult(*trees.take(tuple(found), claimed))
         threat = trees.take(attack.set, claimed)
         image, kept = verified(entry.name, threat, images[claimed], claim)
         again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
         place = located(threat, claim.z, len(claimed))
-        numbers = [ledger.sets.index(describe(one)) for one in parts(entry.attack.set)]
+        numbers = [ledger.sets.index(one.describe()) for one in entry.attack.set.parts()]
         within = torch.tensor(numbers, dtype=torch.int8)[place]
         counted = again & kept.cpu()
         ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)

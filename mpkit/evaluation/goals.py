@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mpkit.attacks import Attack
 from mpkit.evaluation.ledger import distinct
-from mpkit.sets import describe
 
 
 class Entry(NamedTuple):
@@ -107,4 +106,4 @@ def named(attacks: Attacks) -> tuple[Entry, ...]:
 
 
 def _short(attack: Attack) -> str:
-    return f"{type(attack).__name__} {describe(attack.set)}"
+    return f"{type(attack).__name__} {attack.set.describe()}"

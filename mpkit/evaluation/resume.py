@@ -15,8 +15,6 @@ from mpkit.core.files import DataError
 from mpkit.data.lazy import Rows
 from mpkit.evaluation.goals import Entry
 from mpkit.evaluation.ledger import CLEAN, Ledger
-from mpkit.sets import describe
-from mpkit.sets.threat_model import parts
 
 DONE = "units done"
 
@@ -30,7 +28,7 @@ class Unit(NamedTuple):
 
 
 @dataclass
-class Sheet:
+class ResumableLedger:
     """A ledger whose units are filled in order: all rows of a batch, then the next batch.
 
     Args:
@@ -91,7 +89,7 @@ def opened(
     x: Tensor | Rows,
     y: Tensor,
     first: int,
-) -> Sheet:
+) -> ResumableLedger:
     """A blank sheet, or the one of an interrupted run of the same evaluation.
 
     Args:
@@ -105,7 +103,7 @@ def opened(
     Raises:
         DataError: if the file is no ledger, or that of another evaluation.
     """
-    labels = [describe(part) for entry in entries for part in parts(entry.attack.set)]
+    labels = [part.describe() for entry in entries for part in entry.attack.set.parts()]
     names = (CLEAN, *(entry.name for entry in entries))
     a, n = len(names), len(x)
     blank = Ledger(
@@ -123,7 +121,7 @@ def opened(
         images=torch.zeros(a, 2, dtype=torch.int64),
         unfit=torch.zeros(n, dtype=torch.bool),
     )
-    sheet = Sheet(blank, facts["batch"])
+    sheet = ResumableLedger(blank, facts["batch"])
     if file is None or not file.exists():
         return sheet
     kept = Ledger.load(file)
@@ -137,7 +135,7 @@ def opened(
             f"{file}: holds another evaluation (other attacks, model, images, seed or batch); "
             "give the same ones to go on, or another file"
         )
-    return Sheet(kept, facts["batch"], done)
+    return ResumableLedger(kept, facts["batch"], done)
 
 
 def _prints(x: Tensor | Rows, batch: int) -> list[int]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mpkit.core.cluster import answers, opened
 from mpkit.core.progress import Quiet
 from mpkit.core.records import device_name
-from mpkit.core.workers import ClusterError, Place
+from mpkit.core.workers import ClusterError, Workers
 from mpkit.data import Images
 from mpkit.data.lazy import Rows, Stored
 from mpkit.evaluation.evaluate import evaluate, facts_of
@@ -87,7 +87,7 @@ def evaluate_in_shards(
     request: Request,
     weights: Path | None,
     images: Images | Stored,
-    place: Place,
+    place: Workers,
     shards: int | None,
     folder: Path,
     progress: Quiet,

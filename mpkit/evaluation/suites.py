@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import singledispatch
 from itertools import zip_longest
 
 from mpkit.attacks import (
@@ -11,9 +11,9 @@ from mpkit.attacks import (
     DLR,
     FMN,
     PGD,
-    Across,
     AffinePGD,
     Attack,
+    BoundaryStart,
     CrossEntropy,
     Falling,
     Grid,
@@ -28,8 +28,7 @@ from mpkit.attacks import (
 )
 from mpkit.core.checks import require_positive
 from mpkit.evaluation.goals import Entry
-from mpkit.sets import L1, Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation, describe
-from mpkit.sets.threat_model import parts
+from mpkit.sets import Affine, Ball, Blend, PerturbationSet, RotationTranslation
 
 
 @dataclass(frozen=True)
@@ -100,25 +99,30 @@ def standard(
                 f"standard: unknown budget {budget!r}; take {', '.join(BUDGETS)}, or a Budget"
             )
         budget = BUDGETS[budget]
-    suites = [_suite(part, budget, classes) for part in parts(threat)]
+    suites = [_suite(part, budget, classes) for part in threat.parts()]
     stages = zip_longest(*suites)
     return tuple(entry for stage in stages for entry in stage if entry is not None)
 
 
-@singledispatch
 def _suite(threat: PerturbationSet, budget: Budget, classes: int) -> list[Entry]:
-    """Any other set can at least be sampled."""
-    blind = WorstOfK(threat, budget.queries, Margin())
-    return [Entry(f"random {describe(threat)}", blind)]
+    """The attacks on one set; one of a new kind can at least be sampled."""
+    if isinstance(threat, Ball):
+        return _in_ball(threat, budget, classes)
+    if isinstance(threat, RotationTranslation):
+        return _of_poses(threat, budget)
+    blind = Entry(f"random {threat.describe()}", WorstOfK(threat, budget.queries, Margin()))
+    if isinstance(threat, Affine | Blend):
+        climb = AffinePGD(threat, budget.steps, loss=Margin())
+        return [Entry(f"climb {threat.describe()}", Restarts(climb, budget.restarts)), blind]
+    return [blind]
 
 
-@_suite.register
-def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
-    name, steps = describe(threat), budget.steps
+def _in_ball(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
+    name, steps = threat.describe(), budget.steps
     ratio: Loss = DLR() if classes > 2 else Margin()
     aimed: Loss = DLR() if classes > 3 else Margin()
     near, far = (
-        Worst(tuple(FMN(threat, steps, start=Across(n)) for n in places), Margin())
+        Worst(tuple(FMN(threat, steps, start=BoundaryStart(n)) for n in places), Margin())
         for places in (NEIGHBOURS[:1], NEIGHBOURS[1:])
     )
     climbs: list[tuple[str, Attack]] = [
@@ -126,12 +130,12 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
         ("across", near),
         ("apgd-ce", APGD(threat, steps, CrossEntropy())),
     ]
-    if isinstance(threat, Linf):
+    if threat.order == math.inf:
         climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
         climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
     else:  # borders help most where steps are few and long
         climbs.append(("across-more", far))
-        if isinstance(threat, L1):  # luck weighs most here: longer and again
+        if threat.order == 1:  # luck weighs most here: longer and again
             climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 3)))
         else:
             climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
@@ -141,7 +145,7 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     if budget.restarts > 1:
         climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
     probe = f"square {name}"
-    queries = budget.queries * (2 if isinstance(threat, Linf) else 1)  # squares are made for l_inf
+    queries = budget.queries * (2 if threat.order == math.inf else 1)  # squares are made for l_inf
     return [
         *(Entry(f"{label} {name}", attack) for label, attack in climbs),
         Entry(probe, Square(threat, queries)),
@@ -149,31 +153,11 @@ def _(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     ]
 
 
-@_suite.register
-def _(threat: RotationTranslation, budget: Budget, classes: int) -> list[Entry]:
-    name, (shifts, angles) = describe(threat), budget.warps
+def _of_poses(threat: RotationTranslation, budget: Budget) -> list[Entry]:
+    name, (shifts, angles) = threat.describe(), budget.warps
     climb = SpatialPGD(threat, max(10, budget.steps // 5), loss=Margin())
     return [
         Entry(f"random {name}", WorstOfK(threat, 10, Margin())),
         Entry(f"grid {name}", Grid(threat, shifts, angles, loss=Margin())),
         Entry(f"climb {name}", Restarts(climb, 3 * budget.restarts)),
-    ]
-
-
-@_suite.register
-def _(threat: Affine, budget: Budget, classes: int) -> list[Entry]:
-    return _between(threat, budget)
-
-
-@_suite.register
-def _(threat: Blend, budget: Budget, classes: int) -> list[Entry]:
-    return _between(threat, budget)
-
-
-def _between(threat: Affine | Blend, budget: Budget) -> list[Entry]:
-    name = describe(threat)
-    climb = AffinePGD(threat, budget.steps, loss=Margin())
-    return [
-        Entry(f"climb {name}", Restarts(climb, budget.restarts)),
-        Entry(f"random {name}", WorstOfK(threat, budget.queries, Margin())),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpkit.attacks import Found
+from mpkit.attacks import AttackResult
 from mpkit.core import trees
 from mpkit.sets import (
     L1,
@@ -24,10 +24,8 @@ from mpkit.sets import (
     PerturbationSet,
     RotationTranslation,
     Union,
-    describe,
 )
 from mpkit.sets.norms import slack
-from mpkit.sets.threat_model import parts
 
 TOLERANCE = 1e-6
 """Largest excess over a set's budget, as a share of it, with which an example is counted."""
@@ -138,11 +136,13 @@ def located(threat: PerturbationSet, z: Any, rows: int) -> Tensor:
     before = 0
     for i, (one, part) in enumerate(zip(threat.sets, coordinates, strict=True)):
         place = torch.where(which.cpu() == i, before + located(one, part, rows), place)
-        before += len(parts(one))
+        before += len(one.parts())
     return place
 
 
-def verified(name: str, threat: PerturbationSet, x: Tensor, found: Found) -> tuple[Tensor, Tensor]:
+def verified(
+    name: str, threat: PerturbationSet, x: Tensor, found: AttackResult
+) -> tuple[Tensor, Tensor]:
     """What may be counted of a result: its images, and which rows keep their set to 1e-6.
 
     Rows of a ball that are outside by no more than the rounding of their precision are pulled
@@ -166,7 +166,7 @@ def verified(name: str, threat: PerturbationSet, x: Tensor, found: Found) -> tup
     apart = (exact[0].apply(exact[1], exact[2]) - image.double()).abs().flatten(1).amax(1)
     allowed = max(TOLERANCE, slack(x.dtype))
     for what, wrong in (
-        (f"lies outside {describe(threat)}", ~(over <= allowed)),
+        (f"lies outside {threat.describe()}", ~(over <= allowed)),
         ("is not what its coordinate gives", ~(apart <= TOLERANCE * sum(x.shape[2:]))),
     ):
         if bool(wrong.any()):

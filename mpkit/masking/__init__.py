@@ -1,26 +1,26 @@
 """A doctor for gradient masking: evidence, a verdict and advice for each perturbation set."""
 
-from mpkit.masking.adaptive import Guided, Smoothed
-from mpkit.masking.bpda import find_bypass
+from mpkit.masking.adaptive import NES, TransferPGD
+from mpkit.masking.bpda import find_bpda
 from mpkit.masking.case import Effort
 from mpkit.masking.curves import landscape
 from mpkit.masking.doctor import diagnose
 from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
-from mpkit.masking.wrappers import Averaged, Tame, judge
+from mpkit.masking.wrappers import EOT, Sanitized, assess
 
 __all__ = [
-    "Averaged",
+    "EOT",
+    "NES",
     "Effort",
     "Evidence",
-    "Guided",
     "Report",
+    "Sanitized",
     "SetReport",
-    "Smoothed",
-    "Tame",
+    "TransferPGD",
     "Verdict",
     "Weight",
+    "assess",
     "diagnose",
-    "find_bypass",
-    "judge",
+    "find_bpda",
     "landscape",
 ]

@@ -28,7 +28,7 @@ from mpkit.attacks.gradients import climb, guard, look
 from mpkit.attacks.pgd import Schedule, Walk
 from mpkit.core.checks import require_positive
 from mpkit.masking.case import Case, Result, worst
-from mpkit.masking.wrappers import Averaged, Tame
+from mpkit.masking.wrappers import EOT, Sanitized
 from mpkit.sets import Ball
 
 FIRST_ORDER = "the first-order attack"
@@ -69,24 +69,24 @@ def remedies(case: Case, ball: Ball) -> Iterator[Remedy]:
             "averaging over the model's randomness (EOT)",
             "Average logits and gradients over many draws in every attack.",
             _climbs(ball, steps // 2 + 1),
-            Averaged(case.tame, effort.draws, 0.0, case.rng),
+            EOT(case.sanitized, effort.draws, 0.0, case.rng),
         )
     yield Remedy(
         "random noise",
         "Gradients do worse than chance: find the layer that spoils them.",
         (WorstOfK(ball, steps, Margin()),),
     )
-    if case.bypass is not None:
+    if case.bpda is not None:
         yield Remedy(
-            f"a detour for gradients (BPDA), {'; '.join(case.bypass.found)}",
+            f"a detour for gradients (BPDA), {'; '.join(case.bpda.found)}",
             "Attack with that part passed as the identity.",
-            tuple(_guided(ball, steps, case.bypass)),
+            tuple(_guided(ball, steps, case.bpda)),
         )
     yield Remedy(
         "gradients averaged over noise on the image",
         "The gradient is shattered: average it over noise on the image.",
         _climbs(ball, steps // 2 + 1),
-        Averaged(case.tame, effort.draws, 0.1, case.rng),
+        EOT(case.sanitized, effort.draws, 0.1, case.rng),
     )
     yield from _without_gradients(case, ball)
 
@@ -96,7 +96,7 @@ def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
     effort, asked = case.effort, None
     share = 1 if case.draws == 1 else 4
     if case.draws > 1:
-        asked = Averaged(case.tame, effort.draws, 0.0, case.rng)
+        asked = EOT(case.sanitized, effort.draws, 0.0, case.rng)
     if case.surrogate is not None:
         yield Remedy(
             "transfer from a surrogate network",
@@ -107,7 +107,7 @@ def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
     yield Remedy(
         "averaged finite differences",
         "Estimate gradients from differences of the outputs.",
-        (Smoothed(ball, -(-effort.estimates // share), directions=effort.directions),),
+        (NES(ball, -(-effort.estimates // share), directions=effort.directions),),
         asked,
     )
     yield Remedy(
@@ -129,7 +129,7 @@ def _climbs(ball: Ball, steps: int) -> tuple[Attack, ...]:
 def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
     """Follow another network's gradient, from the image itself and from a random start."""
     for start in (Clean(), Uniform()):
-        yield Guided(ball, steps, guide=Tame(guide), start=start)
+        yield TransferPGD(ball, steps, guide=Sanitized(guide), start=start)
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,14 @@ class Steered(PGD):
     def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
         """Judge the current point, step along the estimate, project."""
         image = self.set.apply(problem.x, state.z)
-        logits, score = look(problem.model, self.loss, image, problem.y)
-        here = Best(state.z, score, self.loss.reached(logits, problem.y))
+        here = Best.at(problem, self.loss, state.z, image)
         length = self.length(image) * self.schedule(k, self.steps)
         z = state.z + self.stride(image, self.uphill(problem, image, k), length)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
 
 @dataclass(frozen=True)
-class Guided(Steered):
+class TransferPGD(Steered):
     """Ascent along the gradient of another network: a surrogate, or the model with a detour.
 
     Args:
@@ -181,7 +180,9 @@ class Guided(Steered):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guide is None:
-            raise ValueError("Guided: needs the network whose gradient it follows; give guide=...")
+            raise ValueError(
+                "TransferPGD: needs the network whose gradient it follows; give guide=..."
+            )
 
     def uphill(self, problem: Problem, image: Tensor, k: int) -> Tensor:
         """The guide's own gradient."""
@@ -191,7 +192,7 @@ class Guided(Steered):
 
 
 @dataclass(frozen=True)
-class Smoothed(Steered):
+class NES(Steered):
     """Ascent along finite differences averaged over Gaussian directions; needs no gradient.
 
     The estimate is the gradient of the loss smoothed over a neighbourhood, so that it sees slopes
@@ -215,7 +216,7 @@ class Smoothed(Steered):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("Smoothed", directions=self.directions)
+        require_positive("NES", directions=self.directions)
 
     def uphill(self, problem: Problem, image: Tensor, k: int) -> Tensor:
         """The averaged finite difference."""

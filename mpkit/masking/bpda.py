@@ -30,7 +30,7 @@ class Call:
     result: Tensor
 
 
-class Bypass(nn.Module):
+class BPDA(nn.Module):
     """The same network with another backward pass: what hides the gradient counts as the identity.
 
     Three detours, each used where it applies:
@@ -89,7 +89,7 @@ class Bypass(nn.Module):
         return (seen[-1] if seen else logits).to(image.dtype)
 
 
-def find_bypass(model: Model, x: Tensor, rng: torch.Generator) -> Bypass | None:
+def find_bpda(model: Model, x: Tensor, rng: torch.Generator) -> BPDA | None:
     """Watch one forward pass and find what may be led around; None where there is nothing.
 
     Args:
@@ -112,7 +112,7 @@ def find_bypass(model: Model, x: Tensor, rng: torch.Generator) -> Bypass | None:
     found += [f"{_title(c)} passed as the identity" for c in around]
     if not found:
         return None
-    return Bypass(
+    return BPDA(
         model,
         core.module if core else None,
         source.module if source else None,

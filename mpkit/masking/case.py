@@ -14,16 +14,16 @@ from mpkit.attacks.gradients import Model
 from mpkit.core.checks import require_positive
 from mpkit.core.progress import Quiet
 from mpkit.core.trees import pick
-from mpkit.masking.bpda import Bypass
+from mpkit.masking.bpda import BPDA
 from mpkit.masking.surrogate import Lesson
-from mpkit.masking.wrappers import Judged, Tame, judge
+from mpkit.masking.wrappers import Assessed, Sanitized, assess
 
 
 class Result(NamedTuple):
     """The images that an attack found (B, C, H, W), and the model's own judgement of them."""
 
     image: Tensor
-    judged: Judged
+    assessed: Assessed
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ class Case:
     """
 
     model: Model
-    tame: Tame
+    sanitized: Sanitized
     x: Tensor
     y: Tensor
     rng: torch.Generator
     effort: Effort
     draws: int = 1
-    bypass: Bypass | None = None
+    bpda: BPDA | None = None
     surrogate: nn.Module | None = None
     lesson: Lesson | None = None
     stages: Stages = field(default_factory=lambda: Stages(Quiet(), 0))
@@ -111,14 +111,14 @@ class Case:
         """The same model with some of the images."""
         return replace(self, x=self.x[rows], y=self.y[rows])
 
-    def judge(self, image: Tensor) -> Judged:
+    def assess(self, image: Tensor) -> Assessed:
         """What the model as it was given makes of images, one for each of the case."""
-        return judge(self.model, image, self.y, self.draws)
+        return assess(self.model, image, self.y, self.draws)
 
     def reach(self, attack: Attack, model: Model | None = None) -> Result:
         """Run an attack on the tame model, or on another in its stead, and judge what it found."""
-        image = attack(model or self.tame, self.x, self.y, self.rng).image
-        return Result(image, self.judge(image))
+        image = attack(model or self.sanitized, self.x, self.y, self.rng).image
+        return Result(image, self.assess(image))
 
 
 def worst(results: Sequence[Result]) -> Result:
@@ -128,4 +128,4 @@ def worst(results: Sequence[Result]) -> Result:
         better = (broken & ~wrong) | ((broken == wrong) & (higher > margin))
         image = pick(better.view(-1, 1, 1, 1), other, image)
         margin, wrong = torch.where(better, higher, margin), wrong | broken
-    return Result(image, Judged(margin, wrong))
+    return Result(image, Assessed(margin, wrong))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.core.statistics import proportion
 from mpkit.masking.case import Case, worst
 from mpkit.masking.report import Evidence, Weight
-from mpkit.masking.wrappers import LARGE, Tame
+from mpkit.masking.wrappers import LARGE, Sanitized
 from mpkit.sets import L1, L2, Ball, Linf, norms
 
 FACTORS = (2.0, 4.0)
@@ -22,23 +24,18 @@ def curves(case: Case, ball: Ball) -> list[Evidence]:
     return [_effort(case, ball), _growth(case, ball), _slope(case, ball)]
 
 
-def everything(ball: Ball, x: Tensor) -> Ball:
-    """The ball of the same kind that holds every image of the shape of x (B, C, H, W)."""
-    size = x[0].numel()
-    radius = {Linf: 1.0, L2: size**0.5, L1: float(size)}[type(ball)]
-    return type(ball)(radius)
-
-
 def _effort(case: Case, ball: Ball) -> Evidence:
     """More steps, and other step lengths: both should change little."""
     shrink, base = Falling(0.05), case.effort.steps // 2 + 1
     standard = PGD(ball, base, loss=Margin(), schedule=shrink)
-    rate = {"standard": case.reach(standard).judged.wrong}
-    rate["4x steps"] = case.reach(PGD(ball, 4 * base, loss=Margin(), schedule=shrink)).judged.wrong
+    rate = {"standard": case.reach(standard).assessed.wrong}
+    rate["4x steps"] = case.reach(
+        PGD(ball, 4 * base, loss=Margin(), schedule=shrink)
+    ).assessed.wrong
     for name, factor in (("step / 4", 0.25), ("step x 4", 4.0)):
         step = factor * 2.5 * float(torch.as_tensor(ball.eps).max()) / base
         attack = PGD(ball, base, step, loss=Margin(), schedule=shrink)
-        rate[name] = case.reach(attack).judged.wrong
+        rate[name] = case.reach(attack).assessed.wrong
     words = ", ".join(f"{name} {1 - float(w.double().mean()):.0%}" for name, w in rate.items())
     more = max(int(w.sum()) for w in rate.values()) - int(rate["standard"].sum())
     weight = Weight.SIGN if more >= max(5, 0.15 * len(case.x)) else Weight.FINE
@@ -52,14 +49,14 @@ def _growth(case: Case, ball: Ball) -> Evidence:
 
     The search starts at the image itself: in a ball that large a random start alone breaks most.
     """
-    all_of_it, steps = everything(ball, case.x), max(10, case.effort.steps // 2)
+    all_of_it, steps = ball.everything(case.x), max(10, case.effort.steps // 2)
     rates = []
     for one in (*(ball.scaled(factor) for factor in FACTORS), all_of_it):
         attacks = (
             APGD(one, steps, CrossEntropy(), Clean()),
             APGD(one, steps, Margin(), Clean()),
         )
-        rates.append(~worst([case.reach(attack) for attack in attacks]).judged.wrong)
+        rates.append(~worst([case.reach(attack) for attack in attacks]).assessed.wrong)
     rates[-1] = _still_left(case, rates[-1], 2 * steps)
     left = proportion(rates[-1])
     names = [*(f"{factor:g}x" for factor in FACTORS), "every image"]
@@ -82,15 +79,15 @@ def _still_left(case: Case, left: Tensor, steps: int) -> Tensor:
     for kind in (Linf, L2, L1):
         rows = left.nonzero().squeeze(1)
         if len(rows):
-            box, part = everything(kind(1.0), case.x), case.take(rows)
-            wrong = part.reach(APGD(box, steps, Margin(), Clean())).judged.wrong
+            box, part = kind(1.0).everything(case.x), case.take(rows)
+            wrong = part.reach(APGD(box, steps, Margin(), Clean())).assessed.wrong
             left = left.index_copy(0, rows, ~wrong)
     return left
 
 
 def _slope(case: Case, ball: Ball) -> Evidence:
     """Whether a step along the gradient hurts more than a step of the same length anywhere."""
-    lines = landscape(case.tame, case.x, case.y, ball, case.rng, points=3)
+    lines = landscape(case.sanitized, case.x, case.y, ball, case.rng, points=3)
     up, random = (line[:, 1:].amax(1) - line[:, 0] for line in lines)
     worse = up <= random
     rate = proportion(worse)
@@ -116,19 +113,19 @@ def landscape(
 
     Returns: two tensors (B, points) of margins, from the image to the far end.
     """
-    tame = Tame(model)
-    with evaluating(tame), torch.no_grad():
-        seen = climb(guard(tame, 2, y), Margin(), x, y)
+    sanitized = Sanitized(model)
+    with evaluating(sanitized), torch.no_grad():
+        seen = climb(guard(sanitized, 2, y), Margin(), x, y)
         noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
-        if isinstance(ball, L1):
+        if ball.order == 1:
             noise = noise.sign() * noise.abs().pow(4)
         step = ball.stride(x, seen.gradient, norms.per_row(ball.eps, x))
         far = noise / norms.per_row(ball.norm(noise), x) * norms.per_row(ball.eps, x)
-        if isinstance(ball, Linf):
+        if ball.order == math.inf:
             far = ball.eps * noise.sign()
         lines = []
         for end in (ball.project(x, step), ball.project(x, far)):
             shares = torch.linspace(0, 1, points, dtype=x.dtype, device=x.device)
-            margins = [Margin()(tame(x + share * end), y) for share in shares]
+            margins = [Margin()(sanitized(x + share * end), y) for share in shares]
             lines.append(torch.stack(margins, 1).clamp(-LARGE, LARGE))
     return lines[0], lines[1]

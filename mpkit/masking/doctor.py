@@ -13,14 +13,14 @@ from mpkit.attacks.gradients import Model, evaluating, guard
 from mpkit.core.checks import require_device, require_fitting, require_images, require_labels
 from mpkit.core.progress import Quiet
 from mpkit.masking import probes
-from mpkit.masking.bpda import find_bypass
+from mpkit.masking.bpda import find_bpda
 from mpkit.masking.case import Case, Effort, Stages
 from mpkit.masking.examine import examine
 from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
 from mpkit.masking.surrogate import imitate
-from mpkit.masking.wrappers import Tame
-from mpkit.sets import Ball, PerturbationSet, describe
-from mpkit.sets.threat_model import kind, parts
+from mpkit.masking.wrappers import Sanitized
+from mpkit.sets import Ball, PerturbationSet
+from mpkit.sets.threat_model import kind
 
 LEAST = 10
 """With fewer images that a model gets right, there is nothing to be said."""
@@ -73,15 +73,15 @@ def diagnose(
     require_device("rng", rng.device, x.device)
     require_fitting(model, x)
     threat.check(x)
-    members, progress = parts(threat), progress or Quiet()
+    members, progress = threat.parts(), progress or Quiet()
     progress.start(LENGTH * (len(members) + 1), 0)
     try:
-        case = Case(model, Tame(model), x, y, rng, effort or Effort(), surrogate=surrogate)
+        case = Case(model, Sanitized(model), x, y, rng, effort or Effort(), surrogate=surrogate)
         case, general = _admitted(replace(case, stages=Stages(progress, LENGTH)))
         sets = dict[str, SetReport]()
         for part in members:
             case = replace(case, stages=Stages(progress, LENGTH))
-            name = describe(part)
+            name = part.describe()
             name = kind(name) if kind(name) not in sets else name
             sets[name] = _followed(examine(part, case), general, case)
             case.stages.close()
@@ -144,7 +144,7 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
 
 def _right(case: Case, finite: Evidence) -> Case:
     """The case with the images that the model gets right."""
-    rows = (~case.judge(case.x).wrong).nonzero().squeeze(1)
+    rows = (~case.assess(case.x).wrong).nonzero().squeeze(1)
     if len(rows) < LEAST:
         also = f" ({finite.finding})" if finite.weight else ""
         raise ValueError(
@@ -166,7 +166,7 @@ def _answers(case: Case, fresh: nn.Module | None) -> list[Evidence]:
     """Whether answers are a function of the image, and logits."""
     found = [probes.scores(case.model, case.x)]
     if case.draws == 1:
-        found.append(probes.company(case.model, case.x))
+        found.append(probes.batch_dependence(case.model, case.x))
         found.append(probes.watched(case.model, case.x, case.y))
     if case.draws == 1 and fresh is not None:
         found.append(probes.memory(case.model, fresh, case.x, case.rng))
@@ -184,8 +184,8 @@ def _gradients(case: Case) -> tuple[Evidence, ...]:
 
 def _prepared(case: Case) -> Case:
     """With a detour, if there is one, and where no surrogate was given with one that imitates."""
-    case = replace(case, bypass=find_bypass(case.model, case.x[:64], case.rng))
+    case = replace(case, bpda=find_bpda(case.model, case.x[:64], case.rng))
     if case.surrogate is not None:
         return case
-    taught = imitate(case.tame, case.x, case.rng)
+    taught = imitate(case.sanitized, case.x, case.rng)
     return replace(case, surrogate=taught[0], lesson=taught[1]) if taught else case

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 import torch
 from torch import Tensor
 
@@ -16,14 +14,13 @@ from mpkit.masking.label_only import labels_alone
 from mpkit.masking.probes import raw_slope
 from mpkit.masking.report import LAST_LEVEL, Contest, Evidence, SetReport, Weight
 from mpkit.masking.surrogate import Lesson
-from mpkit.masking.wrappers import Cooled, Judged
+from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.sets import Ball, PerturbationSet, RotationTranslation
 
 FEW = 5
 """With fewer examples than this there is no contest."""
 
 
-@singledispatch
 def examine(threat: PerturbationSet, case: Case) -> SetReport:
     """Examine a model under one set; sets without gradients are searched blindly anyway.
 
@@ -31,66 +28,67 @@ def examine(threat: PerturbationSet, case: Case) -> SetReport:
         threat: what the adversary may do.
         case: the model and the images it gets right, at least one.
     """
+    if isinstance(threat, Ball):
+        return _with_gradients(threat, case)
+    if isinstance(threat, RotationTranslation):
+        case.stages.begin("a grid of poses")
+        return _searched(threat, case, case.reach(Grid(threat, 5, 15, loss=Margin())))
     case.stages.begin("a blind search")
-    blind = case.reach(WorstOfK(threat, case.effort.queries, Margin()))
-    return _searched(threat, case, blind)
+    return _searched(threat, case, case.reach(WorstOfK(threat, case.effort.queries, Margin())))
 
 
-@examine.register
-def _(threat: RotationTranslation, case: Case) -> SetReport:
-    case.stages.begin("a grid of poses")
-    return _searched(threat, case, case.reach(Grid(threat, 5, 15, loss=Margin())))
-
-
-@examine.register
-def _(threat: Ball, case: Case) -> SetReport:
+def _with_gradients(threat: Ball, case: Case) -> SetReport:
+    """Contests of attacks with and without gradients in a ball, and curves."""
     case.stages.begin("first-order attacks")
     first = first_order(case, threat)
     evidence = [*_randomness(case, first), *_company(case, first), _vanishing(case, threat)]
-    standing = (~first.judged.wrong).nonzero().squeeze(1)
-    everything = first.judged.wrong.clone()
+    standing = (~first.assessed.wrong).nonzero().squeeze(1)
+    everything = first.assessed.wrong.clone()
     if len(standing) >= FEW:
         case.stages.begin("first-order attacks again")
         part = case.take(standing)
-        control = first_order(part, threat).judged
-        clean = part.judge(part.x)
+        control = first_order(part, threat).assessed
+        clean = part.assess(part.x)
         everything[standing] |= control.wrong
         evidence.append(_restarts(control.wrong, len(case.x)))
         all_of_them, won = list[Result](), False
         for remedy in remedies(part, threat):
             case.stages.begin(remedy.name.split(",")[0])
             all_of_them.append(_apply(remedy, part))
-            names, reached = (remedy.name, FIRST_ORDER), all_of_them[-1].judged
+            names, reached = (remedy.name, FIRST_ORDER), all_of_them[-1].assessed
             contest = Contest.between(names, len(case.x), clean, control, reached)
             evidence.append(_weigh(contest, remedy.advice))
             won |= contest.won
         case.stages.begin("labels alone")
         labels = labels_alone(part, threat, control, len(case.x), FIRST_ORDER)
         evidence.append(labels.evidence)
-        together = worst(all_of_them).judged
+        together = worst(all_of_them).assessed
         if not won:
             evidence += _together(part, threat, len(case.x), control, together, len(all_of_them))
         everything[standing] |= together.wrong | labels.wrong
     case.stages.begin("curves")
     evidence += curves(case, threat)
-    found = {"first-order": proportion(~first.judged.wrong), "everything": proportion(~everything)}
+    found = {
+        "first-order": proportion(~first.assessed.wrong),
+        "everything": proportion(~everything),
+    }
     return SetReport(threat, tuple(evidence), found)
 
 
 def _together(
-    case: Case, ball: Ball, total: int, control: Judged, together: Judged, many: int
+    case: Case, ball: Ball, total: int, control: Assessed, together: Assessed, many: int
 ) -> list[Evidence]:
     """Where no challenger wins alone: all of them, against as many runs of the first-order attack.
 
     Costs nothing where even a single run of the control is not beaten.
     """
-    clean = case.judge(case.x)
+    clean = case.assess(case.x)
     names = (f"all {many} challengers together", f"{FIRST_ORDER} in {many} runs")
     if not Contest.between(names, total, clean, control, together).leads(LAST_LEVEL):
         return []
     wrong = control.wrong.clone()
     for _ in range(many - 1):
-        wrong |= first_order(case, ball).judged.wrong
+        wrong |= first_order(case, ball).assessed.wrong
     contest = Contest.between(names, total, clean, control._replace(wrong=wrong), together)
     proof = contest.leads(LAST_LEVEL)
     counts = f"{names[0]} break {contest.gained} of {contest.entered} that {names[1]} does not "
@@ -138,8 +136,8 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     all that stood in its way.
     """
     losses = (CrossEntropy(), Margin())
-    reached = [case.reach(APGD(ball, case.effort.steps, loss)).judged for loss in losses]
-    clean, total = case.judge(case.x), len(case.x)
+    reached = [case.reach(APGD(ball, case.effort.steps, loss)).assessed for loss in losses]
+    clean, total = case.assess(case.x), len(case.x)
     contest = Contest.between(("the margin loss", "cross-entropy"), total, clean, *reached)
     zero = [
         (raw_slope(case.model, loss, case.x, case.y).gradient.flatten(1) == 0).all(1)
@@ -150,8 +148,8 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     finding += f"{float(blind.double().mean()):.0%}"
     proof = contest.won and float(blind.double().mean()) >= 0.1
     if proof:
-        cooled = Cooled(case.tame, float(-clean.margin.median()) / 4)
-        other = case.reach(APGD(ball, case.effort.steps, CrossEntropy()), cooled).judged
+        cooled = TemperatureScaled(case.sanitized, float(-clean.margin.median()) / 4)
+        other = case.reach(APGD(ball, case.effort.steps, CrossEntropy()), cooled).assessed
         words = (f"cross-entropy at temperature {cooled.temperature:.3g}", "at 1")
         finding += f"; {Contest.between(words, total, clean, reached[0], other).words()}"
     sign = contest.gained - contest.lost >= 0.15 * total and contest.leads(LAST_LEVEL)
@@ -167,7 +165,7 @@ def _randomness(case: Case, first: Result) -> list[Evidence]:
     if case.draws == 1:
         return []
     image, _ = first
-    again = [(case.tame(image).argmax(1) != case.y) for _ in range(case.draws)]
+    again = [(case.sanitized(image).argmax(1) != case.y) for _ in range(case.draws)]
     share = torch.stack(again).double().mean(0)
     torn = (share > 0) & (share < 1)
     proof = int(torn.sum()) >= max(3, 0.05 * len(torn))
@@ -185,14 +183,14 @@ def _company(case: Case, first: Result) -> list[Evidence]:
     """Whether an attacked image stays what it is when its batch-mates are clean images."""
     if case.draws > 1 or len(case.x) < FEW:
         return []
-    image, judged = first
-    wrong = torch.empty_like(judged.wrong)
+    image, assessed = first
+    wrong = torch.empty_like(assessed.wrong)
     order = torch.arange(len(image), device=image.device)
     for rows in torch.split(order, max(1, len(image) // 8)):
         mixed = case.x.clone()
         mixed[rows] = image[rows]
-        wrong[rows] = case.judge(mixed).wrong[rows]
-    changed = wrong != judged.wrong
+        wrong[rows] = case.assess(mixed).wrong[rows]
+    changed = wrong != assessed.wrong
     proof = int(changed.sum()) >= max(3, 0.05 * len(changed))
     finding = f"among clean images, {float(changed.double().mean()):.0%} of the attacked images "
     finding += "are judged otherwise"
@@ -207,11 +205,11 @@ def _company(case: Case, first: Result) -> list[Evidence]:
 def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     """A set that is searched without gradients: nothing to hide, but randomness still misleads."""
     again = case.reach(WorstOfK(threat, case.effort.queries // 2, Margin()))
-    both = found.judged.wrong | again.judged.wrong
+    both = found.assessed.wrong | again.assessed.wrong
     evidence = [
         *_randomness(case, found),
         *_company(case, found),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]
-    rates = {"first-order": proportion(~found.judged.wrong), "everything": proportion(~both)}
+    rates = {"first-order": proportion(~found.assessed.wrong), "everything": proportion(~both)}
     return SetReport(threat, tuple(evidence), rates)

@@ -13,8 +13,8 @@ from mpkit.attacks import Attack, Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.gradients import Model
 from mpkit.masking.case import Case, worst
 from mpkit.masking.report import Contest, Evidence, Weight
-from mpkit.masking.wrappers import Judged, Tame
-from mpkit.sets import L1, Ball
+from mpkit.masking.wrappers import Assessed, Sanitized
+from mpkit.sets import Ball
 
 NAME = "labels alone (decision-based attacks)"
 
@@ -26,7 +26,7 @@ class Labels(NamedTuple):
     wrong: Tensor
 
 
-class Metered(Tame):
+class Metered(Sanitized):
     """A tame model that counts the images it is asked about.
 
     Args:
@@ -43,7 +43,7 @@ class Metered(Tame):
         return super().forward(x)
 
 
-def labels_alone(case: Case, ball: Ball, control: Judged, total: int, rival: str) -> Labels:
+def labels_alone(case: Case, ball: Ball, control: Assessed, total: int, rival: str) -> Labels:
     """Let attacks compete that see nothing of the model but which class it names.
 
     They are slow, so that only some images take part; which ones does not depend on any attack's
@@ -65,12 +65,12 @@ def labels_alone(case: Case, ball: Ball, control: Judged, total: int, rival: str
     part, meter = case.take(rows), Metered(case.model)
     try:
         tried = tuple(_attacks(ball))
-        reached = worst([part.reach(attack, meter) for attack in tried]).judged
+        reached = worst([part.reach(attack, meter) for attack in tried]).assessed
     except ValueError as error:  # such as a label that changes with the company of an image
         return Labels(Evidence(NAME, f"not run to the end: {error}", Weight.NOT_RUN), nobody)
     names = ", ".join(type(attack).__name__ for attack in tried)
-    rows_of_control = Judged(control.margin[rows], control.wrong[rows])
-    clean = part.judge(part.x)
+    rows_of_control = Assessed(control.margin[rows], control.wrong[rows])
+    clean = part.assess(part.x)
     contest = Contest.between((names, rival), total, clean, rows_of_control, reached)
     proof = contest.breaks
     finding = f"{contest.words()}; they saw no score and no gradient, and asked about "
@@ -95,7 +95,7 @@ def _obstacle(case: Case) -> tuple[str, str] | None:
 
 def _attacks(ball: Ball) -> Iterator[Attack]:
     """About a thousand questions for each image in all."""
-    if isinstance(ball, L1):
+    if ball.order == 1:
         yield Pointwise(ball)
         yield Boundary(ball, steps=200)
     else:

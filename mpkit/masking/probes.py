@@ -72,7 +72,7 @@ def randomness(model: Model, x: Tensor) -> Evidence:
 
 
 @torch.no_grad()
-def company(model: Model, x: Tensor) -> Evidence:
+def batch_dependence(model: Model, x: Tensor) -> Evidence:
     """Show the same image alone, among copies of itself, and among others."""
     with evaluating(model):
         first = model(x).to(x.dtype)

@@ -9,7 +9,7 @@ from math import comb
 from typing import Any
 
 from mpkit.core.statistics import Estimate
-from mpkit.masking.wrappers import Judged
+from mpkit.masking.wrappers import Assessed
 from mpkit.sets import PerturbationSet
 
 WIDTH = 96
@@ -238,7 +238,7 @@ class Contest:
 
     @classmethod
     def between(
-        cls, names: tuple[str, str], total: int, clean: Judged, first: Judged, second: Judged
+        cls, names: tuple[str, str], total: int, clean: Assessed, first: Assessed, second: Assessed
     ) -> Contest:
         """Compare what a control (first) and a challenger (second) reached from the clean images.
 

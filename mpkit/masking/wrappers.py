@@ -39,7 +39,7 @@ class Connected(nn.Module):
         return logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-class Tame(Connected):
+class Sanitized(Connected):
     """The same logits with gradients always there and finite: what is not finite becomes zero.
 
     Logits that are not finite are cut off: NaN to zero, an infinity to a very large number.
@@ -54,7 +54,7 @@ class Tame(Connected):
         return torch.nan_to_num(logits).clamp(-LARGE, LARGE)
 
 
-class Averaged(nn.Module):
+class EOT(nn.Module):
     """The mean logits over several calls, and its gradient: expectation over transformation.
 
     With a positive ``spread`` each call sees other Gaussian noise on the image, and the gradient
@@ -84,7 +84,7 @@ class Averaged(nn.Module):
         return x + self.spread * noise
 
 
-class Cooled(nn.Module):
+class TemperatureScaled(nn.Module):
     """Logits divided by a temperature: the same classes, and a softmax that is not flat.
 
     Args:
@@ -104,7 +104,7 @@ class Cooled(nn.Module):
         return logits / self.temperature
 
 
-class Judged(NamedTuple):
+class Assessed(NamedTuple):
     """What a model makes of images: the mean margin (B,), and whether it is wrong (B,) bool.
 
     A margin is the greatest wrong logit minus the true one.
@@ -115,7 +115,7 @@ class Judged(NamedTuple):
 
 
 @torch.no_grad()
-def judge(model: Model, x: Tensor, y: Tensor, draws: int) -> Judged:
+def assess(model: Model, x: Tensor, y: Tensor, draws: int) -> Assessed:
     """Ask a model afresh about images; a random one several times, and the majority counts.
 
     Args:
@@ -135,7 +135,7 @@ def judge(model: Model, x: Tensor, y: Tensor, draws: int) -> Judged:
             margins.append(Margin()(logits, y))
             wrong.append((logits.argmax(1) != y) | lost)
     share = torch.stack(wrong).to(x.dtype).mean(0)
-    return Judged(torch.stack(margins).mean(0), share >= 0.5)
+    return Assessed(torch.stack(margins).mean(0), share >= 0.5)
 
 
 class _FiniteGradient(torch.autograd.Function):

@@ -5,7 +5,7 @@ from mpkit.sets.base import PerturbationSet
 from mpkit.sets.combinations import Affine, Blend, Union
 from mpkit.sets.radii import usual
 from mpkit.sets.spatial import RotationTranslation
-from mpkit.sets.threat_model import describe, parse_threat
+from mpkit.sets.threat_model import parse_threat
 
 __all__ = [
     "L1",
@@ -17,7 +17,6 @@ __all__ = [
     "PerturbationSet",
     "RotationTranslation",
     "Union",
-    "describe",
     "parse_threat",
     "usual",
 ]

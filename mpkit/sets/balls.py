@@ -1,21 +1,28 @@
 """The l_inf, l_2 and l_1 balls around an image, each cut by the pixel box."""
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from math import inf
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from mpkit.core.checks import Radius, require_radius
 from mpkit.sets import norms, projections
-from mpkit.sets.base import PerturbationSet
+from mpkit.sets.base import NUMBER, PerturbationSet, in_words, unreadable
 
 
 @dataclass(frozen=True)
 class Ball(PerturbationSet):
-    """All z (B, C, H, W) with ‖z‖ ≤ eps, over channels and pixels, and x + z in [0, 1]."""
+    """All z (B, C, H, W) with ‖z‖ ≤ eps, over channels and pixels, and x + z in [0, 1].
 
+    ``order`` is the p of the norm: attacks that move in another way for each p look at it. A ball
+    of another kind names the one that it is most like.
+    """
+
+    order: ClassVar[float] = 2
     eps: Radius
 
     def __post_init__(self) -> None:
@@ -52,6 +59,33 @@ class Ball(PerturbationSet):
         """A z with ‖z‖ ≤ eps (the box not counted) where ⟨g, z⟩ is greatest: (B, C, H, W)."""
         return norms.per_row(self.eps, g) * self.direction(g)
 
+    def describe(self) -> str:
+        """Such as linf:0.3; a long number that is a whole number of grey levels as n/255."""
+        if not self.form:
+            return super().describe()
+        plain = in_words(self.eps)
+        if not isinstance(self.eps, Tensor) and len(plain) > 8:
+            levels = round(self.eps * 255)
+            plain = f"{levels}/255" if self.eps == levels / 255 else plain
+        return f"{self.word()}:{plain}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read such as linf:0.3 or linf:8/255.
+
+        Raises:
+            ValueError: with what is wrong and how to write it.
+        """
+        match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})(?:\s*/\s*({NUMBER}))?", text)
+        if not match or not float(match[2] or 1):
+            raise unreadable(text, "has no radius")
+        return cls(float(match[1]) / float(match[2] or 1))
+
+    def everything(self, x: Tensor) -> Self:
+        """The ball of the same kind that holds every image of the shape of x (B, C, H, W)."""
+        ones = torch.ones(1, x[0].numel(), dtype=torch.float64)
+        return replace(self, eps=float(self.norm(ones)))
+
     def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
         """A steepest step of an image, whose norm is at most ``length``: (B, C, H, W).
 
@@ -80,7 +114,7 @@ class Ball(PerturbationSet):
     def shrink(self, z: Tensor) -> Tensor:
         """The nearest point to z with ‖z‖ ≤ eps, the box not counted: (B, C, H, W)."""
 
-    def nothing(self, x: Tensor) -> Tensor:
+    def zero(self, x: Tensor) -> Tensor:
         """Zeros of the shape of x."""
         return torch.zeros_like(x)
 
@@ -98,12 +132,14 @@ class Ball(PerturbationSet):
 
 
 @dataclass(frozen=True)
-class Linf(Ball):
+class Linf(Ball, form="linf:R"):
     """All z with abs(z) ≤ eps in every entry and x + z in [0, 1]; eps in pixel units, such as 0.3.
 
     Raises:
         ValueError: if eps is not positive and finite.
     """
+
+    order = inf
 
     def norm(self, z: Tensor) -> Tensor:
         """Largest absolute entry: (B, C, H, W) to (B,)."""
@@ -134,7 +170,7 @@ class Linf(Ball):
 
 
 @dataclass(frozen=True)
-class L2(Ball):
+class L2(Ball, form="l2:R"):
     """All z with Euclidean norm ≤ eps and x + z in [0, 1]; eps in pixel units, such as 2.
 
     Raises:
@@ -170,12 +206,14 @@ class L2(Ball):
 
 
 @dataclass(frozen=True)
-class L1(Ball):
+class L1(Ball, form="l1:R"):
     """All z with sum of absolute entries ≤ eps and x + z in [0, 1]; eps in pixel units, such as 10.
 
     Raises:
         ValueError: if eps is not positive and finite.
     """
+
+    order = 1
 
     def norm(self, z: Tensor) -> Tensor:
         """Sum of absolute entries: (B, C, H, W) to (B,)."""

@@ -1,5 +1,6 @@
 """Sets made of other sets: a union, and what lies between two sets."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from mpkit.core import trees
 from mpkit.core.checks import Radius
 from mpkit.sets import norms
 from mpkit.sets.balls import Ball
-from mpkit.sets.base import PerturbationSet
+from mpkit.sets.base import PerturbationSet, read, unreadable
 from mpkit.sets.norms import boxed
 from mpkit.sets.spatial import RotationTranslation
 
@@ -39,6 +40,14 @@ class Union(PerturbationSet):
     def __repr__(self) -> str:
         return f"Union({', '.join(map(repr, self.sets))})"
 
+    def describe(self) -> str:
+        """The words of its parts, joined by +."""
+        return " + ".join(one.describe() for one in self.parts())
+
+    def parts(self) -> tuple[PerturbationSet, ...]:
+        """The sets, those of nested unions too."""
+        return tuple(part for one in self.sets for part in one.parts())
+
     def apply(self, x: Tensor, z: Any) -> Tensor:
         """Perturb each image in the way of its own set: (B, C, H, W)."""
         which, parts = z
@@ -60,10 +69,10 @@ class Union(PerturbationSet):
         which = torch.randint(len(self.sets), (len(x),), generator=rng, device=x.device)
         return which, tuple(one.sample(x, rng) for one in self.sets)
 
-    def nothing(self, x: Tensor) -> Any:
+    def zero(self, x: Tensor) -> Any:
         """The first set, with nothing done."""
         which = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return which, tuple(one.nothing(x) for one in self.sets)
+        return which, tuple(one.zero(x) for one in self.sets)
 
     def scaled(self, w: Radius) -> Self:
         """Every set with its budgets times w, a number > 0 or (B,) numbers ≥ 0."""
@@ -89,13 +98,17 @@ class Between(PerturbationSet):
     a: PerturbationSet
     b: PerturbationSet
 
+    def describe(self) -> str:
+        """Such as affine(l1:10 & linf:0.3), with the name of the class."""
+        return f"{type(self).__name__.lower()}({self.a.describe()} & {self.b.describe()})"
+
     def scaled(self, w: Radius) -> Self:
         """Both sets with their budgets times w, a number > 0 or (B,) numbers ≥ 0."""
         return replace(self, a=self.a.scaled(w), b=self.b.scaled(w))
 
-    def nothing(self, x: Tensor) -> Any:
+    def zero(self, x: Tensor) -> Any:
         """Half of each budget, none of it used."""
-        return x.new_full((len(x),), 0.5), self.a.nothing(x), self.b.nothing(x)
+        return x.new_full((len(x),), 0.5), self.a.zero(x), self.b.zero(x)
 
     def check(self, x: Tensor) -> None:
         """Refuse budgets that do not fit the images in either set.
@@ -108,7 +121,7 @@ class Between(PerturbationSet):
 
 
 @dataclass(frozen=True)
-class Affine(Between):
+class Affine(Between, form="affine(ONE & OTHER)"):
     """A perturbation that spends w of one budget and 1 - w of another, the sum in the pixel box.
 
     For two balls: x + z_a + z_b in [0, 1] with ‖z_a‖ ≤ w eps_a and ‖z_b‖ ≤ (1 - w) eps_b; without
@@ -136,6 +149,18 @@ class Affine(Between):
                 "Affine: a must be a ball or a RotationTranslation and b a ball, got "
                 f"{type(self.a).__name__} and {type(self.b).__name__}; put the ball second"
             )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read such as affine(rt:3px,30deg & linf:0.1).
+
+        Raises:
+            ValueError: with what is wrong and how to write it.
+        """
+        match = re.fullmatch(r"\w+\s*\((.*)&(.*)\)", text)
+        if not match:
+            raise unreadable(text)
+        return cls(*map(read, match.groups()))  # type: ignore[arg-type]
 
     def apply(self, x: Tensor, z: Any) -> Tensor:
         """The first perturbation, then the second on top of it: (B, C, H, W)."""

@@ -1,9 +1,11 @@
 """Two perturbations that share one budget: the convex hull of two balls, in both its parts."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from mpkit.sets.balls import L1, L2, Ball, Linf
+from mpkit.sets.balls import Ball, Linf
 from mpkit.sets.norms import per_row, positive
 from mpkit.sets.projections import clip_to_box
 
@@ -23,14 +25,14 @@ def nearest_pair(a: Ball, b: Ball, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor
     Returns:
         w (B,) in [0, 1], and p', q' as near as can be; pairs already allowed come back unchanged.
     """
-    if isinstance(b, L1) and not isinstance(a, L1):
+    if b.order == 1 and a.order != 1:
         w, second, first = nearest_pair(b, a, q, p)
         return 1 - w, a.scaled(1 - w).shrink(first), b.scaled(1 - (1 - w)).shrink(second)
     low, high = p.new_zeros(len(p)), p.new_ones(len(p))
     for _ in range(30 if p.dtype == torch.float32 else 50):
         w = (low + high) / 2
         price = _price(b, q, 1 - w)
-        more = _use(a, p, price) > w if isinstance(a, L1) else _price(a, p, w) > price
+        more = _use(a, p, price) > w if a.order == 1 else _price(a, p, w) > price
         low, high = torch.where(more, w, low), torch.where(more, high, w)
     least, most = _share(a, p), 1 - _share(b, q)
     w = torch.where(least <= most, torch.minimum(torch.maximum(low, least), most), low)
@@ -52,7 +54,7 @@ def box_pair(a: Ball, b: Ball, x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor,
     Returns:
         the two parts, (B, C, H, W) each.
     """
-    if isinstance(a, Linf) and not isinstance(b, Linf):
+    if a.order == math.inf and b.order != math.inf:
         return box_pair(b, a, x, q, p)[::-1]
     total = clip_to_box(p + q, x)
     kept = total - q
@@ -68,11 +70,9 @@ def _price(ball: Ball, z: Tensor, share: Tensor) -> Tensor:
 
 
 def _use(ball: Ball, z: Tensor, price: Tensor) -> Tensor:
-    """The share of the budget that z keeps when its norm costs so much (a proximal step)."""
+    """The share of an l_1 budget that z keeps when its norm costs so much (a proximal step)."""
     eps = per_row(ball.eps, price).clamp(min=torch.finfo(price.dtype).tiny ** 0.5)
-    duals: dict[type[Ball], type[Linf | L2 | L1]] = {Linf: L1, L2: L2, L1: Linf}
-    dual = duals[type(ball)]
-    return ball.norm(z - dual(price / eps).shrink(z)) / eps
+    return ball.norm(z - Linf(price / eps).shrink(z)) / eps
 
 
 def _share(ball: Ball, z: Tensor) -> Tensor:

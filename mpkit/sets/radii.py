@@ -1,22 +1,8 @@
-"""Perturbation sets: what an adversary may do to an image, in each set's own coordinate z."""
+"""Radii in common use for each data set, and those of the first paper."""
 
-from mpkit.sets.balls import L1, L2, Ball, Linf
+from mpkit.sets.balls import L1, L2, Linf
 from mpkit.sets.base import PerturbationSet
-from mpkit.sets.combinations import Affine, Blend, Union
 from mpkit.sets.spatial import RotationTranslation
-
-__all__ = [
-    "L1",
-    "L2",
-    "Affine",
-    "Ball",
-    "Blend",
-    "Linf",
-    "PerturbationSet",
-    "RotationTranslation",
-    "Union",
-    "usual",
-]
 
 USUAL: dict[str, dict[str, PerturbationSet]] = {
     "mnist": {

@@ -1,5 +1,6 @@
 """Rotations and shifts of an image within bounds."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -8,11 +9,11 @@ from torch import Tensor
 
 from mpkit.core.checks import Radius, require_radius
 from mpkit.sets import norms
-from mpkit.sets.base import PerturbationSet
+from mpkit.sets.base import NUMBER, PerturbationSet, in_words, unreadable
 
 
 @dataclass(frozen=True)
-class RotationTranslation(PerturbationSet):
+class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
     """Shifts within ± pixels in each axis and rotations within ± degrees, bilinear, zeros outside.
 
     The coordinate z is (B, 3): shift to the right, shift downwards, and anticlockwise angle.
@@ -29,6 +30,22 @@ class RotationTranslation(PerturbationSet):
             bound = getattr(self, argument)
             if not isinstance(bound, Tensor) and bound != 0:
                 require_radius("RotationTranslation", bound, argument=argument)
+
+    def describe(self) -> str:
+        """Such as rt:3px,30deg."""
+        return f"rt:{in_words(self.pixels)}px,{in_words(self.degrees)}deg"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read such as rt:3px,30deg.
+
+        Raises:
+            ValueError: with what is wrong and how to write it.
+        """
+        match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})\s*px\s*,\s*({NUMBER})\s*deg", text)
+        if not match:
+            raise unreadable(text, "has no bounds of shift and rotation")
+        return cls(float(match[1]), float(match[2]))
 
     def bounds(self, x: Tensor) -> Tensor:
         """Greatest absolute value of each entry of z: (B, 3)."""
@@ -60,7 +77,7 @@ class RotationTranslation(PerturbationSet):
         share = torch.rand(len(x), 3, generator=rng, dtype=x.dtype, device=x.device)
         return share.mul_(2).sub_(1).mul_(self.bounds(x))
 
-    def nothing(self, x: Tensor) -> Tensor:
+    def zero(self, x: Tensor) -> Tensor:
         """Zeros (B, 3)."""
         return x.new_zeros(len(x), 3)
 

@@ -6,6 +6,7 @@ schedule for minutes on a few cores, the scale ``gpu`` the paper's network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -14,15 +15,15 @@ import torch
 
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Captured, WorstOfK
 from mpkit.data import Crop, Flip
-from mpkit.sets import L1, L2, Ball, Linf, PerturbationSet, Union, usual
+from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
 from mpkit.training import (
     SGD,
     Average,
     Balanced,
+    LogitPairing,
     Max,
     Natural,
-    Paired,
-    Ramp,
+    RadiusWarmup,
     Random,
     Recipe,
     Scheme,
@@ -151,7 +152,7 @@ def plan(
         start = f"{prefix}-{TUNED[scheme]}"
         if scheme == "paired":  # both searches for every image: half as long at the same price
             half = replace(size.tuning, epochs=size.tuning.epochs // 2)
-            return replace(made, scheme=Paired(*pair), recipe=half, start=start)
+            return replace(made, scheme=LogitPairing(*pair), recipe=half, start=start)
         named = tuple(zip(("linf", "l1"), pair, strict=True))
         return replace(made, scheme=Balanced(named), recipe=size.tuning, start=start)
     if scheme == "natural":
@@ -161,7 +162,7 @@ def plan(
     if scheme == "msd-long":
         longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
         size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
-    return replace(made, scheme=Ramp(_scheme(scheme, sets, attacks, size), size.ramp))
+    return replace(made, scheme=RadiusWarmup(_scheme(scheme, sets, attacks, size), size.ramp))
 
 
 def _scheme(
@@ -172,7 +173,7 @@ def _scheme(
 ) -> Scheme:
     norms = tuple(attacks[key] for key in BALLS if key in attacks)
     balls = [one for one in sets.values() if isinstance(one, Ball)]
-    auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if not isinstance(ball, Linf))
+    auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if ball.order != math.inf)
     turned = (attacks["linf"], attacks["rt"])
     if scheme.startswith("msd"):
         return Single(size.wrap(MSD(Union(*balls), size.steps)))
@@ -180,7 +181,7 @@ def _scheme(
         "avg": lambda: Average(norms),
         "max": lambda: Max(norms),
         "random": lambda: Random(norms),
-        "ramp": lambda: Paired(attacks["linf"], attacks["l1"], weight=5.0),
+        "ramp": lambda: LogitPairing(attacks["linf"], attacks["l1"], weight=5.0),
         "avg-rt": lambda: Average(turned),
         "max-rt": lambda: Max(turned),
         "max-apgd": lambda: Max((attacks["linf"], *auto)),
@@ -190,16 +191,16 @@ def _scheme(
 
 def inner(threat: PerturbationSet, steps: int) -> Attack:
     """The attack of the paper's training on one set, with so many gradients."""
-    if isinstance(threat, L1):
-        return SLIDE(threat, steps)
-    return PGD(threat, steps) if isinstance(threat, Ball) else WorstOfK(threat, 10)
+    if not isinstance(threat, Ball):
+        return WorstOfK(threat, 10)
+    return SLIDE(cast(L1, threat), steps) if threat.order == 1 else PGD(threat, steps)
 
 
 def quick(threat: PerturbationSet) -> Attack:
     """The attack of the validation: stronger than that of the training."""
-    if isinstance(threat, L1 | L2):
-        return APGD(threat, 20)
-    return PGD(threat, 20) if isinstance(threat, Ball) else WorstOfK(threat, 20)
+    if not isinstance(threat, Ball):
+        return WorstOfK(threat, 20)
+    return PGD(threat, 20) if threat.order == math.inf else APGD(threat, 20)
 
 
 ROWS: tuple[str, ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from mpkit.evaluation import Ledger, evaluate, standard
 from mpkit.evaluation.goals import Entry
 from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
-from mpkit.sets import Affine, Ball, PerturbationSet, Union, describe, usual
+from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.training.recipes import LATER, fingerprint
 
 BLIND = "square"  # names of attacks that need no gradient begin so
@@ -27,7 +27,7 @@ AFFINE = {"norms": ("linf", "l1"), "linf+rt": ("linf", "rt")}
 
 
 @dataclass(frozen=True)
-class Examination:
+class Protocol:
     """The same for every network of a study.
 
     Args:
@@ -39,6 +39,7 @@ class Examination:
         radii: "common" or "paper", see :func:`mpkit.sets.usual`.
     """
 
+    recorded_as: ClassVar[str] = "Examination"
     points: int = 1000
     budget: str = "standard"
     batch: int = 250
@@ -52,13 +53,13 @@ class Examination:
         return fingerprint(self, EDITION)
 
 
-def suite(examination: Examination, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
+def suite(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
     """The attacks, each set's own and those of the affine sets."""
-    sets = usual(data, shape, examination.radii)
+    sets = usual(data, shape, protocol.radii)
     threats: list[PerturbationSet] = list(sets.values())
-    if examination.affine:
+    if protocol.affine:
         threats += [_between(sets, pair) for pair in AFFINE.values()]
-    return standard(Union(*threats), examination.budget)
+    return standard(Union(*threats), protocol.budget)
 
 
 def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> PerturbationSet:
@@ -70,7 +71,7 @@ def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> Perturb
 def examine(
     model: nn.Module,
     test: Images,
-    examination: Examination,
+    protocol: Protocol,
     file: Path,
     progress: Quiet | None = None,
 ) -> dict[str, Any]:
@@ -79,37 +80,35 @@ def examine(
     Args:
         model: on its device.
         test: the test split.
-        examination: how.
+        protocol: how.
         file: where the ledger is kept; an interrupted evaluation goes on from it.
         progress: is told how far the evaluation is.
     """
     where = next(model.parameters()).device
-    images = test.first(examination.points).to(where)
+    images = test.first(protocol.points).to(where)
     ledger = evaluate(
         model,
         images.x,
         images.y,
-        suite(examination, test.name, test.shape),
-        torch.Generator(where).manual_seed(examination.seed),
-        batch=examination.batch,
+        suite(protocol, test.name, test.shape),
+        torch.Generator(where).manual_seed(protocol.seed),
+        batch=protocol.batch,
         file=file,
         progress=progress,
     )
-    sets = usual(test.name, test.shape, examination.radii)
-    return {"evaluation": summary(ledger, sets, examination)}
+    sets = usual(test.name, test.shape, protocol.radii)
+    return {"evaluation": summary(ledger, sets, protocol)}
 
 
-def summary(
-    ledger: Ledger, sets: dict[str, PerturbationSet], examination: Examination
-) -> dict[str, Any]:
+def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol) -> dict[str, Any]:
     """Accuracies as [value, low, high] under short names, with every attack's part in them.
 
     ``first_order`` has those of the balls without the attacks that need no gradient, ``standing``
     which examples survived each set, one bit for each, for comparisons of paired examples.
     """
-    names = {key: describe(sets[key]) for key in sets}
+    names = {key: sets[key].describe() for key in sets}
     broken = {"clean": ledger.broken_in(CLEAN)} | {k: ledger.broken_in(names[k]) for k in names}
-    affine = {f"affine {k}": describe(_between(sets, pair)) for k, pair in AFFINE.items()}
+    affine = {f"affine {k}": _between(sets, pair).describe() for k, pair in AFFINE.items()}
     broken |= {k: ledger.broken_in(name) for k, name in affine.items() if name in ledger.sets}
     for key, parts in UNIONS.items():
         broken[f"union {key}"] = torch.stack([broken[k] for k in parts if k in broken]).any(0)
@@ -118,7 +117,7 @@ def summary(
     seeing["union norms"] = torch.stack([seeing[k] for k in balls]).any(0)
     return {
         "points": len(ledger),
-        "budget": examination.budget,
+        "budget": protocol.budget,
         "level": 0.95,
         "accuracy": {key: [*proportion(~value)] for key, value in broken.items()},
         "first_order": {key: [*proportion(~value)] for key, value in seeing.items()},

@@ -20,7 +20,7 @@ from mpkit.core.progress import Deadline, OutOfTime, Quiet
 from mpkit.core.records import CHECKOUT, provenance, read_record, write_record
 from mpkit.data import Images, load
 from mpkit.studies.catalog import ROWS, Plan, plan
-from mpkit.studies.protocol import Examination, examine, pictures
+from mpkit.studies.protocol import Protocol, examine, pictures
 from mpkit.studies.recipe_run import FACTS, WEIGHTS, estimate, trained
 
 
@@ -48,7 +48,7 @@ class Study:
         scale: "cpu" or "gpu", see :mod:`mpkit.studies.catalog`.
         seeds: how many, > 0.
         rows: schemes in order of value, such as those of :func:`rows_of`.
-        examination: how networks are evaluated.
+        protocol: how networks are evaluated.
         device: where to compute.
         root: folder of the data, see :func:`mpkit.data.load`.
     """
@@ -59,7 +59,7 @@ class Study:
     scale: str = "cpu"
     seeds: int = 3
     rows: tuple[str, ...] = ROWS
-    examination: Examination = field(default_factory=Examination)
+    protocol: Protocol = field(default_factory=Protocol)
     device: str = "auto"
     root: Path | None = None
 
@@ -77,19 +77,19 @@ class Study:
 
     def plan(self, name: str, train: Images) -> Plan:
         """The recipe of a name, with this table's scale and radii."""
-        return plan(name, train.shape, self.scale, radii=self.examination.radii)
+        return plan(name, train.shape, self.scale, radii=self.protocol.radii)
 
     def place(self, job: Job, made: Plan) -> Path:
         """The work folder of a job; a recipe that changes gets another one."""
         return self.work / f"{job.id}-{made.key[:8]}"
 
     def done(self, job: Job, made: Plan) -> bool:
-        """Whether the record is there and is that of this recipe and this examination."""
+        """Whether the record is there and is that of this recipe and this protocol."""
         path = self.record_of(job)
         if not path.is_file():
             return False
         record = read_record(path)
-        return (record.get("key"), record.get("examination")) == (made.key, self.examination.key)
+        return (record.get("key"), record.get("examination")) == (made.key, self.protocol.key)
 
 
 def work_on(
@@ -162,7 +162,7 @@ def do(
     told = bar(f"{job.id} training")
     model = trained(made, train, job.seed, folder, study.device, told, start)
     told = bar(f"{job.id} evaluation")
-    found = examine(model, test, study.examination, folder / "ledger.safetensors", told)
+    found = examine(model, test, study.protocol, folder / "ledger.safetensors", told)
     parameters = {
         "recipe": job.name,
         "scale": study.scale,
@@ -176,9 +176,9 @@ def do(
         **read_record(folder / FACTS),
         **provenance(parameters, CHECKOUT, time.monotonic() - begun, "study"),
         "about": made.about,
-        "examination": study.examination.key,
+        "examination": study.protocol.key,
         **found,
-        "pictures": pictures(model, test, radii=study.examination.radii),
+        "pictures": pictures(model, test, radii=study.protocol.radii),
         "filters": (first.detach().double() * 1e4).round().div(1e4).tolist(),
     }
     write_record(study.record_of(job), record)

@@ -1,11 +1,11 @@
 """Training: schemes that make attacks into losses, recipes, and one reproducible loop."""
 
 from mpkit.training.checkpoints import Checkpoints
-from mpkit.training.curricula import Balanced, Ramp
+from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.fit import Epoch, fit
 from mpkit.training.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle
 from mpkit.training.run import Diverged
-from mpkit.training.schemes import Average, Max, Natural, Paired, Random, Scheme, Single
+from mpkit.training.schemes import Average, LogitPairing, Max, Natural, Random, Scheme, Single
 from mpkit.training.validation import Validation, accuracy
 
 __all__ = [
@@ -18,10 +18,10 @@ __all__ = [
     "Cosine",
     "Diverged",
     "Epoch",
+    "LogitPairing",
     "Max",
     "Natural",
-    "Paired",
-    "Ramp",
+    "RadiusWarmup",
     "Random",
     "Recipe",
     "Scheme",

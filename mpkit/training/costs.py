@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpkit.training.curricula import Balanced, Ramp
+from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.schemes import Random, Scheme, Single
 
 
@@ -63,7 +63,7 @@ def parts(scheme: Scheme) -> tuple[Scheme, ...]:
         scheme: the scheme, as it is after its first epochs; where its chances follow measured
             errors, they are equal as long as nothing is measured.
     """
-    if isinstance(scheme, Ramp):
+    if isinstance(scheme, RadiusWarmup):
         return parts(scheme.scheme)
     if isinstance(scheme, Balanced):
         return tuple(Single(attack) for _, attack in scheme.attacks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Balanced(Scheme):
 
 
 @dataclass(frozen=True)
-class Ramp(Scheme):
+class RadiusWarmup(Scheme):
     """Smaller perturbation sets in the first epochs, then the full ones.
 
     A first epoch at a third of the radius helps on MNIST, where training at the full radius can
@@ -70,12 +70,13 @@ class Ramp(Scheme):
         shares: the factor of all budgets in the first, second... epoch, each positive.
     """
 
+    recorded_as: ClassVar[str] = "Ramp"
     scheme: Scheme
     shares: tuple[float, ...] = (1 / 3,)
 
     def __post_init__(self) -> None:
         if not all(0 < share < float("inf") for share in self.shares):
-            raise ValueError(f"Ramp: shares must be positive and finite, got {self.shares}")
+            raise ValueError(f"RadiusWarmup: shares must be positive and finite, got {self.shares}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The losses with the full sets."""

@@ -198,7 +198,8 @@ def canonical(value: Any) -> Any:
     """Plain data (for JSON) that is equal exactly where the values mean the same.
 
     Dataclasses become their class and what they were made from, tensors type, shape and hash.
-    A field with the metadata LATER is left out at its default, so that older hashes hold.
+    A field with the metadata LATER is left out at its default, and a class that was renamed says
+    what it is ``recorded_as``, so that older hashes hold.
 
     Raises:
         TypeError: a value of a kind that has no canonical form.
@@ -206,7 +207,8 @@ def canonical(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         given = {one.name: getattr(value, one.name) for one in fields(value) if _counts(one, value)}
         parts = {name: canonical(part) for name, part in given.items()}
-        return {"class": type(value).__qualname__, **parts}
+        name = getattr(value, "recorded_as", type(value).__qualname__)
+        return {"class": name, **parts}
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
         content = hashlib.sha256(array.flatten().view(torch.uint8).numpy().data).hexdigest()

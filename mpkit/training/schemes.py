@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ class Random(Scheme):
 
 
 @dataclass(frozen=True)
-class Paired(Scheme):
+class LogitPairing(Scheme):
     """Max over two attacks, and answers that agree: the logit pairing of RAMP (2024).
 
     To the loss of :class:`Max` it adds a weight times :func:`pairing` of the answers at the images
@@ -185,15 +186,17 @@ class Paired(Scheme):
     the recipe, see :class:`mpkit.training.gradient_projection.Alongside`.
     """
 
+    recorded_as: ClassVar[str] = "Paired"
     first: Attack
     second: Attack
     weight: float = 1.5
 
     def __post_init__(self) -> None:
-        check_attacks("Paired", (self.first, self.second))
+        check_attacks("LogitPairing", (self.first, self.second))
         if not 0 <= self.weight < float("inf"):
             raise ValueError(
-                f"Paired: weight must be finite and not negative, got {self.weight}; RAMP has 1.5"
+                f"LogitPairing: weight must be finite and not negative, got {self.weight}; "
+                "RAMP has 1.5"
             )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:

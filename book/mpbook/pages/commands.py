@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import cluster_options, place_of
+from mpkit.cli.options import cluster_options, workers_of
 
 jobs_option = click.option(
     "--jobs",
@@ -222,7 +222,7 @@ def sweep(
     asked = [(name, [v.strip() for v in text.split(",") if v.strip()]) for name, text in grid]
     points = points_of(wanted, {**base, **dict(given)}, asked)
     points = [Point(one.varied, at_home(one.parameters)) for one in points]
-    place = place_of(scheduler, slurm, workers, gpu)
+    place = workers_of(scheduler, slurm, workers, gpu)
     key = sweep_key(wanted, points)
     folder = (output or root / "_build" / "sweeps" / f"{chapter}-{key}").resolve()
     if dry_run:

@@ -20,7 +20,7 @@ from mpbook.pages.execution import Lost, effective, end_all, execute, run_key
 from mpkit.core.cluster import answers, opened
 from mpkit.core.progress import Quiet
 from mpkit.core.records import device_name, digest, write_text
-from mpkit.core.workers import Local, Place
+from mpkit.core.workers import Local, Workers
 
 HALTED: set[str] = set()  # on a worker: keys of tasks that nobody waits for any more
 
@@ -105,7 +105,7 @@ def sweep(
     root: Path,
     chapter: Chapter,
     points: Sequence[Point],
-    place: Place,
+    place: Workers,
     timeout: float,
     progress: Quiet,
 ) -> list[Outcome]:

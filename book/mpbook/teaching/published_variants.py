@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpkit.attacks import SLIDE, Found
+from mpkit.attacks import SLIDE, AttackResult
 from mpkit.attacks.base import Problem
 from mpkit.attacks.pgd import Start, Walk
 from mpkit.sets import L1, Ball
@@ -105,7 +105,7 @@ class QuantileOnce(SLIDE):
 
     lowest: float = 0.8
 
-    def find(self, problem: Problem) -> Found:
+    def find(self, problem: Problem) -> AttackResult:
         """Draw the quantile, then run SLIDE."""
         share = float(torch.rand((), generator=problem.rng, device=problem.x.device))
         quantile = self.lowest + share * (self.quantile - self.lowest)
