@@ -30,11 +30,12 @@ from records import RADII, ROOT, begin, options, write
 from routines import projections, promises, seed_everything
 from torch import Tensor, nn
 
-from mpbook.teaching.conformance import Counted, brought_back, membership, traces
+from mpbook.teaching.conformance import brought_back, membership, traces
 from mpbook.teaching.known_optima import reach
 from mpkit import data, sets
 from mpkit.core import records
 from mpkit.core.statistics import mean_of
+from mpkit.models import QueryCounter
 from mpkit.studies import zoo
 from mpkit.studies.protocol import packed
 
@@ -55,7 +56,7 @@ def attempt(
     one: Candidate, norm: str, budget: int, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0
 ) -> Any:
     """Run an attack on a model: what it cost, what it returned, and which images stand."""
-    counted = Counted(model).eval()
+    counted = QueryCounter(model).eval()
     seed_everything(seed)
     begun, ball = time.monotonic(), BALLS[norm]
     image = one.make(ball, budget)(counted, x.clone(), y.clone()).detach()
@@ -67,7 +68,7 @@ def attempt(
     row = {
         "attack": one.name,
         "gradients": counted.calls,
-        "gradients per image": round(counted.rows / len(x), 1),
+        "gradients per image": round(counted.backwards / len(x), 1),
         "forwards per image": round(counted.forwards / len(x), 1),
         "outside": round(kept.outside, 4) if one.keeps else None,
         "worst excess": float(f"{kept.worst:.2g}") if one.keeps else None,

@@ -28,7 +28,7 @@ import records
 import torch
 from costs_rows import CLASSES, SHAPE, Bare, Row
 
-from mpkit import data, training
+from mpkit import data, models, training
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError
 from mpkit.data import Images
@@ -49,7 +49,7 @@ def loop(row: Row, scheme: training.Scheme, images: Images, device: torch.device
 def counted(row: Row, part: training.Scheme, images: Images) -> Bare:
     """The passes of one image, by counting them on the network itself."""
     few = images.first(16)
-    model = costs.Counted(row.network(torch.Generator().manual_seed(0)))
+    model = models.QueryCounter(row.network(torch.Generator().manual_seed(0)))
     part(model, few.x, few.y, torch.Generator().manual_seed(0)).sum().backward()
     forwards, backwards, learned = (
         n // len(few) for n in (model.forwards, model.backwards, model.learned)

@@ -105,7 +105,7 @@ def wider(factor: float, rng: torch.Generator) -> nn.Module:
 def several(size: Scale, names: tuple[str, ...], k: int) -> dict[str, training.Scheme]:
     """The schemes for several sets, with so many steps in each search."""
     usual = sets.usual("mnist", SHAPE)
-    inner = tuple(size.wrap(catalog.inner(usual[name], k)) for name in names)
+    inner = tuple(catalog.inner(usual[name], k) for name in names)
     balls = [one for name in names if isinstance(one := usual[name], sets.Ball)]
     made: dict[str, training.Scheme] = {
         "avg": training.Average(inner),
@@ -113,7 +113,7 @@ def several(size: Scale, names: tuple[str, ...], k: int) -> dict[str, training.S
         "random": training.Random(inner),
     }
     if len(balls) == len(names):
-        made["msd"] = training.Single(size.wrap(attacks.MSD(sets.Union(*balls), k)))
+        made["msd"] = training.Single(attacks.MSD(sets.Union(*balls), k))
     return made
 
 
@@ -133,7 +133,7 @@ def rows(scale: str) -> Iterator[Row]:
         )
 
     def pair(k: int) -> dict[str, training.Scheme]:
-        linf = training.Single(size.wrap(catalog.inner(usual["linf"], k)))
+        linf = training.Single(catalog.inner(usual["linf"], k))
         return {"linf": linf, "max": several(size, ("linf", "l2", "l1"), k)["max"]}
 
     for k in (1, 5, 10, 20, 40):
@@ -165,7 +165,7 @@ def savings(
                 yield Row("ways", name, one, other, network, f"{bits}, {order}")
     usual = sets.usual("mnist", SHAPE)
     balls = [usual[name] for name in ("linf", "l2", "l1")]
-    inner = tuple(size.wrap(catalog.inner(ball, size.steps)) for ball in balls)
+    inner = tuple(catalog.inner(ball, size.steps) for ball in balls)
     linf = usual["linf"]
     assert isinstance(linf, sets.Linf)
     last = training.Single(LastPoint(linf, size.steps))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -26,7 +27,6 @@ from mpkit.attacks import (
     SLIDE,
     Attack,
     AttackResult,
-    Captured,
     GraphedAttack,
     Grid,
     SpatialPGD,
@@ -174,13 +174,10 @@ def recorded(device: torch.device, points: int, steps: int) -> dict[str, Any]:
     model, x, y = model.to(device), x.to(device), y.to(device)
     found = {}
     for name, attack in searches(steps).items():
-        ways: dict[str, Callable[..., AttackResult]] = {"whole": GraphedAttack(attack, model, x, y)}
-        if attack.unrolled() is not None:
-            ways["step by step"] = lambda x, y, rng, a=attack: Captured(a)(model, x, y, rng)  # type: ignore[misc]
-        plain, again = (
-            attack(model, x, y, torch.Generator(device).manual_seed(4)) for _ in range(2)
+        graphed = GraphedAttack(attack, model, x, y)
+        got, plain, again = (
+            one(x, y, torch.Generator(device).manual_seed(4))
+            for one in (graphed, partial(attack, model), partial(attack, model))
         )
-        for way, run in ways.items():
-            got = run(x, y, torch.Generator(device).manual_seed(4))
-            found[f"{name}, {way}"] = verdict(apart(got, plain), apart(again, plain), 1e-6)
+        found[name] = verdict(apart(got, plain), apart(again, plain), 1e-6)
     return found

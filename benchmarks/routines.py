@@ -10,8 +10,9 @@ import torch
 from candidates import Candidate
 from torch import Tensor, nn
 
-from mpbook.teaching.conformance import Counted, brought_back, membership
+from mpbook.teaching.conformance import brought_back, membership
 from mpbook.teaching.known_optima import misplaced
+from mpkit.models import QueryCounter
 from mpkit.sets import L1, L2, Ball, Linf
 
 Rows = Callable[[Tensor], Tensor]
@@ -130,7 +131,7 @@ def promises(
         ball = BALLS[norm]
         if not one.keeps:
             continue
-        seen = Counted(model).eval()
+        seen = QueryCounter(model).eval()
         seed_everything(0)
         image = one.make(ball, budget)(seen, x.clone(), y.clone()).detach()
         back, first = brought_back(ball, x, image), x if seen.first is None else seen.first

@@ -26,7 +26,6 @@ from peers import CANDIDATES, PACKAGES
 from sorting import sorted_l1, sorted_l1_and_box
 from torch import Tensor, nn
 
-from mpbook.teaching import conformance
 from mpkit import attacks, data, models, sets
 from mpkit.attacks import Margin
 from mpkit.core.files import DataError
@@ -83,9 +82,9 @@ def over_the_bare_loop(
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for name, kind in names:
             run = known[name, kind](BALLS[kind], steps)
-            counted = conformance.Counted(model).eval()
+            counted = models.QueryCounter(model).eval()
             run(counted, x, y)  # also warms up
-            gradients = counted.rows / batch
+            gradients = counted.backwards / batch
             ratios = []
             for _ in range(rounds):
                 model.requires_grad_(trainable)

@@ -35,7 +35,7 @@ from mpkit.core.files import DataError
 from mpkit.data import Images
 from mpkit.studies.catalog import ABOUT, plan
 from mpkit.training import Scheme
-from mpkit.training.costs import Counted, parts
+from mpkit.training.costs import parts
 from mpkit.training.run import PEEK, Run
 
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -52,7 +52,9 @@ class Work(NamedTuple):
 
 def work_of(scheme: Scheme, images: Images) -> Work:
     """Count what a scheme does to one batch."""
-    counted = Counted(models.small_cnn(SHAPE, CLASSES, torch.Generator().manual_seed(0)))
+    counted = models.QueryCounter(
+        models.small_cnn(SHAPE, CLASSES, torch.Generator().manual_seed(0))
+    )
     loss = scheme(counted, images.x[:2], images.y[:2], torch.Generator().manual_seed(0))
     torch.autograd.backward(loss.sum())
     forward, backward, weights = counted.forwards // 2, counted.backwards // 2, counted.learned // 2

@@ -12,11 +12,12 @@ from torch import nn
 from toys import generator, linear_problem, relu_net
 
 from mpbook.teaching import published_variants
-from mpbook.teaching.conformance import Counted, brought_back, membership, ours, traces
+from mpbook.teaching.conformance import brought_back, membership, ours, traces
 from mpbook.teaching.known_optima import best_linear, misplaced, nearest_l1, nearest_l2, reach
 from mpkit.attacks import APGD, FMN, PGD, SLIDE, BoundaryStart, Clean, Falling, Margin
 from mpkit.core.records import read_record
 from mpkit.core.statistics import mean_of
+from mpkit.models import QueryCounter
 from mpkit.sets import L1, L2, Linf
 from mpkit.studies.analysis import unpacked
 
@@ -120,7 +121,7 @@ def test_it_finds_a_start_outside_of_the_set():
     attack = PGD(Linf(0.1), 1, step=1e-6, start=published_variants.StartClippedToOne())
     assert kept(PGD(Linf(0.1), 1, step=1e-6, start=Clean())).outside == 0
     model, x, y = problem()
-    seen = Counted(model).eval()
+    seen = QueryCounter(model).eval()
     ours(attack)(seen, x, y)
     assert membership(Linf(0.1), x, seen.first).outside == 1
 
@@ -165,22 +166,22 @@ def test_traces_are_told_apart():
 
 def test_gradients_are_counted_and_change_nothing():
     model, x, y = problem()
-    seen = Counted(model).eval()
+    seen = QueryCounter(model).eval()
     image = ours(PGD(Linf(0.2), 7))(seen, x, y)
-    assert (seen.calls, seen.rows, seen.forwards) == (7, 7 * len(x), 8 * len(x))
+    assert (seen.calls, seen.backwards, seen.forwards) == (7, 7 * len(x), 8 * len(x))
     assert torch.equal(image, ours(PGD(Linf(0.2), 7))(model, x, y))
     assert seen.first is not None and seen.first.shape == x.shape
 
 
 def test_a_gradient_for_each_class_counts_as_many():
     model, x, _ = problem()
-    seen = Counted(model)
+    seen = QueryCounter(model)
     logits = seen(x.requires_grad_())
     for k in range(4):
         torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)
     with torch.no_grad():
         seen(x)
-    assert (seen.calls, seen.rows, seen.forwards) == (4, 4 * len(x), 2 * len(x))
+    assert (seen.calls, seen.backwards, seen.forwards) == (4, 4 * len(x), 2 * len(x))
 
 
 @pytest.mark.parametrize("ball", BALLS)

@@ -5,6 +5,7 @@ import torch
 from toys import generator, relu_net
 
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, WorstOfK
+from mpkit.models import QueryCounter
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 from mpkit.studies import catalog
 from mpkit.training import (
@@ -17,7 +18,7 @@ from mpkit.training import (
     Random,
     Single,
 )
-from mpkit.training.costs import Counted, parts, passes
+from mpkit.training.costs import parts, passes
 
 SHAPE = (1, 6, 6)
 BALLS = (Linf(0.1), L2(0.5), L1(2.0))
@@ -72,7 +73,7 @@ def test_a_choice_with_weights_stays_one_part_and_is_drawn():
 
 def test_passes_for_the_weights_are_those_in_training_mode():
     x = torch.rand(4, 1, 4, 4, generator=generator(), dtype=torch.float64)
-    model = Counted(relu_net(0, inputs=16, classes=5)).train()
+    model = QueryCounter(relu_net(0, inputs=16, classes=5)).train()
     scheme = Average((PGD(Linf(0.1), 3), PGD(L2(0.5), 3)))
     scheme(model, x, torch.tensor([0, 1, 2, 3]), generator()).sum().backward()
     assert (model.forwards, model.backwards, model.learned) == (4 * 10, 4 * 8, 4 * 2)

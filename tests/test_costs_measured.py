@@ -14,7 +14,7 @@ from toys import generator, relu_net
 from mpkit.attacks import MSD, PGD, SLIDE
 from mpkit.core import records
 from mpkit.data import Images
-from mpkit.models import small_cnn
+from mpkit.models import QueryCounter, small_cnn
 from mpkit.sets import L1, L2, Linf, Union
 from mpkit.studies import catalog
 from mpkit.training import Average, LogitPairing, Max, Single, costs
@@ -53,7 +53,7 @@ def test_the_bare_loop_does_the_passes_of_the_scheme(scripts, scheme):
     passes = []
     for _ in range(2):
         model, x, y = toy()
-        counted = costs.Counted(model).train()
+        counted = QueryCounter(model).train()
         scheme(counted, x, y, generator()).sum().backward()
         assert counted.training
         passes.append((counted.forwards, counted.backwards, counted.learned))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from mpkit.core.files import DataError, digest, write_atomically
+from mpkit.core.files import DataError, file_hash, write_atomically
 from mpkit.data import Images, download, load, torchvision_sets, where
 
 SHARED = os.environ.get("MPKIT_DATA", "")
@@ -277,7 +277,7 @@ def tiny_mnist(tmp_path, monkeypatch):
         (raw / name).write_bytes(
             np.array(shape, dtype=">u4").tobytes() + body.astype(np.uint8).tobytes()
         )
-        table[name] = (magic, count, (raw / name).stat().st_size, digest(raw / name, "md5"))
+        table[name] = (magic, count, (raw / name).stat().st_size, file_hash(raw / name, "md5"))
     monkeypatch.setattr(torchvision_sets, "MNIST_FILES", table)
     return tmp_path
 

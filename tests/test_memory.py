@@ -10,25 +10,20 @@ from toys import generator, relu_net
 
 from mpkit.attacks import (
     APGD,
-    MSD,
     PGD,
     SLIDE,
     Batched,
-    Captured,
     Clean,
-    Falling,
     Margin,
     Restarts,
-    Square,
     TargetedMargin,
     UntilBroken,
     Worst,
 )
-from mpkit.core import cuda_graphs
 from mpkit.core.memory import in_pieces
 from mpkit.evaluation import evaluate
 from mpkit.models import ChannelsLast, LowPrecision
-from mpkit.sets import L1, L2, Linf, Union
+from mpkit.sets import L1, L2, Linf
 from mpkit.training import Natural, Recipe, fit
 
 
@@ -174,47 +169,9 @@ def test_attacks_through_less_precision_stay_exact_in_their_set():
     assert all(p.grad is None for p in net.parameters())
 
 
-LOOPS = [
-    PGD(Linf(0.1), 9),
-    PGD(L2(0.3), 9, schedule=Falling()),
-    SLIDE(L1(0.8), 9),
-    APGD(Linf(0.1), 30),
-    APGD(L1(0.8), 30),
-    MSD(Union(Linf(0.1), L2(0.3)), 6),
-    Square(L2(0.3), 20),
-]
-
-
-@pytest.mark.parametrize("attack", [*LOOPS, Restarts(LOOPS[0], 2), UntilBroken(LOOPS[0])])
-def test_captured_falls_back_to_the_attack_itself(attack):
-    model, x, y = net_problem()
-    plain, captured = (a(model, x, y, generator()) for a in (attack, Captured(attack)))
-    assert torch.equal(plain.image, captured.image)
-    assert torch.equal(plain.score, captured.score)
-
-
-@pytest.mark.parametrize("attack", LOOPS)
-def test_replaying_recorded_steps_gives_the_same_result(attack, monkeypatch):
-    """With a stand-in for the graph that repeats its own step, whatever k is by then."""
-    recorded = []
-
-    def repeats(work, inputs, rngs=(), kept=()):
-        recorded.append(work)
-        return work
-
-    monkeypatch.setattr(cuda_graphs, "usual", lambda device: repeats)
-    model, x, y = net_problem()
-    replayed = Captured(attack)(model, x, y, generator())
-    plain = attack(model, x, y, generator())
-    torch.testing.assert_close(replayed.image, plain.image)
-    torch.testing.assert_close(replayed.score, plain.score)
-    expected = 0 if isinstance(attack, Square) or attack == LOOPS[1] else 1
-    assert len(recorded) >= expected
-
-
 def test_wrappers_carry_set_and_loss():
     attack = PGD(Linf(0.1), 3, loss=Margin())
-    for wrapped in (Batched(attack), Captured(attack), UntilBroken(attack), Restarts(attack, 2)):
+    for wrapped in (Batched(attack), UntilBroken(attack), Restarts(attack, 2)):
         assert wrapped.set == attack.set
         assert wrapped.loss == attack.loss
     with pytest.raises(ValueError, match="Batched: size must be positive"):

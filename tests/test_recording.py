@@ -9,7 +9,7 @@ from small_runs import SHORT, linear, rng, tiny, trained, weights
 from stand_ins import Taped
 from torch import nn
 
-from mpkit.attacks import APGD, MSD, PGD, Captured, GraphedAttack, Grid, Restarts, SpatialPGD
+from mpkit.attacks import APGD, MSD, PGD, GraphedAttack, Grid, Restarts, SpatialPGD
 from mpkit.core import cuda_graphs
 from mpkit.data import Crop, Flip
 from mpkit.sets import Linf, RotationTranslation, Union
@@ -177,18 +177,6 @@ def test_a_recorded_attack_falls_back_to_the_attack():
     assert torch.equal(search(images.x, images.y, rng()).image, plain.image)
     with pytest.raises(ValueError, match="pixels must lie in"):
         GraphedAttack(NEAR, model, images.x + 1, images.y)
-
-
-def test_captured_steps_equal_the_attack_and_failure_is_said(monkeypatch):
-    model, images = linear(), tiny(12)
-    plain = NEAR(model, images.x, images.y, rng(1))
-    monkeypatch.setattr(cuda_graphs, "usual", lambda device: Taped)
-    found = Captured(NEAR)(model, images.x, images.y, rng(1))
-    assert torch.equal(found.image, plain.image)
-    monkeypatch.setattr(cuda_graphs, "usual", lambda device: cannot)
-    with pytest.warns(UserWarning, match="Captured: recording PGD failed"):
-        found = Captured(NEAR)(model, images.x, images.y, rng(1))
-    assert torch.equal(found.image, plain.image)
 
 
 def test_nothing_is_recorded_where_there_is_no_gpu():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpkit.core.files import DataError, claimed, digest
+from mpkit.core.files import DataError, claimed, file_hash
 from mpkit.core.progress import OutOfTime, Quiet
 from mpkit.core.records import read_record, write_record
 from mpkit.data import Crop, Flip, Images, load
@@ -114,7 +114,7 @@ def test_a_record_of_another_recipe_or_examination_is_not_taken(done):
 def test_a_record_tells_all(done):
     record = read_record(done.record_of(Job("digits-balanced", 0)))
     place = done.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
-    assert record["weights"]["sha256"] == digest(place / "weights.safetensors")
+    assert record["weights"]["sha256"] == file_hash(place / "weights.safetensors")
     assert record["settings"]["start"] == "digits-linf" and record["seed"] == 0
     assert record["cost"]["gradients"] == 2 * 480 and len(record["history"]) == 1
     accuracy, seen = (record["evaluation"][key] for key in ("accuracy", "first_order"))
@@ -196,7 +196,7 @@ def test_training_that_was_interrupted_goes_on_to_the_same_bits(study, tmp_path,
     assert len(list((tmp_path / "parts").glob("step-*.safetensors"))) == after
     again = trained(made, images, 0, tmp_path / "parts", "cpu")
     files = [tmp_path / name / "weights.safetensors" for name in ("whole", "parts")]
-    assert digest(files[0]) == digest(files[1])
+    assert file_hash(files[0]) == file_hash(files[1])
     pairs = zip(whole.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not list((tmp_path / "parts").glob("step-*"))
@@ -274,4 +274,4 @@ def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
     trained(plan("digits-linf", (1, 8, 8)), load("digits"), 0, tmp_path / "whole", "cpu")
     torch.set_num_threads(threads)
     files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
-    assert digest(files[0]) == digest(files[1])
+    assert file_hash(files[0]) == file_hash(files[1])

@@ -11,10 +11,10 @@ import torch
 
 from mpkit import data
 from mpkit.core import processor
-from mpkit.core.files import DataError, digest
+from mpkit.core.files import DataError, file_hash
 from mpkit.core.records import read_record, write_record
 from mpkit.models import read_weights, small_cnn, write_weights
-from mpkit.models.weights import halved
+from mpkit.models.weights import rounded_to_half
 from mpkit.studies import zoo
 from mpkit.studies.recipe_run import SHAPES
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def network():
-    return halved(small_cnn((1, 8, 8), 10, torch.Generator().manual_seed(3)))
+    return rounded_to_half(small_cnn((1, 8, 8), 10, torch.Generator().manual_seed(3)))
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_a_network_comes_back_to_the_bit(shelf, network):
 )
 def test_a_damaged_file_is_refused_with_its_hash(shelf, damage):
     path = shelf / "digits-max.safetensors"
-    good = digest(path)
+    good = file_hash(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=f"sha256 is {digest(path)}, expected {good}"):
+    with pytest.raises(DataError, match=f"sha256 is {file_hash(path)}, expected {good}"):
         zoo.load("digits-max")
     path.unlink()
     with pytest.raises(DataError, match=r"digits-max.safetensors: no such file"):
@@ -129,13 +129,13 @@ def test_digits_are_trained_once_and_again_when_damaged(tmp_path, monkeypatch):
     first = zoo.digits("natural", 1)
     assert next(first.parameters()).dtype == torch.float64
     (path,) = tmp_path.rglob("weights.safetensors")
-    made, record = digest(path), read_record(path.with_name("training.json"))
+    made, record = file_hash(path), read_record(path.with_name("training.json"))
     again = zoo.digits("natural", 1)
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     path.write_bytes(path.read_bytes()[:-3])
     zoo.digits("natural", 1)
-    assert digest(path) == made == record["weights"]["sha256"]
+    assert file_hash(path) == made == record["weights"]["sha256"]
 
 
 def test_networks_of_another_code_or_arithmetic_are_others(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
-from mpkit.attacks.graphed import Captured, GraphedAttack
+from mpkit.attacks.graphed import GraphedAttack
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -40,7 +40,6 @@ __all__ = [
     "Batched",
     "Boundary",
     "BoundaryStart",
-    "Captured",
     "Clean",
     "Constant",
     "CrossEntropy",

@@ -13,7 +13,7 @@ from torch import Tensor
 from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult, Best, Composite, Iterative, Problem
 from mpkit.attacks.losses import CrossEntropy, Loss
-from mpkit.attacks.pgd import Falling, Schedule, movable
+from mpkit.attacks.pgd import Falling, StepSchedule, movable
 from mpkit.attacks.spatial import Grid, SpatialPGD
 from mpkit.core.checks import require_positive
 from mpkit.sets import Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
@@ -49,7 +49,7 @@ class BetweenSearch(Iterative):
     set: Any
     steps: int
     loss: Loss
-    schedule: Schedule
+    schedule: StepSchedule
     way: float
 
     def finish(self, problem: Problem, state: Pair) -> Best:
@@ -192,7 +192,7 @@ class AffinePGD(Composite):
     set: Affine | Blend
     steps: int = 100
     loss: Loss = field(default_factory=CrossEntropy)
-    schedule: Schedule = field(default_factory=lambda: Falling(1e-3))
+    schedule: StepSchedule = field(default_factory=lambda: Falling(1e-3))
     way: float = 20.0
     ends: tuple[Attack, Attack] | None = None
 

@@ -76,12 +76,6 @@ class MomentumAPGD(Climb):
             state, gradient = self.rethink(state, gradient, stretches[k])
         return self.move(problem.x, state, gradient, k)
 
-    def sort(self, k: int) -> str | None:
-        """The steps of either half are alike, but not the first and the checkpoints."""
-        if not k or k in checkpoints(self.steps):
-            return None
-        return "step cut at the walls" if self.cuts(k) else "step"
-
     def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
         """At a checkpoint: rows without progress return to their best point with half the step."""
         few = state.rises < 0.75 * stretch

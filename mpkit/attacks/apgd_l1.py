@@ -11,7 +11,7 @@ from mpkit.attacks.losses import Loss
 from mpkit.attacks.pgd import Start, movable
 from mpkit.core import trees
 from mpkit.sets import Ball
-from mpkit.sets.norms import halved, per_row
+from mpkit.sets.norms import bisected, per_row
 
 
 class Thinning(NamedTuple):
@@ -88,12 +88,6 @@ class SparseAPGD(Climb):
         every = max(1, int(0.04 * (last - first)))
         return (k - first) % every == every - 1
 
-    def sort(self, k: int) -> str | None:
-        """Steps of one stage are alike, those that adapt among themselves, but not the first."""
-        if k in self.stages():
-            return None
-        return f"{'adapting' if self.adapts(k) else 'plain'} step in {self.ball(k).eps}"
-
     def enter(self, x: Tensor, state: Thinning, ball: Ball) -> Thinning:
         """Begin a stage: from the best point of the one before, with many entries moving."""
         z = ball.project(x, state.top.z)
@@ -137,6 +131,6 @@ def sparse_signs(g: Tensor, moving: Tensor) -> Tensor:
     def too_many(level: Tensor) -> Tensor:
         return torch.ge(size, level, out=among).sum(1, keepdim=True) > wanted
 
-    _, high = halved(torch.zeros_like(wanted), size.amax(1, keepdim=True), too_many, 16)
+    _, high = bisected(torch.zeros_like(wanted), size.amax(1, keepdim=True), too_many, 16)
     signs = torch.ge(size, high, out=among).mul_(g.flatten(1).sign())
     return (signs / signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)

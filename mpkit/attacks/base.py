@@ -153,10 +153,6 @@ class Attack(ABC):
     def find(self, problem: Problem) -> AttackResult:
         """The search itself, on a problem already checked."""
 
-    def unrolled(self) -> "Iterative | None":
-        """The attack as a loop of steps, where it is one."""
-        return None
-
 
 class Best(NamedTuple):
     """The best point so far: z, its score (B,), and whether the goal is reached there (B,)."""
@@ -223,14 +219,6 @@ class Iterative(Attack):
     @abstractmethod
     def advance(self, problem: Problem, state: Any, k: int) -> Any:
         """The state after step k."""
-
-    def unrolled(self) -> "Iterative":
-        """The attack itself."""
-        return self
-
-    def sort(self, k: int) -> str | None:
-        """A name shared by all steps that are the same function of the state; None for none."""
-        return None
 
     def finish(self, problem: Problem, state: Any) -> Best:
         """The best point once the steps are done."""

@@ -1,98 +1,16 @@
-"""Attacks recorded once on a GPU and replayed: step by step, or whole for many batches."""
+"""Attacks recorded once on a GPU, whole, and replayed for many batches."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Attack, AttackResult, Iterative, Never, Problem
+from mpkit.attacks.base import Attack, AttackResult
 from mpkit.attacks.gradients import Model
-from mpkit.attacks.losses import Loss
 from mpkit.core import cuda_graphs, trees
 from mpkit.core.checks import unread
-from mpkit.core.cuda_graphs import Recorder, overwrite, plainly
-from mpkit.sets import PerturbationSet
-
-
-@dataclass(frozen=True)
-class Captured(Attack):
-    """An attack whose alike steps are recorded as one CUDA graph and replayed.
-
-    Small networks spend most of a step launching kernels; a recorded step has none of that. The
-    results are those of the attack itself. On a CPU, for attacks that are no loop of alike steps,
-    and where examples may leave, it simply runs the attack; where recording fails it says so and
-    does the same.
-
-    Args:
-        attack: any attack; APGD, PGD with constant steps and MSD gain from it.
-    """
-
-    attack: Attack
-    set: PerturbationSet = field(init=False, repr=False)
-    loss: Loss = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "set", self.attack.set)
-        object.__setattr__(self, "loss", self.attack.loss)
-
-    @property
-    def classes(self) -> int:
-        """Fewest classes the attack needs."""
-        return self.attack.classes
-
-    def find(self, problem: Problem) -> AttackResult:
-        """Replay where that is possible, run the attack where not."""
-        steps, recorder = self.attack.unrolled(), cuda_graphs.usual(problem.x.device)
-        if steps is None or recorder is plainly or not isinstance(problem.stop, Never):
-            return self.attack.find(problem)
-        state = problem.rng.get_state()
-        try:
-            return replayed(steps, problem, recorder)
-        except RuntimeError as error:
-            warnings.warn(
-                f"Captured: recording {type(self.attack).__name__} failed ({error}); "
-                "running it step by step",
-                stacklevel=2,
-            )
-        problem.rng.set_state(state)
-        return self.attack.find(problem)
-
-
-def replayed(attack: Iterative, problem: Problem, recorder: Recorder) -> AttackResult:
-    """Run an iterative attack, each kind of alike steps recorded once.
-
-    Args:
-        attack: its ``sort`` tells which steps are alike.
-        problem: one batch.
-        recorder: what records a step.
-    """
-    state = trees.mapped(lambda t: t.clone(), attack.begin(problem))
-    recordings: dict[str, Callable[[Tensor], None]] = {}
-    for k in range(attack.steps):
-        kind = attack.sort(k)
-        if kind is not None and kind not in recordings:
-            recordings[kind] = _recorded(attack, problem, state, k, recorder)
-        if kind is None:
-            overwrite(state, attack.advance(problem, state, k))
-        else:
-            recordings[kind](problem.y)
-    return attack.found(problem, attack.finish(problem, state))
-
-
-def _recorded(
-    attack: Iterative, problem: Problem, state: Any, k: int, recorder: Recorder
-) -> Callable[[Tensor], None]:
-    """Step k, recorded, which overwrites the state; the state itself is left as it was."""
-    leaves: list[Tensor] = []
-    trees.mapped(lambda leaf: leaves.append(leaf) or leaf, state)  # type: ignore[func-returns-value]
-
-    def step(y: Tensor) -> None:
-        overwrite(state, attack.advance(replace(problem, y=y), state, k))
-
-    return recorder(step, [problem.y], kept=leaves)
+from mpkit.core.cuda_graphs import Recorder
 
 
 class GraphedAttack:

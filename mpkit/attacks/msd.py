@@ -105,10 +105,6 @@ class MSD(Iterative):
         which, z = best.z
         return super().found(problem, best._replace(z=self.coordinate(z, which)))
 
-    def sort(self, k: int) -> str:
-        """All steps are alike."""
-        return "step"
-
     def stride(self, i: int, ball: Ball, image: Tensor, g: Tensor) -> Tensor:
         """The step of ball i: steepest, and sparse for l_1."""
         length = ball.eps * (2.5 / self.steps) if self.step is None else self.step[i]

@@ -52,7 +52,7 @@ class Clean(Start):
         return self(ball, problem)
 
 
-class Schedule(ABC):
+class StepSchedule(ABC):
     """How the step length changes during an attack; the mean of all factors is one."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Schedule(ABC):
 
 
 @dataclass(frozen=True)
-class Constant(Schedule):
+class Constant(StepSchedule):
     """Every step has the same length."""
 
     def __call__(self, k: int, steps: int) -> float:
@@ -70,7 +70,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Falling(Schedule):
+class Falling(StepSchedule):
     """Steps fall geometrically, so that the search covers the same way and comes to rest.
 
     Args:
@@ -125,7 +125,7 @@ class PGD(Climb):
     step: float | None = None
     loss: Loss = field(default_factory=CrossEntropy)
     start: Start = Uniform()
-    schedule: Schedule = Constant()
+    schedule: StepSchedule = Constant()
 
     def __post_init__(self) -> None:
         require_positive(type(self).__name__, steps=self.steps, step=self.step)
@@ -142,10 +142,6 @@ class PGD(Climb):
         length = self.length(image) * self.schedule(k, self.steps)
         z = self.stride(image, gradient, length).add_(state.z)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
-
-    def sort(self, k: int) -> str | None:
-        """With steps of constant length all are alike."""
-        return "step" if isinstance(self.schedule, Constant) else None
 
     def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """The steepest step of that length in the ball's norm: (B, C, H, W)."""

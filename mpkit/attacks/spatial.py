@@ -9,7 +9,7 @@ from torch import Tensor
 from mpkit.attacks.base import Best, Climb, Iterative, Problem
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import CrossEntropy, Loss
-from mpkit.attacks.pgd import Falling, Schedule
+from mpkit.attacks.pgd import Falling, StepSchedule
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.sets import RotationTranslation
@@ -113,7 +113,7 @@ class SpatialPGD(Climb):
     set: RotationTranslation
     steps: int = 20
     step: float = 0.1
-    schedule: Schedule = field(default_factory=lambda: Falling(0.05))
+    schedule: StepSchedule = field(default_factory=lambda: Falling(0.05))
     loss: Loss = field(default_factory=CrossEntropy)
 
     def __post_init__(self) -> None:

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mpkit.core import trees
-
 WARM = 3  # plain runs before a recording: libraries choose their algorithms in them
 
 
@@ -122,9 +120,3 @@ def usual(device: torch.device) -> Recorder:
     """A recording on a GPU, and none elsewhere or within another recording."""
     recordable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
     return Recording if recordable else plainly
-
-
-def overwrite(old: Any, new: Any) -> None:
-    """Write a tree of tensors over another, in place; parts of the new one may be the old's."""
-    apart = trees.mapped(lambda value: value.clone(), new)
-    trees.mapped(lambda own, value: own.copy_(value), old, apart)

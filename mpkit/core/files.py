@@ -1,14 +1,19 @@
-"""Writing files so that nobody ever sees half of one; the error for files that are not right."""
+"""Files: nobody ever sees half of one, tensors go in and out, and a lock has one holder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DataError(ValueError):
@@ -41,42 +46,51 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def digest(path: Path, algorithm: str = "sha256") -> str:
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal checksum of a file, ``algorithm`` being a name that :mod:`hashlib` knows."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may do what a lock file stands for; freed even by SIGKILL.
+def packed(tensors: Mapping[str, Tensor], **words: str) -> bytes:
+    """The content of a safetensors file: tensors by name, and words about them."""
+    from safetensors.torch import save
 
-    Where the system has no such locks the answer is always yes.
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, words)
+
+
+def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name and words of a safetensors file, on the CPU.
+
+    Raises:
+        DataError: the file is missing, damaged or of another form.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+@contextmanager
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds what a lock file stands for; freed even by SIGKILL.
+
+    Args:
+        path: the file; its folder is made.
+        wait: until another process lets go; the answer is then yes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            yield False
-            return
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait for the lock that a file stands for, and hold it; freed even by SIGKILL.
-
-    Where the system has no such locks, nothing is waited for.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    finally:
+        lock.release()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpkit.core.files import DataError, digest
+from mpkit.core.files import DataError, file_hash
 from mpkit.data.folder import list_split, pictures
 from mpkit.data.lazy import Rows, of_array, of_file
 
@@ -81,7 +81,7 @@ def _check_idx(folder: Path, name: str) -> None:
 
 
 def _check_md5(path: Path, md5: str, name: str) -> None:
-    if (found := digest(path, "md5")) != md5:
+    if (found := file_hash(path, "md5")) != md5:
         raise DataError(
             f"{path}: damaged or foreign: md5 is {found}, expected {md5}"
             f"{_remedy(name, path.parent)}"

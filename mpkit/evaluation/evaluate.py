@@ -28,28 +28,17 @@ from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import ResumableLedger, Unit, opened
 from mpkit.evaluation.verification import located, verified
+from mpkit.models import QueryCounter
 
 
-class Watched(nn.Module):
-    """A network that counts the images it is asked about, and keeps NaN out of gradients.
-
-    Args:
-        model: any callable from images to logits.
-    """
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.inner: Model = model
-        self.forwards = self.backwards = 0
+class FiniteGradients(QueryCounter):
+    """A network that counts the images it is asked about, and keeps NaN out of gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The model's logits."""
-        self.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            self.backwards += len(x)
             x.register_hook(torch.nan_to_num)  # type: ignore[no-untyped-call]
-        logits: Tensor = self.inner(x)
-        return logits
+        return super().forward(x)
 
 
 class Part(NamedTuple):
@@ -116,7 +105,7 @@ def evaluate(
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
     sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
-    watched, told = Watched(model), progress or Quiet()
+    watched, told = FiniteGradients(model), progress or Quiet()
     told.start(sheet.units, sheet.done)
     try:
         with attacking(watched), torch.no_grad():
@@ -151,12 +140,12 @@ def facts_of(
         "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
         "batch": batch,
         "goal": repr(goal),
-        "model": fingerprint(model),
+        "model": model_hash(model),
         "seed": seed,
     }
 
 
-def _look_at_clean(sheet: ResumableLedger, unit: Unit, model: Watched, part: Part) -> None:
+def _look_at_clean(sheet: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
     """Fill the clean row for a batch."""
     ledger, columns = sheet.ledger, unit.columns
     wrong, margin, unfit = _answer(model, part.x, part.y)
@@ -181,7 +170,7 @@ def _open_rows(sheet: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> 
 def _attack(
     sheet: ResumableLedger,
     unit: Unit,
-    model: Watched,
+    model: FiniteGradients,
     part: Part,
     entry: Entry,
     places: Tensor,
@@ -216,7 +205,7 @@ def _attack(
     ledger.unfit[rows] |= unfit & wrong
 
 
-def _answer(model: Watched, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
     guarded = guard(model, 2, y)
     pieces = in_pieces("evaluate", lambda rows: guarded(images[rows]), len(y), len(y))
@@ -233,7 +222,7 @@ def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.
     return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))
 
 
-def fingerprint(model: Model) -> str:
+def model_hash(model: Model) -> str:
     """A hash of a network's weights and buffers, or the name of another callable."""
     if not isinstance(model, nn.Module):
         return getattr(model, "__qualname__", type(model).__qualname__)

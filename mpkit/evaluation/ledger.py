@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.core.files import DataError, write_atomically
+from mpkit.core.files import DataError, packed, unpacked, write_atomically
 from mpkit.core.statistics import Estimate, mean_of, proportion
 
 CLEAN = "clean"
@@ -172,13 +172,9 @@ class Ledger:
         Raises:
             OSError: disk full or not writable; an earlier file is untouched.
         """
-        from safetensors.torch import save
-
         words = {"names": self.names, "sets": self.sets, "facts": self.facts, "format": FORMAT}
         text = json.dumps(words, sort_keys=True)
-        content = save(
-            {k: v.cpu().contiguous() for k, v in self.tensors().items()}, {"ledger": text}
-        )
+        content = packed(self.tensors(), ledger=text)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write(content))
 
@@ -189,17 +185,14 @@ class Ledger:
         Raises:
             DataError: if the file is missing, damaged or no ledger.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(path, framework="pt") as file:
-                words = json.loads((file.metadata() or {})["ledger"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, about = unpacked(path)
+            words: dict[str, Any] = json.loads(about["ledger"])
             if words.pop("format") != FORMAT:
                 raise KeyError("format")
             words["names"], words["sets"] = tuple(words["names"]), tuple(words["sets"])
-            return cls(**words, **tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(**words | tensors)
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: is no ledger that can be read ({type(error).__name__}: {error}); "
                 "give a file that mpkit evaluate or Ledger.save wrote"

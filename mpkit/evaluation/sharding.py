@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.core.cluster import answers, opened
+from mpkit.core.files import packed
 from mpkit.core.progress import Quiet
 from mpkit.core.records import device_name
 from mpkit.core.workers import ClusterError, Workers
@@ -217,9 +218,7 @@ def hold(content: bytes) -> bytes:
 
 
 def _send_weights(client: Any, state: dict[str, Tensor]) -> Any:
-    from safetensors.torch import save
-
-    content = save({name: t.detach().clone().contiguous() for name, t in state.items()})
+    content = packed({name: tensor.clone() for name, tensor in state.items()})
     with warnings.catch_warnings(action="ignore"):  # of a large message, which is sent once
         return client.submit(hold, content, pure=False)
 

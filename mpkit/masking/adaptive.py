@@ -25,7 +25,7 @@ from mpkit.attacks import (
 )
 from mpkit.attacks.base import Best, Problem
 from mpkit.attacks.gradients import climb, guard, look
-from mpkit.attacks.pgd import Schedule, Walk
+from mpkit.attacks.pgd import StepSchedule, Walk
 from mpkit.core.checks import require_positive
 from mpkit.masking.case import Case, Result, worst
 from mpkit.masking.wrappers import EOT, Sanitized
@@ -147,7 +147,7 @@ class Steered(PGD):
     """
 
     loss: Loss = field(default_factory=Margin)
-    schedule: Schedule = field(default_factory=lambda: Falling(0.05))
+    schedule: StepSchedule = field(default_factory=lambda: Falling(0.05))
 
     @abstractmethod
     def uphill(self, problem: Problem, image: Tensor, k: int) -> Tensor:

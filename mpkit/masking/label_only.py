@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks import Attack, Boundary, HopSkipJump, Pointwise
-from mpkit.attacks.gradients import Model
 from mpkit.masking.case import Case, worst
 from mpkit.masking.report import Contest, Evidence, Weight
 from mpkit.masking.wrappers import Assessed, Sanitized
+from mpkit.models import QueryCounter
 from mpkit.sets import Ball
 
 NAME = "labels alone (decision-based attacks)"
@@ -24,23 +24,6 @@ class Labels(NamedTuple):
 
     evidence: Evidence
     wrong: Tensor
-
-
-class Metered(Sanitized):
-    """A tame model that counts the images it is asked about.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
-    """
-
-    def __init__(self, model: Model) -> None:
-        super().__init__(model)
-        self.asked = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K)."""
-        self.asked += len(x)
-        return super().forward(x)
 
 
 def labels_alone(case: Case, ball: Ball, control: Assessed, total: int, rival: str) -> Labels:
@@ -62,7 +45,7 @@ def labels_alone(case: Case, ball: Ball, control: Assessed, total: int, rival: s
     if reason:
         return Labels(Evidence(NAME, reason[0], Weight.NOT_RUN, reason[1]), nobody)
     rows = torch.arange(few, device=case.x.device)
-    part, meter = case.take(rows), Metered(case.model)
+    part, meter = case.take(rows), QueryCounter(Sanitized(case.model))
     try:
         tried = tuple(_attacks(ball))
         reached = worst([part.reach(attack, meter) for attack in tried]).assessed
@@ -74,7 +57,7 @@ def labels_alone(case: Case, ball: Ball, control: Assessed, total: int, rival: s
     contest = Contest.between((names, rival), total, clean, rows_of_control, reached)
     proof = contest.breaks
     finding = f"{contest.words()}; they saw no score and no gradient, and asked about "
-    finding += f"{meter.asked // few} images for each"
+    finding += f"{meter.forwards // few} images for each"
     advice = "Scores are hidden too: add decision-based attacks to the evaluation." if proof else ""
     weight = Weight.PROOF if proof else Weight.FINE
     return Labels(

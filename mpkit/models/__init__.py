@@ -5,13 +5,14 @@ from mpkit.models.layers import Normalize
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
-from mpkit.models.wrappers import ChannelsLast, LowPrecision
+from mpkit.models.wrappers import ChannelsLast, LowPrecision, QueryCounter
 
 __all__ = [
     "NETWORKS",
     "ChannelsLast",
     "LowPrecision",
     "Normalize",
+    "QueryCounter",
     "load_model",
     "paper_mnist",
     "parameter_count",

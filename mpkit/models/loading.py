@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.core.devices import resolve_device
-from mpkit.core.files import DataError
+from mpkit.core.files import DataError, unpacked
 from mpkit.models.cnn import NETWORKS
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
@@ -86,15 +86,11 @@ def _factory(spec: str) -> Callable[..., Any]:
 
 def _fill(model: nn.Module, path: Path) -> None:
     """Copy a file's tensors into a network, all of them or none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors, _ = unpacked(path)
+    except DataError as error:
         raise DataError(
-            f"{path}: cannot be read as safetensors ({error}); save weights with "
-            "safetensors.torch.save_file(model.state_dict(), path)"
+            f"{error}; save weights with safetensors.torch.save_file(model.state_dict(), path)"
         ) from error
     own = {name.removeprefix(OURS): t for name, t in tensors.items() if name.startswith(OURS)}
     tensors = own or tensors

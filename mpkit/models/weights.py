@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mpkit.core.files import DataError, digest, write_atomically
+from mpkit.core.files import DataError, file_hash, packed, unpacked, write_atomically
 from mpkit.models.cnn import NETWORKS
 
 FORMAT = "mpkit network 1"
 
 
 @torch.no_grad()
-def halved(model: nn.Module) -> nn.Module:
+def rounded_to_half(model: nn.Module) -> nn.Module:
     """Round every weight to half precision, in place; their type stays what it was.
 
     What is evaluated is then what a file of half precision holds, to the last bit.
@@ -43,11 +43,9 @@ def write_weights(
         shape: (C, H, W) of the images.
         classes: number of classes.
     """
-    from safetensors.torch import save
-
     facts = {"format": FORMAT, "network": network, "shape": list(shape), "classes": classes}
-    tensors = {k: _half(t.detach()).cpu().contiguous() for k, t in model.state_dict().items()}
-    content = save(tensors, {"facts": json.dumps(facts)})
+    tensors = {name: _half(tensor.detach()) for name, tensor in model.state_dict().items()}
+    content = packed(tensors, facts=json.dumps(facts))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(content))
     return hashlib.sha256(content).hexdigest()
@@ -63,26 +61,23 @@ def read_weights(path: Path, sha256: str | None = None) -> nn.Module:
     Raises:
         DataError: the file is missing, has another hash, or is none of ours.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise DataError(f"{path}: no such file; train the network again")
-    if sha256 is not None and (found := digest(path)) != sha256:
+    if sha256 is not None and (found := file_hash(path)) != sha256:
         raise DataError(
             f"{path}: damaged or foreign: sha256 is {found}, expected {sha256}; fetch it again, "
             "or train the network again"
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, words = unpacked(path)
+        facts = json.loads(words["facts"])
         if facts["format"] != FORMAT:
             raise KeyError("format")
         shape = (facts["shape"][0], facts["shape"][1], facts["shape"][2])
         rng = torch.Generator().manual_seed(0)
         model = NETWORKS[facts["network"]](shape, facts["classes"], rng)
         model.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{path}: is no network that can be read ({type(error).__name__}: {error}); give a "
             "file that mpkit train wrote"

@@ -1,9 +1,11 @@
-"""Ways to run a network faster: less precision, another memory layout. Its weights stay shared.
+"""Wrappers of a network: less precision, another memory layout, a count of what it is asked.
 
-Both wrap a model, so any attack or evaluation can use them. Attacks keep their own arithmetic in
+Its weights stay shared. Any attack or evaluation can use them. Attacks keep their own arithmetic in
 the precision of the images; what less precision costs in strength must be measured, by attacking
 through the wrapper and judging with the model itself.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class LowPrecision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, K) in the precision of the images."""
-        with torch.autocast(x.device.type, self.dtype):
+        with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
             logits: Tensor = self.model(x)
         return logits.to(x.dtype)
 
@@ -56,15 +58,38 @@ class ChannelsLast(nn.Module):
         return logits
 
 
-class Autocast(nn.Module):
-    """A network that computes in a shorter type; images, logits and attacks keep theirs."""
+class QueryCounter(nn.Module):
+    """A network that counts the images it is asked about and the gradients that come back.
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+
+    Attributes:
+        forwards: images that went through.
+        backwards: images whose gradient came back; a batch of 5 counts 5.
+        calls: backward passes, whatever their size: no image had more gradients than these.
+        learned: images in training mode, those of the weights' gradient; attacks run a network in
+            eval mode.
+        first: the first images of which a gradient was asked, None before.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model = model
+        self.forwards = self.backwards = self.calls = self.learned = 0
+        self.first: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits in the type of x."""
-        with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
-            logits: Tensor = self.model(x)
-        return logits.to(x.dtype)
+        """The network's logits."""
+        self.forwards += len(x)
+        self.learned += len(x) * self.training
+        if self.first is None and torch.is_grad_enabled() and x.requires_grad:
+            self.first = x.detach().clone()
+        logits: Tensor = self.model(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+        self.calls += 1

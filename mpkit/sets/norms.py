@@ -122,14 +122,14 @@ def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
         return spent.unsqueeze(1)
 
     top = size.amax(1, keepdim=True)
-    low, high = halved(torch.zeros_like(top), top, lambda level: cost(level) > budget, 24)
+    low, high = bisected(torch.zeros_like(top), top, lambda level: cost(level) > budget, 24)
     share = (budget - cost(high)) / positive(cost(low) - cost(high))
     part = torch.gt(size, low, out=above)
     part.lerp_(torch.gt(size, high, out=size), 1 - share.clamp(0, 1))
     return part.mul_(room).mul_(g.flatten(1).sign()).view_as(g)
 
 
-def halved(
+def bisected(
     low: Tensor, high: Tensor, higher: Callable[[Tensor], Tensor], times: int
 ) -> tuple[Tensor, Tensor]:
     """Halve the intervals from low to high, row by row, keeping the half that holds the turn.

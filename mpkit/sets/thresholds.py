@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpkit.sets.norms import halved, positive, slack
+from mpkit.sets.norms import bisected, positive, slack
 
 ROUNDS = 40
 """Newton steps at most on a CPU, where the loop ends once all rows are settled."""
@@ -62,7 +62,7 @@ def threshold(
         level = shrinking(size, room, radius)
     else:
         if not bool((norm <= 2 * radius).all()):
-            low, high = halved(low, high, short_of, 5)
+            low, high = bisected(low, high, short_of, 5)
         level = low
         size, room, spare = _above(torch.where(inside, high, low), size, room, spare)
     moved = None if room is None else torch.empty_like(size)

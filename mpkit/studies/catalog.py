@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, Captured, WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, WorstOfK
 from mpkit.data import Crop, Flip
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
 from mpkit.training import (
@@ -137,9 +137,9 @@ def plan(
     sets = usual(data or prefix, shape, radii)
     if scheme in BALLS and scheme not in sets:
         raise ValueError(f"recipe: no {name!r}; the {radii} radii have {', '.join(sets)}")
-    attacks = {key: size.wrap(inner(sets[key], size.steps)) for key in sets}
+    attacks = {key: inner(sets[key], size.steps) for key in sets}
     if scheme in LONGER:
-        attacks["l1"] = size.wrap(APGD(cast(Ball, sets["l1"]), LONGER[scheme] * size.steps))
+        attacks["l1"] = APGD(cast(Ball, sets["l1"]), LONGER[scheme] * size.steps)
     watched = [key for key in sets if key != "rt" or "rt" in scheme]
     if not size.watching and scheme not in TUNED:
         watched = []
@@ -173,10 +173,10 @@ def _scheme(
 ) -> Scheme:
     norms = tuple(attacks[key] for key in BALLS if key in attacks)
     balls = [one for one in sets.values() if isinstance(one, Ball)]
-    auto = tuple(size.wrap(APGD(ball, size.steps)) for ball in balls if ball.order != math.inf)
+    auto = tuple(APGD(ball, size.steps) for ball in balls if ball.order != math.inf)
     turned = (attacks["linf"], attacks["rt"])
     if scheme.startswith("msd"):
-        return Single(size.wrap(MSD(Union(*balls), size.steps)))
+        return Single(MSD(Union(*balls), size.steps))
     schemes: dict[str, Callable[[], Scheme]] = {
         "avg": lambda: Average(norms),
         "max": lambda: Max(norms),
@@ -236,7 +236,6 @@ class Scale:
         ramp: shares of the budgets in the first epochs.
         held_out: images for validation.
         watching: whether there is a validation where the scheme does not need it.
-        wrap: around each inner attack, such as Captured on a GPU.
         images: so many are trained on, equally many of each class; 0 for all.
     """
 
@@ -247,7 +246,6 @@ class Scale:
     ramp: tuple[float, ...]
     held_out: int
     watching: bool = True
-    wrap: Callable[[Attack], Attack] = lambda attack: attack
     images: int = 0
 
 
@@ -286,4 +284,4 @@ def _on_gpu(data: str) -> Scale:
         return Scale("preact_resnet18", recipe, tuning, 10, (), 1000)
     recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
     tuning = replace(recipe, epochs=3, lr=3e-4)
-    return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000, wrap=Captured)
+    return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000)

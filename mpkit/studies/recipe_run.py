@@ -15,8 +15,8 @@ from mpkit.core.progress import Quiet
 from mpkit.core.records import read_record, write_record
 from mpkit.data import Images
 from mpkit.models import NETWORKS, parameter_count, read_weights, write_weights
-from mpkit.models.weights import halved
-from mpkit.models.wrappers import Autocast
+from mpkit.models.weights import rounded_to_half
+from mpkit.models.wrappers import LowPrecision
 from mpkit.studies.catalog import Plan
 from mpkit.training import Checkpoints, Epoch, Validation, data_parallel, fit
 from mpkit.training.costs import passes, speed
@@ -64,7 +64,7 @@ def trained(
             history = _fit(model, made, images, seed, folder, progress)
             if data_parallel.rank() == 0:
                 _keep(model, made, images, seed, folder, history)
-            return halved(model).eval()
+            return rounded_to_half(model).eval()
         facts = read_record(folder / FACTS)
         return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
 
@@ -196,7 +196,7 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Work:
     rng = torch.Generator().manual_seed(0)
     model = NETWORKS[made.network](shape, 10, rng).to(where).to(memory_format=made.recipe.layout)
     x = torch.rand(made.recipe.batch, *shape, generator=rng).to(where)
-    rate = speed(Autocast(model, made.recipe.compute) if made.recipe.compute else model, x)
+    rate = speed(LowPrecision(model, made.recipe.compute) if made.recipe.compute else model, x)
     images = made.recipe.epochs * (made.images or COUNTS[data] - made.held_out)
     work = STEP * each.backward + LOOK * (each.forward - each.backward)
     return Work(images * each.backward, images * work / rate)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mpkit.core import processor
-from mpkit.core.files import DataError, alone
+from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
 from mpkit.core.records import digest, read_record, source_texts, write_record
 from mpkit.data import load as load_images
@@ -121,7 +121,9 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
         digits(before.name.partition("-")[2], seed)
         start = (_with_package(before, seed) or _cached(before, seed)) / WEIGHTS
     folder = _cached(made, seed)
-    with alone(folder / "claim"):  # of several workers, one trains it and the others wait
+    with claimed(
+        folder / "claim", wait=True
+    ):  # of several workers, one trains it and the others wait
         if (folder / WEIGHTS).is_file():
             try:
                 return trained(made, images, seed, folder, "cpu", dtype=torch.float64)

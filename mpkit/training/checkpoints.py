@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mpkit.core.files import digest, write_atomically
+from mpkit.core.files import file_hash, packed, unpacked, write_atomically
 
 
 class DamagedCheckpoint(UserWarning):
@@ -56,11 +56,8 @@ class Checkpoints:
         Raises:
             OSError: disk full or not writable; the earlier checkpoints are untouched.
         """
-        from safetensors.torch import save
-
         path = self.folder / f"step-{step:08d}.safetensors"
-        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        content = save(whole, {"facts": json.dumps(facts)})
+        content = packed(tensors, facts=json.dumps(facts))
         line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
         self._write(path.with_suffix(".sha256"), line)
         self._write(path, content)
@@ -70,10 +67,8 @@ class Checkpoints:
 
     def latest(self) -> Saved | None:
         """The newest checkpoint that matches its hash; a damaged one is named in a warning."""
-        from safetensors import safe_open
-
         for path in reversed(self.paths()):
-            if _expected(path) != digest(path):
+            if _expected(path) != file_hash(path):
                 warnings.warn(
                     f"{path}: damaged (its sha256 is not the one in "
                     f"{path.with_suffix('.sha256').name}); going on from the one before it",
@@ -81,9 +76,8 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 continue
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return Saved(tensors, json.loads(file.metadata()["facts"]))
+            tensors, words = unpacked(path)
+            return Saved(tensors, json.loads(words["facts"]))
         return None
 
     def paths(self) -> list[Path]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mpkit.models import QueryCounter
 from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.schemes import Random, Scheme, Single
 
@@ -23,37 +24,6 @@ class Passes(NamedTuple):
 
     forward: float
     backward: float
-
-
-class Counted(nn.Module):
-    """A network that counts the images it sees and the gradients that come back.
-
-    Args:
-        model: any network.
-
-    Attributes:
-        forwards: images that went through.
-        backwards: of these, how many a gradient came back from.
-        learned: forward passes in training mode, those of the weights' gradient; attacks run a
-            network in eval mode.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.forwards = self.backwards = self.learned = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's logits."""
-        self.forwards += len(x)
-        self.learned += len(x) * self.training
-        logits: Tensor = self.model(x)
-        if logits.requires_grad:
-            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
-        return logits
-
-    def _count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
 
 
 def parts(scheme: Scheme) -> tuple[Scheme, ...]:
@@ -94,7 +64,7 @@ def passes(
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.rand(weight.shape, generator=rng) - 0.5)
-    counted = Counted(model)
+    counted = QueryCounter(model)
     batches = parts(scheme) * draws
     for part in batches:
         torch.autograd.backward(part(counted, x, torch.tensor([3, 7]), rng).sum())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mpkit.core.cuda_graphs import Recorder
 from mpkit.data import Images
-from mpkit.models.wrappers import Autocast
+from mpkit.models.wrappers import LowPrecision
 from mpkit.training import data_parallel
 from mpkit.training.gradient_projection import Alongside
 from mpkit.training.recipes import Recipe
@@ -56,7 +56,7 @@ class Run:
         self.average = [w.detach().clone() for w in self.weights] if recipe.averaging else []
         self.losses = torch.zeros(self.steps, device=weight.device, dtype=weight.dtype)
         self.statistics = data_parallel.Statistics(model, recipe.shards)
-        self.network = Autocast(model, recipe.compute) if recipe.compute else model
+        self.network = LowPrecision(model, recipe.compute) if recipe.compute else model
         batch = Batch(self.images, recipe, self.statistics)
         self.slope = Slope(self.network, self.weights, batch, recorder)
         self.scheme = scheme

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpbook.pages.chapters import ChapterError
-from mpkit.core.files import digest as file_digest
+from mpkit.core.files import file_hash
 from mpkit.core.records import digest, write_text
 
 MARK = ".mpkit.json"
@@ -32,8 +32,8 @@ def site_key(root: Path, executed: Mapping[str, Path]) -> str:
         files += sorted(
             p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
         )
-    named = [(str(path.relative_to(root)), file_digest(path)) for path in files]
-    return digest(named, {name: file_digest(path) for name, path in executed.items()})
+    named = [(str(path.relative_to(root)), file_hash(path)) for path in files]
+    return digest(named, {name: file_hash(path) for name, path in executed.items()})
 
 
 def is_current(site: Path, key: str) -> bool:

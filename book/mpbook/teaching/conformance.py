@@ -8,7 +8,7 @@ with is in ``known_answers``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,51 +72,6 @@ def brought_back(ball: Ball, x: Tensor, image: Tensor) -> Tensor:
     inside = excess(ball, x.double(), image.double() - x.double()) <= TOLERANCE
     near = (x.double() + ball.project(x.double(), there)).to(x.dtype)
     return torch.where(inside.view(-1, 1, 1, 1), image.to(x.dtype), near)
-
-
-class Counted(nn.Module):
-    """A model that counts the images it sees, and the gradients that flow back to its images.
-
-    Args:
-        model: images to logits.
-
-    Attributes:
-        forwards: images that were put in.
-        rows: images whose gradient was taken; a batch of 5 counts 5.
-        calls: backward passes, whatever their size: no image had more gradients than these.
-        first: the first images of which a gradient was taken, None before.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.forwards, self.rows, self.calls = 0, 0, 0
-        self.first: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of images (B, C, H, W): (B, K)."""
-        self.forwards += len(x)
-        if torch.is_grad_enabled() and x.requires_grad:
-            if self.first is None:
-                self.first = x.detach().clone()
-            x = _Tally.apply(x, self)
-        logits: Tensor = self.model(x)
-        return logits
-
-
-class _Tally(torch.autograd.Function):
-    """The identity, whose backward pass is counted."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, counter: Counted) -> Tensor:
-        ctx.counter = counter
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        ctx.counter.rows += len(grads[0])
-        ctx.counter.calls += 1
-        return grads[0], None
 
 
 class Traces(NamedTuple):
