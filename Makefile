@@ -8,7 +8,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit pages refresh bench serve lock clean
+.PHONY: help book test lint unit pages refresh bench map serve lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +41,10 @@ refresh: $(READY) ## Execute the committed notebooks in place and scrub what dif
 	$(BIN)/mpkit refresh --jobs $(JOBS)
 
 bench: $(READY) ## Time attacks over the bare loop, beside other libraries where they are installed
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.peers.speed
+
+map: ## Draw the rooms and what imports what, in CONTRIBUTING.md
+	$(PYTHON) tests/helpers/rooms.py --write
 
 serve: $(READY) ## Show the rendered book on this machine's port 8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sample_book import ADDRESS, figure_cell, pixels_cell, slider_cell, small_book
-from site_rules import Site, build, copy_book
+
+from helpers.sample_book import ADDRESS, figure_cell, pixels_cell, slider_cell, small_book
+from helpers.site_rules import Site, build, copy_book
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two workers, two cores
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+from helpers import ROOT, rooms
 from mpbook.pages.execution import asked_python
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "mpkit"
-ORDER = "geometry losses sets attacks search schemes models stored data train threats".split()
-ORDER += "membership ledger merging goals sheet suites evaluate loading theory".split()
-ORDER += "processor results tolerance".split()
-ORDER += "catalog costs estimates weightfiles planned examinations study zoo findings".split()
-ORDER += "places slurm cluster sharding looks sliders charts figures reports chapters".split()
-ORDER += "execution rendering running sweeping summaries commands_cluster".split()
-ORDER += "commands_subject commands_evaluate commands_train commands_sweep cli".split()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -33,62 +25,74 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def room(name: str) -> str:
-    """The room of a dotted module: mpbook.theory.bounds lives in theory."""
-    return name.split(".")[1] if "." in name else ""
-
-
-def imports(path: Path) -> set[str]:
-    """The rooms of mpkit that a file imports when it is loaded, not inside its functions."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "mpkit":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpkit."):
-            found.add(room(node.module or ""))
-        elif isinstance(node, ast.Import):
-            found |= {room(a.name) for a in node.names if a.name.startswith("mpkit.")}
-    return found - {""}
-
-
-def graph() -> dict[str, set[str]]:
-    edges: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = room(".".join(["mpkit", *path.relative_to(PACKAGE).with_suffix("").parts]))
-        if name != "__init__":
-            edges.setdefault(name, set()).update(imports(path) - {name})
-    return edges
-
-
-def reach(edges: dict[str, set[str]], start: str) -> set[str]:
-    seen: set[str] = set()
-    waiting = [start]
-    while waiting:
-        for name in edges.get(waiting.pop(), set()) - seen:
-            seen.add(name)
-            waiting.append(name)
-    return seen
+def lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
 
 
 def test_rooms_import_only_downward() -> None:
-    edges = graph()
-    assert set(ORDER) <= set(edges)
-    for place, name in enumerate(ORDER):
-        assert not reach(edges, name) & set(ORDER[place + 1 :]), f"{name} looks up"
+    """Inside functions too: no floor knows of one above it, or of a neighbour on its own."""
+    floor = {name: number for number, names in enumerate(rooms.FLOORS) for name in names}
+    edges = rooms.arrows()
+    assert set(edges) == set(floor)
+    up = [(a, b) for a, others in edges.items() for b in others if floor[b] >= floor[a]]
+    assert up == []
 
 
-def test_no_room_imports_itself_in_a_circle() -> None:
-    edges = graph()
-    assert [name for name in edges if name in reach(edges, name)] == []
+def test_no_module_imports_itself_in_a_circle() -> None:
+    edges = {name: rooms.imports(path) - {name} for name, path in rooms.files()}
+    assert [name for name in edges if name in rooms.reach(edges, name)] == []
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert rooms.PICTURE.findall(page) == [rooms.picture()], "run make map"
+
+
+def test_rooms_have_few_files_and_faces_of_one_screen() -> None:
+    count = Counter(rooms.room(name) for name, _ in rooms.files())
+    assert max(count.values()) <= 13, count  # with the face
+    faces = [path for _, path in rooms.files() if path.name == "__init__.py"]
+    assert {
+        str(path): lines(path) for path in faces if lines(path) > 75 and "theory" not in str(path)
+    } == {}
+
+
+def test_files_stay_small() -> None:
+    long = {name: n for name, path in rooms.files() if (n := lines(path)) > 300}
+    assert long == {}
+
+
+def test_the_library_and_the_book_stay_small() -> None:
+    size = Counter[str]()
+    for name, path in rooms.files():
+        size[name.split(".")[0]] += lines(path)
+    assert size["mpkit"] <= 13_500, size
+    assert size["mpbook"] <= 4_500, size
+
+
+def loaded(*modules: str) -> set[str]:
+    """Every module that is there once some were imported."""
+    code = "import sys; " + "; ".join(f"import {name}" for name in modules)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(*sys.modules)"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 def test_importing_the_science_is_light() -> None:
-    rooms = "sets attacks search losses schemes models data train figures results".split()
     heavy = "torchvision matplotlib seaborn plotly sklearn scipy sympy papermill foolbox pandas"
-    code = "import sys; " + "; ".join(f"import mpkit.{name}" for name in rooms)
-    code += f"; print([name for name in {heavy.split()} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    faces = [
+        f"mpkit.{name}" for name in "sets attacks data models training evaluation masking".split()
+    ]
+    assert loaded(*faces) & set(heavy.split()) == set()
+    assert not [name for name in loaded("mpkit") if name.startswith("mpkit.")]
+
+
+def test_reading_a_record_needs_no_training() -> None:
+    ours = {name for name in loaded("mpkit.studies.analysis") if name.startswith("mpkit.")}
+    allowed = ("mpkit.core", "mpkit.studies")
+    assert [name for name in ours if rooms.room(name) not in allowed] == []
 
 
 def test_environment_points_to_the_one_list() -> None:
@@ -139,11 +143,6 @@ def test_nothing_private_is_committed() -> None:
         text = path.read_text(encoding="utf-8", errors="ignore")
         found = pattern.search(text)
         assert not found, f"{path.relative_to(ROOT)}: {found and found.group()}"
-
-
-def test_files_stay_small() -> None:
-    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := p.read_text().count("\n")) > 260}
-    assert not long
 
 
 def test_make_help_names_every_target() -> None:

@@ -108,13 +108,14 @@ def is_placeholder(target: str) -> bool:
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Element | None:
-    """Find a bare name, such as an error of another module, where the library has it once."""
+    """Find a bare name, or one that a room shows as its own, where the library has it once."""
     if node.get("refdomain") != "py":
         return None
     if is_placeholder(node["reftarget"]):
         return content
+    room, _, bare = node["reftarget"].rpartition(".")
     objects = env.get_domain("py").get_objects()
-    found = [entry for entry in objects if entry[0].split(".")[-1] == node["reftarget"]]
+    found = [one for one in objects if one[0].startswith(room) and one[0].split(".")[-1] == bare]
     if len(found) != 1:
         return None
     name, _, _, page, anchor, _ = found[0]

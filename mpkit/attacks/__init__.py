@@ -8,6 +8,7 @@ from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
+from mpkit.attacks.gradients import input_gradient
 from mpkit.attacks.graphed import GraphedAttack
 from mpkit.attacks.losses import (
     DLR,
@@ -20,8 +21,7 @@ from mpkit.attacks.losses import (
     TargetedDLR,
     TargetedMargin,
 )
-from mpkit.attacks.msd import MSD
-from mpkit.attacks.pgd import PGD, SLIDE, Clean, Constant, Falling, Uniform
+from mpkit.attacks.pgd import MSD, PGD, SLIDE, Clean, Constant, Falling, Uniform
 from mpkit.attacks.spatial import Grid, SpatialPGD
 from mpkit.attacks.square import Square
 from mpkit.attacks.wrappers import Batched, MultiTargeted, Restarts, UntilBroken, Worst, WorstOfK
@@ -63,4 +63,5 @@ __all__ = [
     "UntilBroken",
     "Worst",
     "WorstOfK",
+    "input_gradient",
 ]

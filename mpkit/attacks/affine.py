@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.apgd import APGD
-from mpkit.attacks.base import Attack, AttackResult, Best, Composite, Iterative, Problem
+from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, Problem
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Falling, StepSchedule, movable
 from mpkit.attacks.spatial import Grid, SpatialPGD
+from mpkit.attacks.wrappers import Composite
 from mpkit.core.checks import require_positive
 from mpkit.sets import Affine, Ball, Blend, Linf, PerturbationSet, RotationTranslation
 from mpkit.sets.convex_hull import box_pair, nearest_pair
@@ -253,8 +254,7 @@ class GridThenAPGD(Attack):
         angles: grid points of the angle; one where no rotation is allowed.
         loss: what is maximized.
 
-    Raises:
-        ValueError: if a number is unfit, or the first set is not a RotationTranslation.
+    Raises: ValueError: if a number is unfit, or the first set is not a RotationTranslation.
 
     Source: Tramèr and Boneh 2019, section 4, for the adversary; the search is ours.
     """

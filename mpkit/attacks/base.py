@@ -1,7 +1,7 @@
 """What all attacks share: the problem, the result, the best point so far, and the loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -133,11 +133,9 @@ class Attack(ABC):
             y: (B,) int64 labels.
             rng: a generator on the device of x.
 
-        Returns:
-            the worst allowed image seen for each example.
+        Returns: the worst allowed image seen for each example.
 
-        Raises:
-            ValueError: if an argument is unfit, or the model gives non-finite scores.
+        Raises: ValueError: if an argument is unfit, or the model gives non-finite scores.
         """
         require_images(x)
         require_labels(y, x)
@@ -255,55 +253,3 @@ class Climb(Iterative):
         image = self.set.apply(problem.x, state.z)
         best: Best = state.best
         return best.or_better(Best.at(problem, self.loss, state.z, image))
-
-
-class Wrapper(Attack):
-    """An attack around another one, whose set and loss are its own."""
-
-    attack: Attack
-
-    @property
-    def set(self) -> PerturbationSet:  # type: ignore[override]
-        """The set of the attack."""
-        return self.attack.set
-
-    @property
-    def loss(self) -> Loss:  # type: ignore[override]
-        """The loss of the attack."""
-        return self.attack.loss
-
-    @property
-    def classes(self) -> int:
-        """Fewest classes the attack needs."""
-        return self.attack.classes
-
-
-class Composite(Attack):
-    """Runs attacks in turn on the same examples and judges all results by one loss.
-
-    Where the problem lets examples go, those whose goal is reached skip the attacks that follow.
-    """
-
-    @abstractmethod
-    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
-        """The attacks, for all examples of the problem."""
-
-    def coordinate(self, i: int, found: AttackResult, x: Tensor) -> Any:
-        """What attack i found, as a coordinate of this attack's set."""
-        return found.z
-
-    def find(self, problem: Problem) -> AttackResult:
-        """Run the attacks and keep, for each example, the point that hurts most."""
-        best = Best.none_yet(problem.x, self.set.zero(problem.x))
-        rows = torch.arange(len(problem.x), device=problem.x.device)
-        for i, attack in enumerate(self.attacks_on(problem)):
-            part = problem.take(rows)
-            found = trees.take(attack, rows).find(part)
-            z = self.coordinate(i, found, part.x)
-            seen = Best.at(part, self.loss, z, found.image)
-            best = trees.put(best, rows, trees.take(best, rows).or_better(seen))
-            stay = problem.stop.staying(best.reached[rows])
-            rows = rows if stay is None else rows[stay]
-            if not len(rows):
-                break
-        return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)

@@ -36,8 +36,7 @@ class Decision(Attack):
         loss: tells whether the goal is reached, and scores the result.
         tries: how many start points are tried for each example, > 0.
 
-    Raises:
-        ValueError: if a number is not positive.
+    Raises: ValueError: if a number is not positive.
     """
 
     set: Ball
@@ -118,8 +117,7 @@ class HopSkipJump(Decision):
     Args:
         evaluations: decisions for the first estimate of a normal, > 0.
 
-    Raises:
-        ValueError: if the ball is an l_1 ball or a number is not positive.
+    Raises: ValueError: if the ball is an l_1 ball or a number is not positive.
 
     Source: Chen, Jordan and Wainwright 2020.
     """
@@ -162,8 +160,7 @@ class Pointwise(Decision):
 def _foolbox() -> Any:
     """The library, imported only when it is used.
 
-    Raises:
-        ImportError: with what to install, where it is missing.
+    Raises: ImportError: with what to install, where it is missing.
     """
     try:
         return import_module("foolbox")

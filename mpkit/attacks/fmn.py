@@ -51,8 +51,7 @@ class FMN(Iterative):
         gain: relative change of the radius at the first step, in (0, 1); falls alike.
         start: where to begin, inside of the ball or not: the image itself, or ``BoundaryStart()``.
 
-    Raises:
-        ValueError: if a number is unfit.
+    Raises: ValueError: if a number is unfit.
 
     Source: Pintor et al. 2021, algorithm 1.
     """
@@ -129,8 +128,7 @@ class BoundaryStart(Start):
             are fewer, the furthest.
         halvings: of the way, to find the border; > 0.
 
-    Raises:
-        ValueError: if nth is negative or halvings is not positive.
+    Raises: ValueError: if nth is negative or halvings is not positive.
 
     Source: the start of boundary attacks (Brendel et al. 2018), here for a gradient search; ours.
     """

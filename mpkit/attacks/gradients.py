@@ -86,8 +86,7 @@ class Guarded:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (B, K) in the precision of x, whatever precision the model works in.
 
-        Raises:
-            ValueError: if the model returns anything but (B, K) logits with K large enough.
+        Raises: ValueError: if the model returns anything but (B, K) logits with K large enough.
         """
         logits = self.model(x)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
@@ -127,11 +126,9 @@ def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
         x: (B, C, H, W).
         y: (B,) int64.
 
-    Returns:
-        logits (B, K), scores (B,), gradient (B, C, H, W), all detached.
+    Returns: logits (B, K), scores (B,), gradient (B, C, H, W), all detached.
 
-    Raises:
-        ValueError: if the model returns anything but (B, K) logits.
+    Raises: ValueError: if the model returns anything but (B, K) logits.
     """
     with attacking(model):
         return climb(guard(model, loss.classes, y), loss, x, y)

@@ -27,8 +27,7 @@ class GraphedAttack:
         y: its labels, (B,) int64.
         recorder: what records; a CUDA graph on a GPU where not given.
 
-    Raises:
-        ValueError: if an argument is unfit.
+    Raises: ValueError: if an argument is unfit.
     """
 
     def __init__(
@@ -66,8 +65,7 @@ class GraphedAttack:
             y: (B,) int64 labels.
             rng: a generator on the device of x.
 
-        Returns:
-            the worst allowed image seen for each example.
+        Returns: the worst allowed image seen for each example.
         """
         self.rng.set_state(rng.get_state())
         found = trees.mapped(lambda part: part.clone(), self.work(x, y))

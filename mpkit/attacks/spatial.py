@@ -39,8 +39,7 @@ class Grid(Iterative):
         together: poses per forward pass; memory grows with it.
         loss: what is maximized.
 
-    Raises:
-        ValueError: if a number is not positive.
+    Raises: ValueError: if a number is not positive.
 
     Source: Engstrom et al. 2019; Tramèr and Boneh 2019 evaluate with this grid.
     """
@@ -106,8 +105,7 @@ class SpatialPGD(Climb):
         schedule: how the step falls.
         loss: what is maximized.
 
-    Raises:
-        ValueError: if steps or step is not positive.
+    Raises: ValueError: if steps or step is not positive.
     """
 
     set: RotationTranslation

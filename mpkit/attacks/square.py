@@ -38,8 +38,7 @@ class Square(Iterative):
         share: share of the image that the first patches cover, in (0, 1].
         loss: what is maximized.
 
-    Raises:
-        ValueError: if steps is not positive or share not in (0, 1].
+    Raises: ValueError: if steps is not positive or share not in (0, 1].
 
     Source: Andriushchenko et al. 2020; for l_1 Croce and Hein 2021, appendix A. Ours are, for l_2
     and l_1, the single sharp peak and the projection of the stretched proposal in place of
@@ -129,8 +128,7 @@ def _signs(shape: tuple[int, ...], problem: Problem) -> Tensor:
 def _patch(side: int, problem: Problem) -> tuple[Tensor, Tensor]:
     """A square at a random place of each image: where it is, and a peak in its middle, zero else.
 
-    Returns:
-        (B, 1, H, W), bool and of the images' type.
+    Returns: (B, 1, H, W), bool and of the images' type.
     """
     x, away = problem.x, []
     for size in x.shape[2:]:

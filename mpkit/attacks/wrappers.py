@@ -1,5 +1,6 @@
 """Attacks made of attacks: restarts, the worst of several, random tries, many targets."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -11,11 +12,9 @@ from mpkit.attacks.base import (
     Attack,
     AttackResult,
     Best,
-    Composite,
     Iterative,
     OnceReached,
     Problem,
-    Wrapper,
 )
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
@@ -23,6 +22,58 @@ from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.core.memory import in_pieces
 from mpkit.sets import PerturbationSet, Union
+
+
+class Wrapper(Attack):
+    """An attack around another one, whose set and loss are its own."""
+
+    attack: Attack
+
+    @property
+    def set(self) -> PerturbationSet:  # type: ignore[override]
+        """The set of the attack."""
+        return self.attack.set
+
+    @property
+    def loss(self) -> Loss:  # type: ignore[override]
+        """The loss of the attack."""
+        return self.attack.loss
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the attack needs."""
+        return self.attack.classes
+
+
+class Composite(Attack):
+    """Runs attacks in turn on the same examples and judges all results by one loss.
+
+    Where the problem lets examples go, those whose goal is reached skip the attacks that follow.
+    """
+
+    @abstractmethod
+    def attacks_on(self, problem: Problem) -> Iterator[Attack]:
+        """The attacks, for all examples of the problem."""
+
+    def coordinate(self, i: int, found: AttackResult, x: Tensor) -> Any:
+        """What attack i found, as a coordinate of this attack's set."""
+        return found.z
+
+    def find(self, problem: Problem) -> AttackResult:
+        """Run the attacks and keep, for each example, the point that hurts most."""
+        best = Best.none_yet(problem.x, self.set.zero(problem.x))
+        rows = torch.arange(len(problem.x), device=problem.x.device)
+        for i, attack in enumerate(self.attacks_on(problem)):
+            part = problem.take(rows)
+            found = trees.take(attack, rows).find(part)
+            z = self.coordinate(i, found, part.x)
+            seen = Best.at(part, self.loss, z, found.image)
+            best = trees.put(best, rows, trees.take(best, rows).or_better(seen))
+            stay = problem.stop.staying(best.reached[rows])
+            rows = rows if stay is None else rows[stay]
+            if not len(rows):
+                break
+        return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)
 
 
 class Seen(NamedTuple):
@@ -40,8 +91,7 @@ class WorstOfK(Iterative):
         steps: number of tries k, > 0.
         loss: what is maximized.
 
-    Raises:
-        ValueError: if steps is not positive.
+    Raises: ValueError: if steps is not positive.
 
     Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
     """
@@ -72,8 +122,7 @@ class Restarts(Wrapper, Composite):
         attack: any attack.
         times: how often, > 0.
 
-    Raises:
-        ValueError: if times is not positive.
+    Raises: ValueError: if times is not positive.
     """
 
     attack: Attack
@@ -95,8 +144,7 @@ class Worst(Composite):
         attacks: at least one; their results are judged by ``loss``, whatever they climb.
         loss: by which results are compared, after a reached goal.
 
-    Raises:
-        ValueError: if there is no attack.
+    Raises: ValueError: if there is no attack.
 
     Source: Tramèr and Boneh 2019, the max strategy and union accuracy.
     """
@@ -139,8 +187,7 @@ class MultiTargeted(Wrapper, Composite):
         attack: an attack with a loss that has a targeted version.
         targets: how many wrong classes to try; all there are, where fewer.
 
-    Raises:
-        ValueError: if targets is not positive.
+    Raises: ValueError: if targets is not positive.
 
     Source: Croce and Hein 2020 (AutoAttack), the targeted attacks.
     """
@@ -176,8 +223,7 @@ class UntilBroken(Wrapper):
         attack: any attack.
         every: steps between two looks at which examples are done.
 
-    Raises:
-        ValueError: if every is not positive.
+    Raises: ValueError: if every is not positive.
     """
 
     attack: Attack
@@ -203,8 +249,7 @@ class Batched(Wrapper):
         attack: any attack.
         size: examples at a time, > 0; about 128 is quickest on a CPU.
 
-    Raises:
-        ValueError: if size is not positive.
+    Raises: ValueError: if size is not positive.
     """
 
     attack: Attack
@@ -216,8 +261,7 @@ class Batched(Wrapper):
     def find(self, problem: Problem) -> AttackResult:
         """Attack one piece after the other.
 
-        Raises:
-            NoMemory: if not even a single example fits.
+        Raises: NoMemory: if not even a single example fits.
         """
 
         def attack(piece: slice) -> AttackResult:

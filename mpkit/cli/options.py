@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpkit.core.slurm import Slurm
-from mpkit.core.workers import ClusterError, Local, Remote, Workers
+from mpkit.core.workers import ClusterError, Local, Remote, Slurm, Workers
 
 CLUSTER = (
     click.option(
@@ -44,8 +43,7 @@ def workers_of(
 ) -> Workers:
     """Where the work is to be done.
 
-    Raises:
-        ClusterError: options that exclude each other, or an unfit SLURM file.
+    Raises: ClusterError: options that exclude each other, or an unfit SLURM file.
     """
     if slurm is not None and scheduler is not None:
         raise ClusterError("--scheduler and --slurm exclude each other; give one of them")
@@ -117,8 +115,7 @@ def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def threat_of(words: str, dataset: str, shape: tuple[int, int, int]) -> PerturbationSet:
     """The threat model in words, or the data set's own for "usual".
 
-    Raises:
-        ValueError: the words cannot be read.
+    Raises: ValueError: the words cannot be read.
     """
     from mpkit import sets
 

@@ -40,8 +40,7 @@ def require_radius(name: str, eps: Radius, rows: int | None = None, argument: st
         rows: B, where known.
         argument: what the radius is called there.
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if isinstance(eps, Tensor):
         fine = not readable(eps) or bool((torch.isfinite(eps) & (eps >= 0)).all())
@@ -62,8 +61,7 @@ def require_radius(name: str, eps: Radius, rows: int | None = None, argument: st
 def require_finite(name: str, **tensors: Tensor) -> None:
     """Refuse a tensor that holds NaN or an infinity.
 
-    Raises:
-        ValueError: naming the argument and the first bad row.
+    Raises: ValueError: naming the argument and the first bad row.
     """
     for argument, tensor in tensors.items():
         if not readable(tensor):
@@ -83,8 +81,7 @@ def require_sound(name: str, d: Tensor, eps: Radius) -> None:
     On a GPU only a radius given as a number is looked at: reading a tensor there would stop the
     stream at every step of an attack, which checks its result once at its end instead.
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if not isinstance(eps, Tensor) or not eps.is_cuda:
         require_radius(name, eps, len(d))
@@ -95,8 +92,7 @@ def require_sound(name: str, d: Tensor, eps: Radius) -> None:
 def require_positive(name: str, **numbers: float | None) -> None:
     """Refuse a number that is not positive and finite; None stands for a default and passes.
 
-    Raises:
-        ValueError: naming the argument.
+    Raises: ValueError: naming the argument.
     """
     for argument, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):
@@ -109,8 +105,7 @@ def require_positive(name: str, **numbers: float | None) -> None:
 def require_images(x: Tensor) -> None:
     """Refuse anything but images (B, C, H, W), float32 or float64, with values in [0, 1].
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if not isinstance(x, Tensor) or x.dim() != 4 or x.numel() == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
@@ -136,8 +131,7 @@ def require_images(x: Tensor) -> None:
 def require_labels(y: Tensor, x: Tensor) -> None:
     """Refuse labels that are not one int64 ≥ 0 for each image of x, on the same device.
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
         got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
@@ -152,8 +146,7 @@ def require_labels(y: Tensor, x: Tensor) -> None:
 def require_device(name: str, device: torch.device, wanted: torch.device) -> None:
     """Refuse something that lies on another kind of device than the images.
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if device.type != wanted.type:
         raise ValueError(
@@ -165,8 +158,7 @@ def require_device(name: str, device: torch.device, wanted: torch.device) -> Non
 def require_fitting(model: object, x: Tensor) -> None:
     """Refuse a model on another device than x, or in the other of float32 and float64.
 
-    Raises:
-        ValueError: with what is wrong and what to do.
+    Raises: ValueError: with what is wrong and what to do.
     """
     if not isinstance(model, nn.Module):
         return

@@ -43,8 +43,7 @@ def opened(place: Workers, tasks: int, device: str, seed: int = 0) -> Iterator[t
         tasks: how many tasks there will be.
         device: what they compute on, as a worker resolves it.
         seed: of the number that every worker draws on its device.
-    Raises:
-        ClusterError: see the places and ``common_ground``.
+    Raises: ClusterError: see the places and ``common_ground``.
     """
     with ExitStack() as stack:
         client = place.client(stack, tasks)
@@ -148,8 +147,7 @@ def answers(
         function: importable on the workers; called with the words of its job.
         jobs: key to words; keys are unique among all users of the scheduler.
         halt: importable on the workers.
-    Raises:
-        ClusterError: the scheduler is gone.
+    Raises: ClusterError: the scheduler is gone.
     """
     distributed = library()
     needs = {"GPU": ground.gpus} if ground.gpus else {}
@@ -189,8 +187,7 @@ def answers(
 def on_same_ground(ground: Ground, function: Callable[..., Any], *words: Any) -> Any:
     """Call a function, on a worker that is as the others are.
 
-    Raises:
-        ClusterError: it is not.
+    Raises: ClusterError: it is not.
     """
     mine = code_state()
     _require_same_code(socket.gethostname(), mine, ground.state)

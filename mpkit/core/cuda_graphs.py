@@ -91,8 +91,7 @@ class Recording:
     def __call__(self, *inputs: Tensor) -> Any:
         """The work on these inputs.
 
-        Raises:
-            ValueError: a shape or type is not that of the recording.
+        Raises: ValueError: a shape or type is not that of the recording.
         """
         for own, new in zip(self.inputs, inputs, strict=True):
             if own.shape != new.shape or own.dtype != new.dtype:

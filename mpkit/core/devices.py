@@ -11,8 +11,7 @@ def resolve_device(name: str) -> torch.device:
     Args:
         name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, or ``cuda:1``.
 
-    Raises:
-        ValueError: unknown name, or a GPU that is not there; nothing falls back silently.
+    Raises: ValueError: unknown name, or a GPU that is not there; nothing falls back silently.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

@@ -62,8 +62,7 @@ def packed(tensors: Mapping[str, Tensor], **words: str) -> bytes:
 def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name and words of a safetensors file, on the CPU.
 
-    Raises:
-        DataError: the file is missing, damaged or of another form.
+    Raises: DataError: the file is missing, damaged or of another form.
     """
     from safetensors import SafetensorError, safe_open
 

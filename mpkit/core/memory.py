@@ -41,8 +41,7 @@ def in_pieces(
 
     Returns: what work returned for every piece, in order.
 
-    Raises:
-        NoMemory: if not even a single row fits.
+    Raises: NoMemory: if not even a single row fits.
     """
     parts: list[Piece] = []
     done = 0
@@ -89,8 +88,7 @@ def keep(size: int = LARGEST) -> bool:
 
     Returns: whether the C library has these settings; where not, nothing changes.
 
-    Raises:
-        ValueError: size is out of range.
+    Raises: ValueError: size is out of range.
 
     Source: mallopt(3).
     """

@@ -75,8 +75,7 @@ class Deadline(Quiet):
     def advance(self, steps: int, note: str) -> None:
         """Pass it on, and look at the clock.
 
-        Raises:
-            OutOfTime: it is later than the end.
+        Raises: OutOfTime: it is later than the end.
         """
         self.inner.advance(steps, note)
         if self.end is not None and time.monotonic() > self.end:

@@ -127,8 +127,7 @@ def declare(**numbers: Any) -> None:
     Args:
         numbers: by name, such as ``union=0.42``: finite numbers, tensors that hold one, or short
             words. Numbers are rounded to four significant digits.
-    Raises:
-        ValueError: a value is of another kind, or not finite.
+    Raises: ValueError: a value is of another kind, or not finite.
     """
     from IPython.display import display
 
@@ -177,8 +176,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record written by write_record.
 
-    Raises:
-        ValueError: the file is not a record; the message names it.
+    Raises: ValueError: the file is not a record; the message names it.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

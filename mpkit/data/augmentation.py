@@ -32,8 +32,7 @@ class Crop(Augmentation):
     Args:
         border: pixels on each side, at least 1; 4 is usual for CIFAR-10.
 
-    Raises:
-        ValueError: a border of no pixels.
+    Raises: ValueError: a border of no pixels.
     """
 
     border: int = 4

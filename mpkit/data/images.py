@@ -31,8 +31,7 @@ class Images:
         classes: the name of every class.
         name: where the images come from, for tables and records.
 
-    Raises:
-        ValueError: there is no image, or shapes, types or ranges are not as above.
+    Raises: ValueError: there is no image, or shapes, types or ranges are not as above.
     """
 
     x: Tensor
@@ -161,8 +160,7 @@ def stored(name: str, split: str = "train", root: str | Path | None = None) -> S
 def where(name: str, root: str | Path | None = None) -> Path:
     """The folder where a data set is looked for, whether or not it is there; see :func:`load`.
 
-    Raises:
-        ValueError: unknown name.
+    Raises: ValueError: unknown name.
     """
     if name.startswith("folder:") and name != "folder:":
         return Path(name.removeprefix("folder:")).expanduser()

@@ -72,8 +72,7 @@ def of_file(path: Path, offset: int, shape: tuple[int, int, int, int]) -> Rows:
         offset: bytes before the first pixel.
         shape: (N, C, H, W).
 
-    Raises:
-        DataError: while reading, if the file has become shorter.
+    Raises: DataError: while reading, if the file has become shorter.
     """
     size = int(np.prod(shape[1:]))
 

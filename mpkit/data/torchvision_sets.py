@@ -46,8 +46,7 @@ def place(name: str, root: Path) -> Path:
 def read(name: str, split: str, root: Path) -> Split:
     """Images (N, C, H, W) on disk, labels (N,) int64 and class names of one split.
 
-    Raises:
-        DataError: a file is missing, truncated or foreign.
+    Raises: DataError: a file is missing, truncated or foreign.
     """
     if name == "mnist":
         return _read_mnist(place(name, root), MNIST_PREFIX[split])
@@ -134,8 +133,7 @@ def _read_cifar10_pngs(folder: Path, split: str) -> Split:
 def check(name: str, folder: Path) -> None:
     """Verify every file of ``mnist`` or ``cifar10`` in the authors' form.
 
-    Raises:
-        DataError: a file is missing, truncated or foreign.
+    Raises: DataError: a file is missing, truncated or foreign.
     """
     if name == "cifar10":
         _check_cifar10(folder)
@@ -151,8 +149,7 @@ def fetch(name: str, root: Path) -> Path:
     there and moved into place one by one, so that several processes may do this at once and an
     interrupted one leaves only a hidden ``.download-*`` folder.
 
-    Raises:
-        DataError: no network, a damaged transfer, or a folder that cannot be written.
+    Raises: DataError: no network, a damaged transfer, or a folder that cannot be written.
     """
     target = root / PLACES[name]
     try:

@@ -84,8 +84,7 @@ def evaluate(
             interrupted run it is gone on with, and the end is the same bit for bit.
         progress: told of every attack on every batch.
 
-    Returns:
-        the ledger.
+    Returns: the ledger.
 
     Raises:
         OutsideSet: if an attack returns an example outside its set.

@@ -105,8 +105,7 @@ class Ledger:
         Args:
             name: a set of ``sets``, or "clean".
 
-        Raises:
-            ValueError: if there is no such set.
+        Raises: ValueError: if there is no such set.
         """
         if name == CLEAN:
             return self.broken[0]
@@ -169,8 +168,7 @@ class Ledger:
     def save(self, path: Path) -> None:
         """Write the ledger as one safetensors file, whole or not at all.
 
-        Raises:
-            OSError: disk full or not writable; an earlier file is untouched.
+        Raises: OSError: disk full or not writable; an earlier file is untouched.
         """
         words = {"names": self.names, "sets": self.sets, "facts": self.facts, "format": FORMAT}
         text = json.dumps(words, sort_keys=True)
@@ -182,8 +180,7 @@ class Ledger:
     def load(cls, path: Path) -> Ledger:
         """Read a ledger back, equal to what was saved.
 
-        Raises:
-            DataError: if the file is missing, damaged or no ledger.
+        Raises: DataError: if the file is missing, damaged or no ledger.
         """
         try:
             tensors, about = unpacked(path)
@@ -205,8 +202,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
     Shards must have the same rows; their examples are put in order. Ledgers of the same examples
     give their attack rows one after the other, the clean row once.
 
-    Raises:
-        ValueError: if the ledgers are of neither kind, or shards hold the same example twice.
+    Raises: ValueError: if the ledgers are of neither kind, or shards hold the same example twice.
     """
     if not ledgers:
         raise ValueError("merged: needs at least one ledger, got none")

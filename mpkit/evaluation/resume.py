@@ -100,8 +100,7 @@ def opened(
         y: (N,).
         first: place of the first example in its data set.
 
-    Raises:
-        DataError: if the file is no ledger, or that of another evaluation.
+    Raises: DataError: if the file is no ledger, or that of another evaluation.
     """
     labels = [part.describe() for entry in entries for part in entry.attack.set.parts()]
     names = (CLEAN, *(entry.name for entry in entries))
@@ -141,8 +140,7 @@ def opened(
 def _prints(x: Tensor | Rows, batch: int) -> list[int]:
     """A hash of every image, read batch by batch.
 
-    Raises:
-        ValueError: images on disk do not lie in [0, 1].
+    Raises: ValueError: images on disk do not lie in [0, 1].
     """
     found = []
     for start in range(0, len(x), batch):

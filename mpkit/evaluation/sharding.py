@@ -70,8 +70,7 @@ def cut(examples: int, batch: int, shards: int | None) -> list[slice]:
         examples: number of examples, > 0.
         batch: examples of a batch, > 0.
         shards: how many; None for one per batch.
-    Raises:
-        ValueError: there are fewer batches than shards.
+    Raises: ValueError: there are fewer batches than shards.
     """
     batches = -(-examples // batch)
     shards = batches if shards is None else shards
@@ -169,8 +168,7 @@ def evaluate_here(
         images: on any device, or on disk.
         folder: for ``ledger.safetensors``.
         progress: told of every attack on every batch.
-    Raises:
-        ValueError: an argument is unfit, or the folder holds another evaluation.
+    Raises: ValueError: an argument is unfit, or the folder holds another evaluation.
     """
     shape, classes, device = request.shape, request.classes, request.device
     network = load_model(request.spec, weights, shape, classes, device)

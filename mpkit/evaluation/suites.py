@@ -43,8 +43,7 @@ class Budget:
         restarts: runs of each random attack.
         warps: poses along each shift and for the angle in the grid of rotations and shifts.
 
-    Raises:
-        ValueError: if a number is not positive.
+    Raises: ValueError: if a number is not positive.
     """
 
     steps: int
@@ -90,8 +89,7 @@ def standard(
         budget: "quick", "standard", "thorough", or your own.
         classes: of the network; some losses need three or four.
 
-    Raises:
-        ValueError: if the budget is not known.
+    Raises: ValueError: if the budget is not known.
     """
     if isinstance(budget, str):
         if budget not in BUDGETS:

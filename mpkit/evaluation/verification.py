@@ -49,8 +49,7 @@ def excess(threat: PerturbationSet, x: Tensor, z: Any) -> Tensor:
         x: (B, C, H, W) images.
         z: their coordinates in the set.
 
-    Returns:
-        (B,) float64; NaN in z gives infinity.
+    Returns: (B,) float64; NaN in z gives infinity.
     """
     exact = trees.mapped(_doubled, (threat, x, z))
     over = _excess(exact[0], exact[1], exact[2])
@@ -154,11 +153,9 @@ def verified(
         x: (B, C, H, W) clean images.
         found: what it returned, only rows that would be counted.
 
-    Returns:
-        images (B, C, H, W), and (B,) bool.
+    Returns: images (B, C, H, W), and (B,) bool.
 
-    Raises:
-        OutsideSet: if a row is outside its set by more, or its image is not that of its z.
+    Raises: OutsideSet: if a row is outside its set by more, or its image is not that of its z.
     """
     over = excess(threat, x, found.z)
     image = found.image

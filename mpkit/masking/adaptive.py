@@ -142,8 +142,7 @@ class Steered(PGD):
         loss: what is maximized.
         schedule: how the step length changes.
 
-    Raises:
-        ValueError: if steps or step is not positive.
+    Raises: ValueError: if steps or step is not positive.
     """
 
     loss: Loss = field(default_factory=Margin)
@@ -171,8 +170,7 @@ class TransferPGD(Steered):
         steps: number of gradients, > 0.
         guide: the network whose gradient is followed; in eval mode, on the device of the images.
 
-    Raises:
-        ValueError: if there is no guide, or a number is not positive.
+    Raises: ValueError: if there is no guide, or a number is not positive.
     """
 
     guide: nn.Module | None = None
@@ -205,8 +203,7 @@ class NES(Steered):
         directions: Gaussian directions of an estimate, each looked at from both sides, > 0.
         scales: standard deviations in pixel units, taken in turn.
 
-    Raises:
-        ValueError: if a number is not positive.
+    Raises: ValueError: if a number is not positive.
 
     Source: Ilyas et al. 2018 (natural evolution strategies), with widths of our own choice.
     """

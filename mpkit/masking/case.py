@@ -39,8 +39,7 @@ class Effort:
         decisions: images shown to the attacks that see labels alone, about a thousand questions
             each; 0 leaves them out.
 
-    Raises:
-        ValueError: if a number is not positive, or decisions negative.
+    Raises: ValueError: if a number is not positive, or decisions negative.
     """
 
     steps: int = 40

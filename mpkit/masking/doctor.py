@@ -65,8 +65,7 @@ def diagnose(
             small network learns to imitate the model's answers.
         progress: is told what is being done; None tells nobody.
 
-    Raises:
-        ValueError: an argument is unfit, or the model is right on too few images.
+    Raises: ValueError: an argument is unfit, or the model is right on too few images.
     """
     require_images(x)
     require_labels(y, x)

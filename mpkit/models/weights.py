@@ -58,8 +58,7 @@ def read_weights(path: Path, sha256: str | None = None) -> nn.Module:
         path: a file of :func:`write_weights`.
         sha256: the hash that the file must have; None for no check.
 
-    Raises:
-        DataError: the file is missing, has another hash, or is none of ours.
+    Raises: DataError: the file is missing, has another hash, or is none of ours.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; train the network again")

@@ -18,8 +18,7 @@ class LowPrecision(nn.Module):
         model: images (B, C, H, W) to logits (B, K).
         dtype: torch.bfloat16, or torch.float16 on a GPU.
 
-    Raises:
-        ValueError: if dtype is not one of these.
+    Raises: ValueError: if dtype is not one of these.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:

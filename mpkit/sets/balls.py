@@ -51,8 +51,7 @@ class Ball(PerturbationSet):
 
         Rows already inside come back bit for bit; projecting twice changes nothing.
 
-        Raises:
-            ValueError: if z holds NaN or infinity.
+        Raises: ValueError: if z holds NaN or infinity.
         """
 
     def steepest(self, g: Tensor) -> Tensor:
@@ -73,8 +72,7 @@ class Ball(PerturbationSet):
     def parse(cls, text: str) -> Self:
         """Read such as linf:0.3 or linf:8/255.
 
-        Raises:
-            ValueError: with what is wrong and how to write it.
+        Raises: ValueError: with what is wrong and how to write it.
         """
         match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})(?:\s*/\s*({NUMBER}))?", text)
         if not match or not float(match[2] or 1):
@@ -125,8 +123,7 @@ class Ball(PerturbationSet):
     def check(self, x: Tensor) -> None:
         """Refuse a radius that is not finite, or not one for each image.
 
-        Raises:
-            ValueError: with what is wrong and what to do.
+        Raises: ValueError: with what is wrong and what to do.
         """
         require_radius(type(self).__name__, self.eps, len(x))
 
@@ -135,8 +132,7 @@ class Ball(PerturbationSet):
 class Linf(Ball, form="linf:R"):
     """All z with abs(z) ≤ eps in every entry and x + z in [0, 1]; eps in pixel units, such as 0.3.
 
-    Raises:
-        ValueError: if eps is not positive and finite.
+    Raises: ValueError: if eps is not positive and finite.
     """
 
     order = inf
@@ -173,8 +169,7 @@ class Linf(Ball, form="linf:R"):
 class L2(Ball, form="l2:R"):
     """All z with Euclidean norm ≤ eps and x + z in [0, 1]; eps in pixel units, such as 2.
 
-    Raises:
-        ValueError: if eps is not positive and finite.
+    Raises: ValueError: if eps is not positive and finite.
     """
 
     def norm(self, z: Tensor) -> Tensor:
@@ -209,8 +204,7 @@ class L2(Ball, form="l2:R"):
 class L1(Ball, form="l1:R"):
     """All z with sum of absolute entries ≤ eps and x + z in [0, 1]; eps in pixel units, such as 10.
 
-    Raises:
-        ValueError: if eps is not positive and finite.
+    Raises: ValueError: if eps is not positive and finite.
     """
 
     order = 1

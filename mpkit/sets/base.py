@@ -48,8 +48,7 @@ class PerturbationSet(ABC):
     def parse(cls, text: str) -> PerturbationSet:
         """Make the set from its words.
 
-        Raises:
-            ValueError: with what is wrong and how to write it.
+        Raises: ValueError: with what is wrong and how to write it.
         """
         raise unreadable(text)
 
@@ -81,16 +80,14 @@ class PerturbationSet(ABC):
     def check(self, x: Tensor) -> None:
         """Refuse budgets that are not finite, or not one for each image of x (B, C, H, W).
 
-        Raises:
-            ValueError: with what is wrong and what to do.
+        Raises: ValueError: with what is wrong and what to do.
         """
 
 
 def read(text: str) -> PerturbationSet:
     """Make one set from its words, such as ``linf:0.3``.
 
-    Raises:
-        ValueError: with what is wrong and how to write it.
+    Raises: ValueError: with what is wrong and how to write it.
     """
     begin = re.match(r"\s*(\w+)\s*[:(]", text)
     if begin is None or begin[1] not in KNOWN:

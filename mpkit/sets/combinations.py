@@ -26,8 +26,7 @@ class Union(PerturbationSet):
     Args:
         *sets: at least one.
 
-    Raises:
-        ValueError: if there is none.
+    Raises: ValueError: if there is none.
     """
 
     sets: tuple[PerturbationSet, ...]
@@ -81,8 +80,7 @@ class Union(PerturbationSet):
     def check(self, x: Tensor) -> None:
         """Refuse budgets that do not fit the images in any of the sets.
 
-        Raises:
-            ValueError: with what is wrong and what to do.
+        Raises: ValueError: with what is wrong and what to do.
         """
         for one in self.sets:
             one.check(x)
@@ -113,8 +111,7 @@ class Between(PerturbationSet):
     def check(self, x: Tensor) -> None:
         """Refuse budgets that do not fit the images in either set.
 
-        Raises:
-            ValueError: with what is wrong and what to do.
+        Raises: ValueError: with what is wrong and what to do.
         """
         self.a.check(x)
         self.b.check(x)
@@ -134,8 +131,7 @@ class Affine(Between, form="affine(ONE & OTHER)"):
         a: a ball or a RotationTranslation.
         b: a ball.
 
-    Raises:
-        ValueError: if b is not a ball, or a is neither.
+    Raises: ValueError: if b is not a ball, or a is neither.
 
     Source: Tramèr and Boneh 2019, section 4.
     """
@@ -154,8 +150,7 @@ class Affine(Between, form="affine(ONE & OTHER)"):
     def parse(cls, text: str) -> Self:
         """Read such as affine(rt:3px,30deg & linf:0.1).
 
-        Raises:
-            ValueError: with what is wrong and how to write it.
+        Raises: ValueError: with what is wrong and how to write it.
         """
         match = re.fullmatch(r"\w+\s*\((.*)&(.*)\)", text)
         if not match:

@@ -51,8 +51,7 @@ def box_pair(a: Ball, b: Ball, x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor,
         p: (B, C, H, W).
         q: (B, C, H, W).
 
-    Returns:
-        the two parts, (B, C, H, W) each.
+    Returns: the two parts, (B, C, H, W) each.
     """
     if a.order == math.inf and b.order != math.inf:
         return box_pair(b, a, x, q, p)[::-1]

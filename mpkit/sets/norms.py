@@ -140,8 +140,7 @@ def bisected(
         higher: called with levels (B, 1); true (B, 1) where the turn lies above the level.
         times: how often.
 
-    Returns:
-        the ends of the last intervals, (B, 1) each.
+    Returns: the ends of the last intervals, (B, 1) each.
     """
     width = high - low
     for _ in range(times):

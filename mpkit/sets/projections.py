@@ -27,8 +27,7 @@ def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
         d: (B, ...), pixel units.
         eps: radius ≥ 0, a number or (B,).
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_linf_ball", d, eps)
     if not isinstance(eps, Tensor):
@@ -45,11 +44,9 @@ def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
         d: (B, ...), pixel units.
         eps: radius ≥ 0, a number or (B,).
 
-    Returns:
-        (B, ...); rows already inside come back unchanged.
+    Returns: (B, ...); rows already inside come back unchanged.
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_l2_ball", d, eps)
     radius = per_row(eps, d)
@@ -66,11 +63,9 @@ def nearest_in_l1_ball(d: Tensor, eps: Radius) -> Tensor:
         d: (B, ...), pixel units.
         eps: radius ≥ 0, a number or (B,).
 
-    Returns:
-        (B, ...); rows already inside come back unchanged.
+    Returns: (B, ...); rows already inside come back unchanged.
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
 
     Source: the minimizer and its threshold, Duchi et al. 2008, figure 1; here the threshold is
     found by Newton steps inside a shrinking bracket instead of by sorting.
@@ -98,8 +93,7 @@ def nearest_in_linf_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
         eps: radius ≥ 0, a number or (B,).
         x: images of the same shape in [0, 1].
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_linf_ball_and_box", d, eps)
     return clip_to_box(nearest_in_linf_ball(d, eps), x)
@@ -117,11 +111,9 @@ def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
         eps: radius ≥ 0, a number or (B,).
         x: images of the same shape in [0, 1].
 
-    Returns:
-        (B, ...); rows already inside come back unchanged.
+    Returns: (B, ...); rows already inside come back unchanged.
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_l2_ball_and_box", d, eps)
     long, low, high = d.flatten(1), -x.flatten(1), 1 - x.flatten(1)
@@ -176,11 +168,9 @@ def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
         eps: radius ≥ 0, a number or (B,).
         x: images of the same shape in [0, 1].
 
-    Returns:
-        (B, ...); rows already inside come back unchanged.
+    Returns: (B, ...); rows already inside come back unchanged.
 
-    Raises:
-        ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
 
     Source: Croce and Hein 2021, proposition 2.1.
     """

@@ -53,8 +53,7 @@ def usual(
         shape: (C, H, W) of its images; used where the name is not known.
         radii: "common", or "paper" for those of Tramèr and Boneh 2019.
 
-    Raises:
-        ValueError: unknown word, or the paper has no such data set.
+    Raises: ValueError: unknown word, or the paper has no such data set.
     """
     if radii not in RADII:
         raise ValueError(f"radii: take {' or '.join(RADII)}, got {radii!r}")

@@ -18,8 +18,7 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
 
     The coordinate z is (B, 3): shift to the right, shift downwards, and anticlockwise angle.
 
-    Raises:
-        ValueError: if a bound is negative or not finite.
+    Raises: ValueError: if a bound is negative or not finite.
     """
 
     pixels: Radius
@@ -39,8 +38,7 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
     def parse(cls, text: str) -> Self:
         """Read such as rt:3px,30deg.
 
-        Raises:
-            ValueError: with what is wrong and how to write it.
+        Raises: ValueError: with what is wrong and how to write it.
         """
         match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})\s*px\s*,\s*({NUMBER})\s*deg", text)
         if not match:
@@ -88,8 +86,7 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
     def check(self, x: Tensor) -> None:
         """Refuse bounds that are not finite, or not one for each image.
 
-        Raises:
-            ValueError: with what is wrong and what to do.
+        Raises: ValueError: with what is wrong and what to do.
         """
         for argument in ("pixels", "degrees"):
             bound = getattr(self, argument)
@@ -109,11 +106,9 @@ def warp(x: Tensor, pose: Tensor) -> Tensor:
         pose: (B, 3): shift to the right and shift downwards in pixels, and the angle in degrees,
             positive anticlockwise as the image is looked at.
 
-    Returns:
-        (B, C, H, W).
+    Returns: (B, C, H, W).
 
-    Raises:
-        ValueError: if the shapes do not fit.
+    Raises: ValueError: if the shapes do not fit.
     """
     if x.dim() != 4 or pose.shape != (len(x), 3):
         raise ValueError(

@@ -16,8 +16,7 @@ def parse_threat(text: str) -> Union:
             ``rt:3px,30deg``, ``affine(rt:3px,30deg & linf:0.1)``. Radii are in pixel units of
             images in [0, 1], shifts in pixels, rotations in degrees.
 
-    Returns:
-        the union of the sets, in the order of the words.
+    Returns: the union of the sets, in the order of the words.
 
     Raises:
         ValueError: naming the word that is not known, a radius that is none, or a set given twice.

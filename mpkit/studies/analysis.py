@@ -13,9 +13,17 @@ from torch import Tensor
 
 from mpkit.core.records import read_record
 from mpkit.core.statistics import Estimate, mean_of
-from mpkit.studies.catalog import ROWS
 
 Record = dict[str, Any]
+
+ROWS: tuple[str, ...] = (
+    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
+    *("tuned-on", "paired", "ramp", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
+)
+IN_COLOUR: tuple[str, ...] = (
+    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
+    *("ramp", "rt", "max-rt", "avg-rt"),
+)
 
 
 def records(folder: Path, seed: int = 0) -> dict[str, Record]:
@@ -25,8 +33,7 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
         folder: as ``mpkit reproduce`` filled it.
         seed: of the networks.
 
-    Raises:
-        ValueError: there is none; the message says what makes them.
+    Raises: ValueError: there is none; the message says what makes them.
     """
     found = {}
     for path in folder.glob(f"*-seed{seed}.json"):
@@ -63,10 +70,10 @@ def accuracy(record: Record, key: str) -> Estimate:
 
 def standing(record: Record, key: str) -> Tensor:
     """Which test images survive: (N,) bool."""
-    return unpacked(record["evaluation"]["standing"][key])
+    return bits(record["evaluation"]["standing"][key])
 
 
-def unpacked(stored: Record) -> Tensor:
+def bits(stored: Record) -> Tensor:
     """Bools that a record holds as text, eight to a byte: (N,) bool."""
     content = np.frombuffer(base64.b64decode(stored["bits"]), dtype=np.uint8)
     return torch.from_numpy(np.unpackbits(content)[: stored["count"]].astype(bool))

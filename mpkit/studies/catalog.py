@@ -16,6 +16,7 @@ import torch
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, WorstOfK
 from mpkit.data import Crop, Flip
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
+from mpkit.studies.analysis import IN_COLOUR, ROWS
 from mpkit.training import (
     SGD,
     Average,
@@ -101,8 +102,7 @@ class Plan:
 def names(data: str = "mnist", radii: str = "common") -> list[str]:
     """The names of all recipes for a data set: none for a ball that the radii do not have.
 
-    Raises:
-        ValueError: unknown radii, or none of the paper's for this data set.
+    Raises: ValueError: unknown radii, or none of the paper's for this data set.
     """
     lacking = set(BALLS) - set(usual(data, (1, 1, 1), radii))
     return [f"{data}-{scheme}" for scheme in ABOUT if scheme not in lacking]
@@ -124,8 +124,7 @@ def plan(
         data: the data set where it is another than the name begins with.
         radii: "common" or "paper", see :func:`mpkit.sets.usual`.
 
-    Raises:
-        ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
+    Raises: ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
     """
     prefix, _, scheme = name.partition("-")
     if scheme not in ABOUT:
@@ -203,16 +202,6 @@ def quick(threat: PerturbationSet) -> Attack:
     return PGD(threat, 20) if threat.order == math.inf else APGD(threat, 20)
 
 
-ROWS: tuple[str, ...] = (
-    *("natural", "linf", "max", "l1", "l2", "avg", "msd", "random", "balanced", "tuned"),
-    *("tuned-on", "paired", "ramp", "rt", "max-rt", "avg-rt", "max-apgd", "msd-long"),
-)
-IN_COLOUR: tuple[str, ...] = (
-    *("natural", "linf", "max", "avg", "l1", "l2", "msd", "random", "balanced", "paired"),
-    *("ramp", "rt", "max-rt", "avg-rt"),
-)
-
-
 def rows_of(data: str, radii: str = "common") -> tuple[str, ...]:
     """The schemes of a data set's table, in order of value, of those that there are recipes for."""
     rows, known = IN_COLOUR if data == "cifar10" else ROWS, names(data, radii)
@@ -256,8 +245,7 @@ def scale_of(data: str, scale: str) -> Scale:
         data: its name; one that is not known is treated as MNIST.
         scale: "cpu" or "gpu".
 
-    Raises:
-        ValueError: unknown scale.
+    Raises: ValueError: unknown scale.
     """
     if scale not in SCALES:
         raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")

@@ -121,7 +121,7 @@ def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol
         "level": 0.95,
         "accuracy": {key: [*proportion(~value)] for key, value in broken.items()},
         "first_order": {key: [*proportion(~value)] for key, value in seeing.items()},
-        "standing": {key: packed(~value) for key, value in broken.items()},
+        "standing": {key: bits_as_text(~value) for key, value in broken.items()},
         "attacks": [gain._asdict() for gain in ledger.gains()],
         "nan": int(ledger.unfit.sum()),
     }
@@ -134,7 +134,7 @@ def _seen_by_gradient(ledger: Ledger, name: str) -> Tensor:
     return inside[rows].any(0) | ledger.broken[0]
 
 
-def packed(bits: Tensor) -> dict[str, Any]:
+def bits_as_text(bits: Tensor) -> dict[str, Any]:
     """A row of bools as text, eight to a byte, the first in the highest bit."""
     import numpy as np
 

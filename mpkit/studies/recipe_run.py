@@ -72,8 +72,7 @@ def trained(
 def split(images: Images, made: Plan) -> tuple[Images, Images]:
     """What a recipe trains on, and the last images, held out (all, where none is held out).
 
-    Raises:
-        ValueError: fewer images than the recipe asks for.
+    Raises: ValueError: fewer images than the recipe asks for.
     """
     if len(images) <= made.held_out:
         raise ValueError(

@@ -19,7 +19,8 @@ from mpkit.core.files import claimed
 from mpkit.core.progress import Deadline, OutOfTime, Quiet
 from mpkit.core.records import CHECKOUT, provenance, read_record, write_record
 from mpkit.data import Images, load
-from mpkit.studies.catalog import ROWS, Plan, plan
+from mpkit.studies.analysis import ROWS
+from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.protocol import Protocol, examine, pictures
 from mpkit.studies.recipe_run import FACTS, WEIGHTS, estimate, trained
 

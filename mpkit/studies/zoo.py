@@ -67,8 +67,7 @@ def names() -> list[str]:
 def card(name: str) -> Card:
     """The card of a network that comes with the package.
 
-    Raises:
-        ValueError: there is no such network.
+    Raises: ValueError: there is no such network.
     """
     path = SHIPPED / f"{name}.json"
     if not path.is_file():
@@ -96,7 +95,7 @@ def load(name: str, device: str | torch.device = "cpu") -> nn.Module:
 def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Module:
     """A network for the 8 x 8 digits, trained in float64 and rounded to half precision.
 
-    The book's own come with the package (``benchmarks/digits.py`` makes them again, to the bit).
+    The book's own come with the package; ``benchmarks.training.digits`` makes them again.
     Others are trained when they are first asked for, in seconds, and kept in the user's cache
     folder, under a name that tells code, version of torch and arithmetic (see mpkit.core.processor)
     apart.
@@ -108,8 +107,7 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
 
     Returns: the network in float64 and eval mode, on the CPU.
 
-    Raises:
-        ValueError: unknown scheme.
+    Raises: ValueError: unknown scheme.
     """
     images = load_images("digits")
     made = plan(f"digits-{scheme}", images.shape)
@@ -140,8 +138,7 @@ def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:
         weights: the file that it tells of.
         folder: of the zoo; where not given, the one in the package.
 
-    Raises:
-        DataError: the weights are not those of the record.
+    Raises: DataError: the weights are not those of the record.
     """
     folder = folder or SHIPPED
     facts = read_record(record)

@@ -1,6 +1,7 @@
 """Training: schemes that make attacks into losses, recipes, and one reproducible loop."""
 
 from mpkit.training.checkpoints import Checkpoints
+from mpkit.training.costs import Passes, passes
 from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.fit import Epoch, fit
 from mpkit.training.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle
@@ -21,6 +22,7 @@ __all__ = [
     "LogitPairing",
     "Max",
     "Natural",
+    "Passes",
     "RadiusWarmup",
     "Random",
     "Recipe",
@@ -31,4 +33,5 @@ __all__ = [
     "Validation",
     "accuracy",
     "fit",
+    "passes",
 ]

@@ -53,8 +53,7 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write one checkpoint, then remove the oldest.
 
-        Raises:
-            OSError: disk full or not writable; the earlier checkpoints are untouched.
+        Raises: OSError: disk full or not writable; the earlier checkpoints are untouched.
         """
         path = self.folder / f"step-{step:08d}.safetensors"
         content = packed(tensors, facts=json.dumps(facts))
@@ -87,8 +86,7 @@ class Checkpoints:
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace ``metrics.jsonl``: one JSON object per epoch.
 
-        Raises:
-            OSError: as for :meth:`save`.
+        Raises: OSError: as for :meth:`save`.
         """
         text = "".join(json.dumps(line) + "\n" for line in lines)
         self._write(self.folder / "metrics.jsonl", text.encode())

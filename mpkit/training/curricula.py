@@ -41,8 +41,7 @@ class Balanced(Scheme):
     def at(self, epoch: int, robust: Mapping[str, float]) -> Scheme:
         """A random choice with the measured errors as weights.
 
-        Raises:
-            ValueError: the validation lacks one of the names.
+        Raises: ValueError: the validation lacks one of the names.
         """
         if not robust:
             return self._weighted(())

@@ -34,8 +34,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     Args:
         device: where to train; ``cuda`` becomes this process's own GPU.
 
-    Raises:
-        ValueError: there are more processes on this machine than GPUs.
+    Raises: ValueError: there are more processes on this machine than GPUs.
     """
     if "RANK" not in os.environ:
         yield device

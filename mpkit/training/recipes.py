@@ -156,8 +156,7 @@ class Recipe:
         natural: share of natural training that every epoch takes in, in [0, 1); see
             :class:`mpkit.training.gradient_projection.Alongside`. 0 for none, 0.5 in RAMP.
 
-    Raises:
-        ValueError: a number is out of range.
+    Raises: ValueError: a number is out of range.
     """
 
     epochs: int = 20
@@ -201,8 +200,7 @@ def canonical(value: Any) -> Any:
     A field with the metadata LATER is left out at its default, and a class that was renamed says
     what it is ``recorded_as``, so that older hashes hold.
 
-    Raises:
-        TypeError: a value of a kind that has no canonical form.
+    Raises: TypeError: a value of a kind that has no canonical form.
     """
     if is_dataclass(value) and not isinstance(value, type):
         given = {one.name: getattr(value, one.name) for one in fields(value) if _counts(one, value)}

@@ -80,8 +80,7 @@ class Run:
             robust: the last validation's accuracies, for schemes that follow them.
             most: steps, > 0.
 
-        Raises:
-            Diverged: one of the losses is not finite.
+        Raises: Diverged: one of the losses is not finite.
         """
         epoch, first = divmod(self.done, self.steps)
         last = min(first + most, self.steps)
@@ -140,8 +139,7 @@ class Run:
     def check(self, epoch: int, steps: int) -> None:
         """Look at the losses of the first steps of an epoch.
 
-        Raises:
-            Diverged: one of them is not finite.
+        Raises: Diverged: one of them is not finite.
         """
         bad = (~self.losses[:steps].isfinite()).nonzero()
         if len(bad):
@@ -162,8 +160,7 @@ class Run:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, for a checkpoint.
 
-        Raises:
-            Diverged: a weight is not finite.
+        Raises: Diverged: a weight is not finite.
         """
         if not all(bool(weight.isfinite().all()) for weight in self.weights):
             raise Diverged(

@@ -179,8 +179,7 @@ class LogitPairing(Scheme):
         second: the attack in the set that is traded against it, l_1 in RAMP.
         weight: of the divergence, >= 0; RAMP takes 1.5 for fine-tuning and 5 from the start.
 
-    Raises:
-        ValueError: an argument is unfit.
+    Raises: ValueError: an argument is unfit.
 
     Source: Jiang and Singh 2024 and their released code; its gradient projection is a matter of
     the recipe, see :class:`mpkit.training.gradient_projection.Alongside`.
@@ -242,8 +241,7 @@ def _eval_losses(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
 def check_attacks(who: str, attacks: tuple[Attack, ...]) -> None:
     """Refuse anything but a tuple of at least one attack.
 
-    Raises:
-        ValueError: naming the scheme and what to do.
+    Raises: ValueError: naming the scheme and what to do.
     """
     if not isinstance(attacks, tuple) or not attacks or not all(map(callable, attacks)):
         raise ValueError(

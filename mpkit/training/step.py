@@ -119,8 +119,7 @@ class Slope:
     def _descend(self, schemes: Sequence[Scheme], rows: Tensor) -> tuple[Tensor, Any, Any]:
         """Loss, gradients and moves of the network's statistics, by work for the device alone.
 
-        Raises:
-            NoMemory: a part of the batch does not fit; smaller parts need less.
+        Raises: NoMemory: a part of the batch does not fit; smaller parts need less.
         """
         batch = self.batch
         for weight in self.weights:

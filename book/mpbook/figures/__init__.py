@@ -5,14 +5,16 @@ from mpbook.figures.charts import (
     bars_with_intervals,
     changes_with_intervals,
     draw_lines,
+    ledger_bars,
     unit_balls,
 )
 from mpbook.figures.images import show_images, show_perturbations
 from mpbook.figures.sliders import Line, slider_chart, slider_figure
-from mpbook.figures.style import COLORS, LABELS, LOOKS, canvas, style
+from mpbook.figures.style import COLORS, INK, LABELS, LOOKS, canvas, style
 
 __all__ = [
     "COLORS",
+    "INK",
     "LABELS",
     "LOOKS",
     "Line",
@@ -21,6 +23,7 @@ __all__ = [
     "canvas",
     "changes_with_intervals",
     "draw_lines",
+    "ledger_bars",
     "show_images",
     "show_perturbations",
     "slider_chart",

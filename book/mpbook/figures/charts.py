@@ -81,8 +81,7 @@ def accuracy_curves(
         accuracies: for each key of `LOOKS` n fractions in [0, 1], or n Estimates, whose
             intervals are shaded.
 
-    Raises:
-        ValueError: for a key that `LOOKS` does not have, or for unequal lengths.
+    Raises: ValueError: for a key that `LOOKS` does not have, or for unequal lengths.
     """
     across = numbers(radii)
     with style():
@@ -112,8 +111,7 @@ def bars_with_intervals(ax: Axes, accuracies: Mapping[str, Mapping[str, float | 
         accuracies: for each group a fraction in [0, 1] for each key of `LOOKS`, or an Estimate,
             whose interval is drawn. A group may be called ``linf-trained``, say.
 
-    Raises:
-        ValueError: for a key that `LOOKS` does not have.
+    Raises: ValueError: for a key that `LOOKS` does not have.
     """
     keys = list(dict.fromkeys(key for group in accuracies.values() for key in group))
     lying, thick = len(accuracies) > 5, 0.84 / len(keys)
@@ -167,8 +165,7 @@ def changes_with_intervals(ax: Axes, changes: Mapping[str, Mapping[str, Estimate
         changes: for each key of `LOOKS` the same rows, in order from the top: a difference of
             accuracies as a fraction in [-1, 1], with its interval.
 
-    Raises:
-        ValueError: for a key that `LOOKS` does not have.
+    Raises: ValueError: for a key that `LOOKS` does not have.
     """
     from matplotlib.ticker import FuncFormatter
 

@@ -107,8 +107,7 @@ def show_images(
         columns: a label for each column, likewise.
         notes: a few words under each image, for example the predicted class.
 
-    Raises:
-        ValueError: if rows differ in length, labels do not match, or a shape is no image.
+    Raises: ValueError: if rows differ in length, labels do not match, or a shape is no image.
     """
     figure, axes = _tiles(grid, rows, columns, below=0.25 if notes else 0.0)
     for i, row in enumerate(grid):
@@ -134,8 +133,7 @@ def show_perturbations(
         columns: a label for each column, as in `show_images`.
         limit: the value at the ends of the scale; by default the largest absolute value.
 
-    Raises:
-        ValueError: if rows differ in length, labels do not match, or a shape is no image.
+    Raises: ValueError: if rows differ in length, labels do not match, or a shape is no image.
     """
     figure, axes = _tiles(grid, rows, columns)
     maps = [[p.mean(2) if p.ndim == 3 else p for p in map(_picture, row)] for row in grid]

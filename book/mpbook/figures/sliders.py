@@ -148,8 +148,7 @@ def slider_figure(
         panels: a plain-text label under each image of a row, for example ``LOOKS["l1"].plain``.
         name: an identifier, unique on its page, that stays the same from run to run.
 
-    Raises:
-        ValueError: if labels or panels do not match the frames, or a shape is no image.
+    Raises: ValueError: if labels or panels do not match the frames, or a shape is no image.
     """
     _matched("slider_figure", frames, labels)
     lengths = {len(frame) for frame in frames}

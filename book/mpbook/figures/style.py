@@ -121,8 +121,7 @@ def canvas(
         width: of the whole figure, in inches.
         **options: for ``Figure.subplots``, such as ``sharey=True``.
 
-    Returns:
-        The figure, and one Axes or an array of them, as ``Figure.subplots`` gives it.
+    Returns: The figure, and one Axes or an array of them, as ``Figure.subplots`` gives it.
     """
     with style():
         figure = _book_figure()(figsize=(width, height))

@@ -80,8 +80,7 @@ class Parameter:
 
         Args:
             value: a Python value, or its text as typed on a command line.
-        Raises:
-            ChapterError: wrong type, not finite, outside the range or not among the choices.
+        Raises: ChapterError: wrong type, not finite, outside the range or not among the choices.
         """
         checked = self._convert(value)
         if self.interval and isinstance(checked, int | float) and checked not in self.interval:
@@ -128,8 +127,7 @@ class Chapter:
     def check(self, given: Mapping[str, Any]) -> dict[str, Value]:
         """Check given values against the parameters; return them in their own types.
 
-        Raises:
-            ChapterError: an unknown name (the message lists the known ones) or a bad value.
+        Raises: ChapterError: an unknown name (the message lists the known ones) or a bad value.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
@@ -151,8 +149,7 @@ class Chapter:
 def book_root(start: Path | None = None) -> Path:
     """The folder that holds ``_toc.yml`` and ``book/``: here, above, or where mpkit stands.
 
-    Raises:
-        ChapterError: no book is found.
+    Raises: ChapterError: no book is found.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
@@ -164,8 +161,7 @@ def book_root(start: Path | None = None) -> Path:
 def chapters(root: Path) -> list[Chapter]:
     """Every notebook of the table of contents, in its order.
 
-    Raises:
-        ChapterError: a parameters cell that cannot be read as annotated literals with help.
+    Raises: ChapterError: a parameters cell that cannot be read as annotated literals with help.
     """
     contents = yaml.safe_load((root / "_toc.yml").read_text())
     paths = [root / f"{name}.ipynb" for name in _files(contents)]
@@ -175,8 +171,7 @@ def chapters(root: Path) -> list[Chapter]:
 def chapter(root: Path, name: str) -> Chapter:
     """The chapter of that id.
 
-    Raises:
-        ChapterError: there is none; the message lists what there is.
+    Raises: ChapterError: there is none; the message lists what there is.
     """
     known = {found.id: found for found in chapters(root)}
     if name not in known:
@@ -191,8 +186,7 @@ def profile(root: Path, name: str) -> dict[str, dict[str, Value]]:
     (chapter id to parameters); both may be missing.
 
     Returns: chapter id to checked parameters; a chapter that keeps its defaults maps to {}.
-    Raises:
-        ChapterError: no such profile, or the file names unknown chapters, parameters or values.
+    Raises: ChapterError: no such profile, or the file names unknown chapters, parameters or values.
     """
     folder = root / "book" / "profiles"
     path = folder / f"{name}.yml"

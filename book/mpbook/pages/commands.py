@@ -209,7 +209,7 @@ def sweep(
     from mpbook.pages.sweep_report import build_pages, claim, summarized, write_summary
     from mpkit.core.files import claimed
     from mpkit.core.progress import Bar
-    from mpkit.core.slurm import Slurm
+    from mpkit.core.workers import Slurm
 
     root = chapters.book_root()
     wanted = chapters.chapter(root, chapter)

@@ -85,8 +85,7 @@ def execute(
         report: called after each cell.
         threads: see processor.settings.
     Returns: the path of the executed notebook.
-    Raises:
-        ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
+    Raises: ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
     """
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix=f".{chapter.id}-") as scratch:

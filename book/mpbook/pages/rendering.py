@@ -47,8 +47,7 @@ def is_current(site: Path, key: str) -> bool:
 def check_target(target: Path) -> None:
     """Refuse a target that holds something other than what mpkit made.
 
-    Raises:
-        ChapterError: the folder exists, is not empty and carries no mark of a finished run.
+    Raises: ChapterError: the folder exists, is not empty and carries no mark of a finished run.
     """
     if target.is_file() or (
         target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file()
@@ -72,8 +71,7 @@ def render(
         options: further options of ``jupyter-book build``; strict unless told otherwise.
         only: the one page to build, such as ``book/start``; the whole table of contents if None.
     Returns: the site's front page.
-    Raises:
-        ChapterError: the build failed; the earlier site is untouched and the log is named.
+    Raises: ChapterError: the build failed; the earlier site is untouched and the log is named.
     """
     key = site_key(root, executed)
     site.parent.mkdir(parents=True, exist_ok=True)

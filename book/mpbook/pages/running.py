@@ -118,8 +118,7 @@ def refresh_chapters(root: Path, names: Sequence[str], jobs: int = 1) -> Iterato
         names: ids of chapters; empty for all.
         jobs: chapters executed at the same time.
     Returns: pairs of notebook and what happened to it.
-    Raises:
-        ChapterError: a chapter failed; it, those beside it and those after it are untouched.
+    Raises: ChapterError: a chapter failed; it, those beside it and those after it are untouched.
     """
     wanted = [chapters.chapter(root, name) for name in names] or chapters.chapters(root)
     with tempfile.TemporaryDirectory(prefix="mpkit-") as scratch:
@@ -144,8 +143,7 @@ def _refresh(path: Path, executed: Path) -> str:
 def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> dict[str, Path]:
     """Execute side by side the chapters that changed; return every chapter's executed notebook.
 
-    Raises:
-        ChapterError: some failed; raised when all have ended, with the words of each.
+    Raises: ChapterError: some failed; raised when all have ended, with the words of each.
     """
     found = {chapter.id: stored(chapter, values, store) for chapter, values in work}
     work = [job for job in work if not found[job[0].id].is_file()]

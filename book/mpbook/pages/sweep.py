@@ -77,8 +77,7 @@ def points_of(
         chapter: what is to be run.
         base: parameters that are the same at all points, by name.
         grid: names with the texts of their values.
-    Raises:
-        ChapterError: the grid is empty, names a parameter twice, or a value is unfit.
+    Raises: ChapterError: the grid is empty, names a parameter twice, or a value is unfit.
     """
     names = [name for name, _ in grid]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -101,8 +101,7 @@ def build_pages(
         outcomes: how every point ended.
         folder: of the summary.
         jobs: pages built at the same time.
-    Raises:
-        ChapterError: a build failed; pages built before it are kept.
+    Raises: ChapterError: a build failed; pages built before it are kept.
     """
     site = folder / "pages"
     paths = [one.notebook for one in outcomes if one.notebook is not None]
@@ -155,8 +154,7 @@ def summarized(outcomes: Sequence[Outcome]) -> str:
 def claim(folder: Path, key: str) -> None:
     """Mark a folder as that of one sweep, before anything is put there.
 
-    Raises:
-        ChapterError: it holds another sweep, or something else.
+    Raises: ChapterError: it holds another sweep, or something else.
     """
     check_target(folder)
     mark = {"key": f"sweep {key}"}

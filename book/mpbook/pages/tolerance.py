@@ -52,8 +52,7 @@ class Tolerance:
         counts: smaller whole numbers but sizes.
         decimals: all others, declared results included, each in its own unit.
         share: of the stored value, for whole numbers of at least 1,000 (see MANY).
-    Raises:
-        ValueError: a value is negative or not a number.
+    Raises: ValueError: a value is negative or not a number.
     """
 
     points: float = 0.0

@@ -23,8 +23,7 @@ def best_linear(ball: Ball, w: Tensor, x: Tensor) -> Tensor:
         w: (C, H, W), or (B, C, H, W).
         x: (B, C, H, W) in [0, 1].
 
-    Raises:
-        TypeError: for another kind of ball.
+    Raises: TypeError: for another kind of ball.
     """
     x, w = x.double().flatten(1), w.double().expand(x.shape).flatten(1)
     size, room = w.abs(), torch.where(w > 0, 1 - x, x)

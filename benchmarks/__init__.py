@@ -1,0 +1,1 @@
+"""Longer measurements, each one command; their records lie in book/results/."""

@@ -1,0 +1,1 @@
+"""A sweep by several workers, and a plan for a thousand networks."""

@@ -1,0 +1,1 @@
+"""Records and meters that several benchmarks share."""

@@ -1,0 +1,1 @@
+"""How much memory an evaluation needs, and what keeping freed blocks is worth."""

@@ -1,0 +1,1 @@
+"""Our attacks beside those of other libraries, and over the bare loop."""

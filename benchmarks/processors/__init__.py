@@ -1,0 +1,1 @@
+"""What moves from one processor to another."""

@@ -1,0 +1,1 @@
+"""What training costs, how fast it is, and the networks of the digits."""

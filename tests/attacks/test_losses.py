@@ -1,0 +1,77 @@
+"""Losses by hand-computed values, invariances and signs."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.strategies import tensors
+from mpkit.attacks import (
+    DLR,
+    CrossEntropy,
+    Margin,
+    TargetedCrossEntropy,
+    TargetedDLR,
+    TargetedMargin,
+)
+
+LOGITS = torch.tensor([[4.0, 1.0, 3.0, 0.0, -1.0], [4.0, 1.0, 3.0, 0.0, -1.0]]).double()
+Y = torch.tensor([0, 1])
+
+
+def test_margin_and_dlr_by_hand():
+    assert Margin()(LOGITS, Y).tolist() == [-1.0, 3.0]
+    assert DLR()(LOGITS, Y).tolist() == [-1.0 / 3, 1.0]
+
+
+def test_targeted_by_hand():
+    target = torch.tensor([2, 0])
+    assert TargetedMargin(target)(LOGITS, Y).tolist() == [-1.0, 1.0]
+    assert TargetedDLR(target)(LOGITS, Y).tolist() == [-1.0 / 3.5, 3.0 / 3.5]
+    torch.testing.assert_close(
+        TargetedCrossEntropy(2)(LOGITS, Y), LOGITS.log_softmax(1)[:, 2], rtol=1e-12, atol=0
+    )
+
+
+def test_cross_entropy_by_hand():
+    two = torch.tensor([[0.0, 0.0]]).double()
+    assert CrossEntropy()(two, torch.tensor([0])).item() == pytest.approx(math.log(2))
+
+
+@given(st.data())
+def test_margin_is_positive_exactly_when_misclassified(data):
+    logits = data.draw(tensors(torch.float64, (3, 4), -9, 9))
+    y = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=3, max_size=3)))
+    margin = Margin()(logits, y)
+    tied = margin == 0
+    assert torch.equal((margin > 0) | tied, Margin().reached(logits, y) | tied)
+    assert torch.equal(torch.sign(DLR()(logits, y)), torch.sign(margin))
+    targeted = TargetedMargin(y)
+    assert torch.equal((targeted(logits, y) > 0) | tied, targeted.reached(logits, y) | tied)
+
+
+@given(st.data(), st.floats(0.1, 10), st.floats(-5, 5))
+def test_dlr_ignores_shift_and_scale(data, scale, shift):
+    logits = [*data.draw(st.permutations([0.0, 1.0, 2.5, -3.0])), 9.0]
+    logits = torch.tensor([logits]).double()
+    y = torch.tensor([2])
+    for loss in (DLR(), TargetedDLR(1)):
+        torch.testing.assert_close(loss(logits * scale + shift, y), loss(logits, y))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), Margin(), DLR(), *map(TargetedDLR, [0, 1])])
+def test_equal_logits_give_finite_scores_and_gradients(loss):
+    logits = torch.zeros(2, 5, requires_grad=True)
+    score = loss(logits, Y)
+    (g,) = torch.autograd.grad(score.sum(), logits)
+    assert torch.isfinite(score).all()
+    assert torch.isfinite(g).all()
+
+
+def test_toward_makes_the_targeted_version():
+    for plain, aimed in [(CrossEntropy(), TargetedCrossEntropy), (Margin(), TargetedMargin)]:
+        assert isinstance(plain.toward(1), aimed)
+        assert plain.toward(1).toward(2).target == 2
+    assert TargetedDLR(1) == DLR().toward(1)

@@ -1,0 +1,130 @@
+"""The command for a GPU runs on a CPU too, finds what is wrong, and goes on where it stopped."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import benchmarks.gpu.__main__ as gpu
+from benchmarks.gpu import checks, steps, timing
+from mpkit.core.cuda_graphs import plainly
+
+CPU = torch.device("cpu")
+
+
+def run(monkeypatch, output, *words):
+    words = ("--device", "cpu", "--points", "2", "--steps", "1", "--output", str(output), *words)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    gpu.main()
+
+
+def test_parts_are_recorded_and_not_repeated(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "gpu.json"
+    run(monkeypatch, output, "--only", "ceilings")
+    run(monkeypatch, output, "--only", "memory")
+    first = json.loads(output.read_text())
+    assert first["device"] == "cpu" and "torch" in first["versions"]
+    memory = first["parts"]["memory: paper_mnist, batch 2"]
+    assert memory["result"] == first["parts"]["ceilings"]["tf32"] == "not run: no CUDA"
+    capsys.readouterr()
+    run(monkeypatch, output, "--only", "ceilings")
+    assert capsys.readouterr().out == "" and json.loads(output.read_text()) == first
+    run(monkeypatch, output, "--only", "sets", "--budget", "0s")
+    assert "call again for the rest, from: sets are right" in capsys.readouterr().out
+    run(monkeypatch, output, "--only", "ceilings", "--points", "3")
+    assert list(json.loads(output.read_text())["parts"]) == ["ceilings"]  # of another extent
+
+
+def test_no_cuda_is_a_clear_error(tmp_path, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, tmp_path / "gpu.json", "--device", "cuda")
+    assert "cuda was asked for, but no CUDA device" in capsys.readouterr().err
+
+
+def test_attacks_are_timed_over_the_bare_loop(monkeypatch):
+    monkeypatch.setattr(timing, "others", lambda *arguments: {})
+    (part,) = [
+        part
+        for name, part in gpu.parts(CPU, gpu.SMALL, 2, 1).items()
+        if name == "attacks: paper_mnist, batch 2, bfloat16, channels last"
+    ]
+    found = part()
+    products = 28 * 28 * 32 * 25 + 14 * 14 * 64 * 800 + 3136 * 1024 + 1024 * 10
+    assert found["operations of a step"] == 2 * 2 * 2 * products  # images, forth and back, x and +
+    assert found["apgd l1"]["plain over the bare loop"] > 0
+
+
+def test_sets_are_compared_with_double_precision(monkeypatch):
+    assert gpu.wrong("", checks.sets(CPU, 4)) == []
+    monkeypatch.setattr(checks.L2, "project", lambda ball, x, z: 0.999 * z)
+    assert gpu.wrong("", checks.sets(CPU, 4)) != []
+
+
+FEW = {"pgd linf": checks.PGD(checks.BALLS["linf"], 2)}
+FEW |= {"square l1": checks.Square(checks.BALLS["l1"], 2)}
+ONE = {
+    "avg": steps.Average(tuple(FEW.values())),
+    "random": steps.Random(tuple(FEW.values())),
+}
+
+
+class Copies:
+    """Stands for copy; the second network that is copied, the device's, comes out changed."""
+
+    def __init__(self, factor):
+        self.made, self.factor = 0, factor
+
+    def deepcopy(self, model):
+        self.made += 1
+        return type(model)(*map(self.layer, model))
+
+    def layer(self, layer):
+        import copy
+
+        layer = copy.deepcopy(layer)
+        if self.made == 2 and isinstance(layer, torch.nn.Linear):
+            with torch.no_grad():
+                layer.weight.mul_(self.factor)
+        return layer
+
+
+@pytest.mark.parametrize(("factor", "right"), [(1.0, True), (1.01, False)])
+def test_a_device_that_computes_something_else_is_found(factor, right, monkeypatch):
+    monkeypatch.setattr(checks, "searches", lambda steps: FEW)
+    monkeypatch.setattr(steps, "schemes", lambda steps: ONE)
+    for module, check in ((checks, checks.attacks), (steps, steps.training)):
+        monkeypatch.setattr(module, "copy", Copies(factor))
+        bad = gpu.wrong("", {"part": gpu.tried(lambda check=check: check(CPU, 3, 1))})
+        assert (bad == []) == right
+
+
+def test_a_recording_that_fell_back_is_no_result():
+    def part():
+        search = steps.PGD(checks.BALLS["linf"], 1)
+        model, x, y = checks.problem(2)
+        checks.GraphedAttack(search, model, x, y, cannot)
+        return {}
+
+    def cannot(work, inputs, rngs=(), kept=()):
+        raise RuntimeError("the stream is capturing")
+
+    assert "GraphedAttack: recording PGD failed" in gpu.tried(part)["error"]
+
+
+def test_random_numbers_of_the_host_are_the_same_for_every_device_and_type():
+    with checks.drawn_on_the_host():
+        first, second = (torch.Generator().manual_seed(3) for _ in range(2))
+        a = torch.rand(4, generator=first, dtype=torch.float32)
+        b = torch.rand(4, generator=second, dtype=torch.float64)
+        assert torch.equal(a, b.float())
+        assert not torch.equal(a, torch.rand(4, generator=first, dtype=torch.float32))
+
+
+def test_a_plain_run_takes_the_steps_of_training():
+    model, x, y = checks.problem(4)
+    images = steps.Images(x, y, tuple("0123456789"), "noise")
+    moved, losses = steps.stepped(steps.Natural(), model, images, 2, plainly)
+    assert moved.norm() > 0 and len(losses) == 2

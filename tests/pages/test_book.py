@@ -1,0 +1,235 @@
+"""The rendered book: strict, whole, silent towards other hosts; and faults that are found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from helpers.sample_book import ADDRESS, MADE, figure_cell, small_book
+from helpers.site_rules import ROOT, Site, anchors, complaints, soup, toc_pages
+
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import footers
+import library
+import mending
+
+from mpkit.core.records import DECLARED
+
+
+def page_of(site: Site, name: str) -> Path:
+    return site.html / f"{name}.html"
+
+
+# The book as it is committed
+
+
+def test_the_strict_build_has_nothing_to_say(site: Site) -> None:
+    assert site.returncode == 0, site.log[-4000:]
+    assert "WARNING" not in site.log
+
+
+def test_every_page_of_the_contents_is_there(site: Site) -> None:
+    assert [page for page in toc_pages() if not page_of(site, page).is_file()] == []
+    assert (site.html / "index.html").is_file()
+
+
+def test_links_lead_somewhere_images_speak_and_nothing_comes_from_elsewhere(site: Site) -> None:
+    assert complaints(site.html) == []
+
+
+def test_every_public_module_is_in_the_reference(site: Site) -> None:
+    pages = (site.html / "book" / "api").glob("*.html")
+    described = frozenset[str]().union(*map(anchors, pages))
+    names = [name for room in library.modules().values() for name in room]
+    assert [name for name in names if f"module-{name}" not in described] == []
+
+
+def test_executed_pages_say_how_they_were_made(site: Site) -> None:
+    tree = site.html.parents[1]
+    for page in toc_pages():
+        source = next((tree / page).parent.glob(f"{Path(page).name}.*"))
+        footer = soup(page_of(site, page)).find(class_="mp-provenance")
+        assert bool(footers.provenance(source)) == bool(footer), page
+
+
+def test_pages_without_a_slider_do_not_load_plotly(site: Site) -> None:
+    for page in toc_pages():
+        html = page_of(site, page).read_text()
+        assert ("plotly.min.js" in html) == ('class="mp-slider"' in html), page
+
+
+def test_without_a_public_address_nothing_points_to_one(site: Site) -> None:
+    words = ("mybinder.org", "colab.research", 'property="og:', 'rel="canonical"', "github.com//")
+    for page in toc_pages():
+        html = page_of(site, page).read_text()
+        assert [word for word in words if word in html] == [], page
+
+
+# A small book with everything that a page may have, at a public address
+
+
+def test_a_public_address_turns_on_its_buttons(public: Site) -> None:
+    assert public.returncode == 0, public.log[-4000:]
+    page = soup(page_of(public, "book/sample"))
+    links = [a["href"] for a in page("a", href=True)]
+    for start in (
+        f"{ADDRESS}/issues/new",
+        f"{ADDRESS}/edit/main/book/sample.ipynb",
+        "https://mybinder.org/v2/gh/Some/thing/main?urlpath=lab/tree/book/sample.ipynb",
+        "https://colab.research.google.com/github/Some/thing/blob/main/book/sample.ipynb",
+    ):
+        assert [link for link in links if link.startswith(start)], start
+    assert ADDRESS in links
+
+
+def test_a_public_address_gives_pages_and_social_cards_theirs(public: Site) -> None:
+    page = soup(page_of(public, "book/sample"))
+    start = "https://some.github.io/thing/"
+    assert page.find("link", rel="canonical")["href"] == f"{start}book/sample.html"
+    card = page.find("meta", property="og:image")["content"]
+    assert card.startswith(start)
+    assert (public.html / card.removeprefix(start)).is_file()
+
+
+@pytest.mark.parametrize("address", ["github.com/Some/thing", "https://github.com/Some", "thing"])
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"write https://github\.com/OWNER/NAME"):
+        footers.public_address(address)
+
+
+def test_a_slider_brings_plotly_to_its_page_alone(public: Site) -> None:
+    assert "plotly.min.js" in page_of(public, "book/sample").read_text()
+    assert "plotly.min.js" not in page_of(public, "book/first").read_text()
+    assert (public.html / "_static" / "plotly.min.js").stat().st_size > 1_000_000
+    assert complaints(public.html) == []
+
+
+def test_figures_are_numbered_sized_and_told(public: Site) -> None:
+    figure = soup(page_of(public, "book/sample")).find("figure", id="fig-sample")
+    assert figure.find("img")["alt"] == "A chart."
+    assert "width: 192px" in figure.find("img")["style"]
+    assert figure.find(class_="caption-number").get_text(strip=True).startswith("Figure")
+
+
+def test_charts_are_marked_and_pixels_are_not(public: Site) -> None:
+    """The dark page lights up charts; the values of an image stay as they are."""
+    images = {image["alt"]: image for image in soup(page_of(public, "book/sample"))("img")}
+    assert "mp-chart" in images["A chart."]["class"]
+    assert "mp-chart" not in images["Four pixels."].get("class", [])
+
+
+def test_no_two_things_of_a_page_share_an_id(public: Site) -> None:
+    ids = [tag["id"] for tag in soup(page_of(public, "book/sample"))(id=True)]
+    assert sorted(ids) == sorted(set(ids))
+
+
+def test_notebooks_can_be_downloaded(public: Site) -> None:
+    links = [a["href"] for a in soup(page_of(public, "book/sample"))("a", href=True)]
+    assert any(link.endswith("_sources/book/sample.ipynb") for link in links)
+
+
+def test_the_footer_tells_all_of_the_provenance(public: Site) -> None:
+    footer = soup(page_of(public, "book/sample")).find("details", class_="mp-provenance")
+    assert footer.find("summary").get_text() == "How this page was made"
+    words = footer.get_text(" ")
+    for value in ("digits", "0.3", "7", "quick", "2.15.0", "cpu", "abc1234", "2026-11-21", "12.3"):
+        assert value in words
+    for value in ("Some Processor 7", "MKL_CBWR COMPATIBLE", "environment.yml >=3.11"):
+        assert value in " ".join(words.split())
+    assert "Results" not in words
+    assert soup(page_of(public, "book/first")).find(class_="mp-provenance") is None
+
+
+def test_the_footer_tells_the_results(tmp_path: Path) -> None:
+    page = nbformat.v4.new_notebook(metadata={"mpkit": MADE})
+    output = nbformat.v4.new_output("display_data", {DECLARED: {"union": 0.465}, "text/html": ""})
+    page.cells = [nbformat.v4.new_code_cell(outputs=[output])]
+    nbformat.write(page, tmp_path / "page.ipynb")
+    made = footers.provenance(tmp_path / "page.ipynb")
+    assert "<dt>Results</dt><dd><ul><li>union <code>0.465</code></li>" in footers.footer(made)
+
+
+def test_the_footer_shows_values_as_text() -> None:
+    assert "<script>" not in footers.footer({**MADE, "parameters": {"a": "<script>"}})
+
+
+def test_a_page_with_faults_fails_the_strict_build(tmp_path: Path) -> None:
+    link = nbformat.v4.new_markdown_cell("## A fault\n\nSee [nowhere](nowhere.md).")
+    faulty = small_book(tmp_path, [link, figure_cell(alt=None)])
+    assert faulty.returncode != 0
+    assert "without a text alternative" in faulty.log
+    assert "nowhere.md" in faulty.log
+
+
+# The rules themselves
+
+PLANTED = {
+    "a page that is missing": ("<a href='nowhere.html'>x</a>", "not there"),
+    "an anchor that is missing": ("<a href='#nowhere'>x</a>", "without that anchor"),
+    "a script from elsewhere": ("<script src='https://example.org/x.js'></script>", "example.org"),
+    "a font from elsewhere": ("<style>@import url(//example.org/x.css)</style>", "example.org"),
+    "a preload from elsewhere": ("<link rel='preload' href='//example.org/x'>", "example.org"),
+    "a silent image": ("<img src='page.html'>", "text alternative"),
+    "an image with an empty text": ("<img src='page.html' alt=' '>", "text alternative"),
+}
+
+
+@pytest.mark.parametrize(("markup", "words"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_fault_is_found(tmp_path: Path, markup: str, words: str) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(f"<html><body id='top'><a href='page.html#top'>x</a>{markup}</body></html>")
+    found = complaints(tmp_path)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_a_style_sheet_from_elsewhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.css").write_text("body { background: url('https://example.org/x.png') }")
+    assert complaints(tmp_path) == ["a.css: loads url('https://example.org/x.png"]
+
+
+def test_a_link_to_a_paper_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<a href='https://arxiv.org/abs/1904.13000'>x</a>")
+    assert complaints(tmp_path) == []
+
+
+# What the book adds to Sphinx
+
+
+def test_sections_on_one_line_are_opened() -> None:
+    lines = ["Do.", "", "Args:", "    x: an image.", "Returns: the image,", "whole.", "", "After."]
+    assert library.open_sections(lines) == [
+        "Do.", "", "Args:", "    x: an image.", "", "Returns:", "    the image,", "    whole.", "",
+        "After.",
+    ]  # fmt: skip
+
+
+def test_errors_on_one_line_are_named() -> None:
+    opened = library.open_sections(["Raises: ValueError if eps is 0,", "or worse."])
+    assert opened == ["Raises:", "    ValueError: if eps is 0,", "        or worse."]
+
+
+def test_a_docstring_in_napoleons_form_stays_as_it_is() -> None:
+    lines = ["Do.", "", "Args:", "    x: an image.", "", "Returns:", "    It.", ""]
+    assert library.open_sections(lines) == lines
+
+
+def test_formulas_in_headers_are_said_in_words() -> None:
+    header = '<th class="head"><p><span class="math notranslate">\\(\\linf\\)</span></p></th>'
+    assert '<span class="visually-hidden">l infinity</span></p>' in mending.mend(header)
+
+
+def test_proofs_share_no_id() -> None:
+    proof = '<div class="proof admonition" id="proof">\n<p>Proof. Clear.</p></div>'
+    assert 'id="proof"' not in mending.mend(proof + proof)
+
+
+def test_the_configuration_names_the_extensions_that_are_there() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    local = set(config["sphinx"]["local_extensions"])
+    assert local == {path.stem for path in (ROOT / "book" / "_ext").glob("*.py")}
+    assert not {"sphinx_thebe", "sphinx_comments"} & set(config["sphinx"]["config"]["extensions"])

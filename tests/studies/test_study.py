@@ -1,0 +1,275 @@
+"""A table is worked off piece by piece, and nothing is done twice or lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import ROOT
+from mpkit.core.files import DataError, claimed, file_hash
+from mpkit.core.progress import OutOfTime, Quiet
+from mpkit.core.records import read_record, write_record
+from mpkit.data import Crop, Flip, Images, load
+from mpkit.evaluation import Budget, suites
+from mpkit.models import resnet
+from mpkit.sets import L1, Linf, RotationTranslation, radii
+from mpkit.studies import catalog, recipe_run
+from mpkit.studies import study as module
+from mpkit.studies.analysis import bits
+from mpkit.studies.catalog import Plan, plan, rows_of
+from mpkit.studies.protocol import Protocol, bits_as_text
+from mpkit.studies.recipe_run import SHAPES, trained
+from mpkit.studies.study import Job, Study, work_on
+from mpkit.training import Checkpoints, Natural, Recipe
+
+
+@contextmanager
+def small():
+    """An epoch on few digits for every recipe, and short attacks."""
+    real = catalog.scale_of
+
+    def tiny(data, scale):
+        size = real(data, scale)
+        short = replace(size.recipe, epochs=1, batch=8)
+        return replace(size, recipe=short, tuning=short, steps=1, held_out=30, images=480)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "scale_of", tiny)
+        patch.setattr(recipe_run, "speed", lambda model, x: 1000.0)
+        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
+        yield
+
+
+def table(folder):
+    """Natural, l_inf and its fine-tuning on digits."""
+    rows = ("natural", "linf", "balanced")
+    look = Protocol(points=12, budget="quick", batch=12, affine=False)
+    return Study("digits", folder / "records", folder / "work", "cpu", 1, rows, look, "cpu")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A small table of which nothing is done."""
+    with small():
+        yield table(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """The folder of a small table that is done, and what was said of it."""
+    folder, said = tmp_path_factory.mktemp("table"), []
+    with small():
+        assert work_on(table(folder), quiet, tell=said.append) == 0
+    return folder, said
+
+
+@pytest.fixture
+def done(study, worked, tmp_path):
+    """A small table that is done."""
+    shutil.copytree(worked[0], tmp_path, dirs_exist_ok=True)
+    return study
+
+
+def quiet(label):
+    return Quiet()
+
+
+def test_a_table_is_done_once(done, worked, monkeypatch):
+    study, (_, said) = done, worked
+    assert said[0] == "0 of 3 networks are there, 3 missing"
+    assert said[1] == "digits-natural-seed0: no attack; training 0.0 M gradients, about 0.0 min"
+    names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
+    assert sorted(path.stem for path in study.folder.iterdir()) == names
+    again = []
+    real = module.do
+    monkeypatch.setattr(module, "do", lambda *rest: again.append(rest[1].id) or real(*rest))
+    assert work_on(study, quiet) == 0 and again == []
+    study.record_of(Job("digits-linf", 0)).unlink()
+    assert work_on(study, quiet) == 0 and again == ["digits-linf-seed0"]
+    assert work_on(replace(study, seeds=2), quiet) == 0
+    assert again[1:] == ["digits-natural-seed1", "digits-linf-seed1", "digits-balanced-seed1"]
+
+
+def test_a_record_of_another_recipe_or_examination_is_not_taken(done):
+    study, path = done, done.record_of(Job("digits-natural", 0))
+    record = read_record(path)
+    made = plan("digits-natural", (1, 8, 8))
+    assert study.done(Job("digits-natural", 0), made)
+    write_record(path, record | {"key": "0" * 64})
+    assert not study.done(Job("digits-natural", 0), made)
+    write_record(path, record)
+    other = replace(study, protocol=replace(study.protocol, points=13))
+    assert not other.done(Job("digits-natural", 0), made)
+
+
+def test_a_record_tells_all(done):
+    record = read_record(done.record_of(Job("digits-balanced", 0)))
+    place = done.place(Job("digits-balanced", 0), plan("digits-balanced", (1, 8, 8)))
+    assert record["weights"]["sha256"] == file_hash(place / "weights.safetensors")
+    assert record["settings"]["start"] == "digits-linf" and record["seed"] == 0
+    assert record["cost"]["gradients"] == 2 * 480 and len(record["history"]) == 1
+    accuracy, seen = (record["evaluation"][key] for key in ("accuracy", "first_order"))
+    assert accuracy["union norms"][0] <= min(accuracy[key][0] for key in ("linf", "l2", "l1"))
+    assert all(accuracy[key][0] <= seen[key][0] for key in seen)
+    assert set(record["pictures"]["said"]) == {"clean", "linf", "l2", "l1", "rt"}
+    assert {"commit", "versions", "device", "duration_s", "parameters"} <= set(record)
+
+
+def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
+    small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
+    monkeypatch.setitem(radii.PAPER, "digits", small)
+    look = replace(study.protocol, radii="paper", affine=True)
+    paper = replace(study, rows=("max", "balanced", "linf"), protocol=look)
+    assert work_on(paper, quiet) == 0
+    record = read_record(paper.record_of(Job("digits-max", 0)))
+    accuracy, standing = record["evaluation"]["accuracy"], record["evaluation"]["standing"]
+    assert "l2" not in accuracy and {"linf", "l1", "rt", "affine norms", "union norms"} <= set(
+        accuracy
+    )
+    both = [bits(standing[key]) for key in ("linf", "l1", "union norms")]
+    assert torch.equal(both[0] & both[1], both[2])
+    assert set(record["pictures"]["said"]) == {"clean", *small}
+    assert "eps=0.1" in record["settings"]["scheme"] and "L2" not in record["settings"]["scheme"]
+    assert work_on(replace(paper, protocol=replace(look, radii="common")), quiet, 0.0) == 3
+
+
+def test_an_examination_keeps_its_key_where_the_radii_are_the_common_ones():
+    """Records from before there was a choice still count."""
+    record = read_record(ROOT / "book" / "results" / "mnist" / "mnist-natural-seed0.json")
+    assert Protocol().key == record["examination"]
+    assert Protocol(radii="paper").key != Protocol().key
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
+def test_a_table_trains_whatever_its_rows_go_on_from(name):
+    rows = rows_of(name)
+    plans = [plan(f"{name}-{row}", SHAPES[name]) for row in rows]
+    assert len({made.key for made in plans}) == len(rows)
+    assert {made.start for made in plans} <= {"", *(made.name for made in plans)}
+
+
+def test_bits_are_packed_first_to_highest():
+    assert bits_as_text(torch.tensor([True, False, True])) == {"count": 3, "bits": "oA=="}
+
+
+def test_time_that_is_over_ends_the_work_and_what_was_done_counts(study):
+    assert work_on(study, quiet, end=time.monotonic() - 1) == 3 and not study.folder.exists()
+    bars = iter([Quiet(), Quiet(), Dies(0)])
+    assert work_on(study, lambda label: next(bars)) == 2
+    assert [path.stem for path in study.folder.iterdir()] == ["digits-natural-seed0"]
+    assert work_on(study, quiet) == 0
+
+
+class Dies(Quiet):
+    """Ends a run after so many reports."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def advance(self, steps: int, note: str) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OutOfTime
+
+
+@pytest.fixture
+def careful(monkeypatch):
+    """Checkpoints at every look at the losses."""
+    monkeypatch.setattr(recipe_run, "Checkpoints", lambda folder, seconds: Checkpoints(folder, 0.0))
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_training_that_was_interrupted_goes_on_to_the_same_bits(study, tmp_path, after, careful):
+    made, images = plan("digits-linf", (1, 8, 8)), load("digits")
+    whole = trained(made, images, 0, tmp_path / "whole", "cpu")
+    with pytest.raises(OutOfTime):
+        trained(made, images, 0, tmp_path / "parts", "cpu", Dies(after))
+    assert len(list((tmp_path / "parts").glob("step-*.safetensors"))) == after
+    again = trained(made, images, 0, tmp_path / "parts", "cpu")
+    files = [tmp_path / name / "weights.safetensors" for name in ("whole", "parts")]
+    assert file_hash(files[0]) == file_hash(files[1])
+    pairs = zip(whole.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not list((tmp_path / "parts").glob("step-*"))
+
+
+def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(
+    tmp_path, monkeypatch, careful
+):
+    """The large network's running means and step counts, here with few channels, in two steps."""
+    monkeypatch.setattr(resnet, "WIDE", (4, 8))
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = Images(x, torch.arange(12) % 2, ("a", "b"), "toy")
+    recipe = Recipe(epochs=2, batch=8, augment=(Crop(1), Flip()))
+    made = Plan("cifar10-natural", "preact_resnet18", Natural(), recipe, held_out=2, images=8)
+    whole = trained(made, images, 0, tmp_path / "whole", "cpu")
+    with pytest.raises(OutOfTime):
+        trained(made, images, 0, tmp_path / "parts", "cpu", Dies(1))
+    assert list((tmp_path / "parts").glob("step-*.safetensors"))
+    again = trained(made, images, 0, tmp_path / "parts", "cpu")
+    read = trained(made, images, 0, tmp_path / "parts", "cpu")
+    states = [model.state_dict() for model in (whole, again, read)]
+    assert all(torch.equal(states[0][k], state[k]) for state in states[1:] for k in states[0])
+    assert {int(t) for k, t in states[0].items() if k.endswith("tracked")} == {2}
+    assert read_record(tmp_path / "whole" / "training.json")["settings"]["images"] == 8
+
+
+def test_the_folder_of_another_run_is_refused(study, tmp_path):
+    made, images = plan("digits-natural", (1, 8, 8)), load("digits")
+    trained(made, images, 0, tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match=r"holds another run, digits-natural with seed 0"):
+        trained(made, images, 1, tmp_path / "run", "cpu")
+
+
+def test_what_is_missing_is_said(study, tmp_path):
+    images = load("digits")
+    with pytest.raises(DataError, match=r"goes on from digits-linf.*train digits-linf"):
+        trained(plan("digits-balanced", (1, 8, 8)), images, 0, tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match=r"has 20 images, and the recipe holds 30"):
+        trained(plan("digits-natural", (1, 8, 8)), images.first(20), 0, tmp_path / "few", "cpu")
+    with pytest.raises(ValueError, match=r"seeds must be at least 1"):
+        replace(study, seeds=0)
+
+
+def test_a_claim_is_held_by_one(tmp_path):
+    path = tmp_path / "job" / "claim"
+    with claimed(path) as first, claimed(path) as second:
+        assert (first, second) == (True, False)
+    with claimed(path) as again:
+        assert again
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_continued_to_the_same_bits(tmp_path):
+    code = (
+        "from mpkit.studies import recipe_run\nfrom mpkit.training.checkpoints import Checkpoints\n"
+        "recipe_run.Checkpoints = lambda folder, seconds: Checkpoints(folder, 0.2)\n"
+        "from mpkit.cli.main import main\nmain()"
+    )
+
+    def start(folder):
+        words = ["train", "digits-linf", "--device", "cpu", "--out", str(folder)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", code, *words], env=env)
+
+    process, deadline = start(tmp_path / "killed"), time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("step-*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    assert start(tmp_path / "killed").wait(240) == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trained(plan("digits-linf", (1, 8, 8)), load("digits"), 0, tmp_path / "whole", "cpu")
+    torch.set_num_threads(threads)
+    files = [tmp_path / name / "weights.safetensors" for name in ("killed", "whole")]
+    assert file_hash(files[0]) == file_hash(files[1])
