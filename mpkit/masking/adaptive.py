@@ -26,6 +26,7 @@ from mpkit.attacks import (
 from mpkit.attacks.base import Best, Problem
 from mpkit.attacks.gradients import climb, guard, look
 from mpkit.attacks.pgd import StepSchedule, Walk
+from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.masking.case import Case, Result, worst
 from mpkit.masking.wrappers import EOT, Sanitized
@@ -229,8 +230,10 @@ class NES(Steered):
 
     def _rise(self, problem: Problem, image: Tensor, step: Tensor) -> Tensor:
         """Loss after each step (n, B, C, H, W) minus that after its opposite: (n, B, 1, 1, 1)."""
-        n, labels = len(step), problem.y.repeat(2 * len(step))
+        n = len(step)
+        rows = torch.arange(len(image), device=image.device).repeat(2 * n)
         asked = torch.cat([image + step, image - step]).clamp(0, 1).flatten(0, 1)
-        score = look(problem.model, self.loss, asked, labels)[1].view(2, n, -1)
+        loss = trees.take(self.loss, rows)
+        score = look(problem.model, loss, asked, problem.y[rows])[1].view(2, n, -1)
         rise: Tensor = score[0] - score[1]
         return rise.view(n, -1, 1, 1, 1)

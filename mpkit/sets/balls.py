@@ -81,8 +81,7 @@ class Ball(PerturbationSet):
 
     def everything(self, x: Tensor) -> Self:
         """The ball of the same kind that holds every image of the shape of x (B, C, H, W)."""
-        ones = torch.ones(1, x[0].numel(), dtype=torch.float64)
-        return replace(self, eps=float(self.norm(ones)))
+        return replace(self, eps=float(self.norm(torch.ones_like(x[:1], dtype=torch.float64))))
 
     def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
         """A steepest step of an image, whose norm is at most ``length``: (B, C, H, W).

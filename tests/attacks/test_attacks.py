@@ -11,7 +11,6 @@ from mpkit.attacks import (
     DLR,
     PGD,
     SLIDE,
-    AttackResult,
     Clean,
     Constant,
     CrossEntropy,
@@ -37,40 +36,6 @@ def net_problem(seed=0, n=6, dtype=torch.float64):
     x = torch.rand(n, 1, 2, 4, generator=generator(seed), dtype=torch.float64).to(dtype)
     with torch.no_grad():
         return model, x, model(x).argmax(1)
-
-
-@every_attack
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_found_is_allowed_and_says_the_truth(attack, dtype):
-    model, x, y = net_problem(dtype=dtype)
-    found = attack(model, x, y, generator())
-    assert isinstance(found, AttackResult)
-    assert attack.set.contains(x, found.z).all()
-    assert torch.equal(found.image, attack.set.apply(x, found.z))
-    assert found.image.dtype == dtype
-    with torch.no_grad():
-        torch.testing.assert_close(found.score, attack.loss(model(found.image), y))
-
-
-@every_attack
-def test_same_generator_same_result(attack):
-    model, x, y = net_problem()
-    first, second = (attack(model, x, y, generator(3)) for _ in range(2))
-    assert torch.equal(first.image, second.image)
-
-
-@every_attack
-def test_model_and_images_are_left_as_they_were(attack):
-    model, x, y = net_problem()
-    model.train()
-    before, kept = [p.clone() for p in model.parameters()], x.clone()
-    found = attack(model, x, y, generator())
-    assert model.training
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
-    assert torch.equal(x, kept)
-    assert not found.image.requires_grad
-    assert torch.is_grad_enabled()
 
 
 @every_attack

@@ -86,7 +86,7 @@ def picture() -> str:
     """The rooms floor by floor with their arrows, those left out that follow from others."""
     edges, lines = arrows(), ["```mermaid", "flowchart BT"]
     for number, floor in enumerate(FLOORS):
-        lines += [f'  subgraph f{number} [" "]', f"    {' & '.join(floor)}", "  end"]
+        lines += [f'  subgraph f{number} [" "]', *(f"    {name}" for name in floor), "  end"]
     for name in sorted(edges):
         beyond = {far for near in edges[name] for far in reach(edges, near)}
         lines += [f"  {name} --> {other}" for other in sorted(edges[name] - beyond)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers.small_runs import SHORT, linear, rng, tiny, trained, weights
 from helpers.stand_ins import Taped
-from mpkit.attacks import APGD, MSD, PGD, GraphedAttack, Grid, Restarts, SpatialPGD
+from mpkit.attacks import MSD, PGD, GraphedAttack, SpatialPGD
 from mpkit.core import cuda_graphs
 from mpkit.data import Crop, Flip
 from mpkit.sets import Linf, RotationTranslation, Union
@@ -141,32 +141,6 @@ def test_what_cannot_be_recorded_is_said_once_and_run_plainly(scheme, recorder, 
         model, its_history = trained(SHORT, scheme, recorder=recorder)
     assert len(caught) == 1
     assert torch.equal(weights(model), weights(plain)) and its_history == history
-
-
-ATTACKS = [
-    NEAR,
-    APGD(Linf(0.1), 20),
-    Restarts(NEAR, 2),
-    Grid(RotationTranslation(1, 10), 3, 3),
-]
-
-
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
-def test_a_recorded_attack_follows_images_labels_weights_and_generator(attack):
-    model, images = linear().eval(), tiny()
-    x, y = images.x[:12], images.y[:12]
-    search = GraphedAttack(attack, model, x, y, Taped)
-    for step in range(3):
-        with torch.no_grad():
-            model[1].weight.mul_(-1.1)
-        x, y = images.x[12 * step :][:12], images.y[12 * step :][:12]
-        ours, theirs = rng(step), rng(step)
-        found, plain = search(x, y, ours), attack(model, x, y, theirs)
-        assert torch.equal(found.image, plain.image) and torch.equal(found.score, plain.score)
-        assert torch.equal(ours.get_state(), theirs.get_state())
-    kept = found.image.clone()
-    search(images.x[:12], images.y[:12], rng())
-    assert torch.equal(found.image, kept)  # an earlier result is not overwritten
 
 
 def test_a_recorded_attack_falls_back_to_the_attack():

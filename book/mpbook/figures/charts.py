@@ -228,7 +228,7 @@ def ledger_bars(ledger: Ledger) -> Figure:
     shown = accuracies(ledger)
     shown.pop("average", None)
     keys = {name: kind(name) if kind(name) in LOOKS else "neutral" for name in shown}
-    single = len(set(keys.values())) == len(keys)
+    single = len(set(keys.values())) == len(keys) and "neutral" not in keys.values()
     groups = (
         {"": {keys[name]: estimate for name, estimate in shown.items()}}
         if single
