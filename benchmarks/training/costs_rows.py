@@ -152,9 +152,7 @@ def rows(scale: str) -> Iterator[Row]:
 
 
 def savings(
-    size: Scale,
-    network: Callable[[torch.Generator], nn.Module],
-    two: dict[str, training.Scheme],
+    size: Scale, network: Callable[[torch.Generator], nn.Module], two: dict[str, training.Scheme]
 ) -> Iterator[Row]:
     """Ways to compute the same, or nearly the same, in less time."""
     layouts = {"plain": torch.contiguous_format, "channels last": torch.channels_last}

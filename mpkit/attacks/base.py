@@ -180,12 +180,7 @@ class Best(NamedTuple):
 
     @classmethod
     def through(
-        cls,
-        problem: Problem,
-        loss: Loss,
-        z: Any,
-        render: Callable[..., Tensor],
-        *variables: Tensor,
+        cls, problem: Problem, loss: Loss, z: Any, render: Callable[..., Tensor], *variables: Tensor
     ) -> tuple["Best", tuple[Tensor, ...]]:
         """The same for a rendered image, with the gradients of what it is rendered from."""
         seen = climb_through(problem.model, loss, render, variables, problem.y)

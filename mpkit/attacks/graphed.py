@@ -31,12 +31,7 @@ class GraphedAttack:
     """
 
     def __init__(
-        self,
-        attack: Attack,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        recorder: Recorder | None = None,
+        self, attack: Attack, model: Model, x: Tensor, y: Tensor, recorder: Recorder | None = None
     ) -> None:
         self.attack, self.model = attack, model
         self.rng = torch.Generator(x.device).manual_seed(0)

@@ -8,14 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import (
-    Attack,
-    AttackResult,
-    Best,
-    Iterative,
-    OnceReached,
-    Problem,
-)
+from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, OnceReached, Problem
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
 from mpkit.core import trees

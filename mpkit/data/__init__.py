@@ -3,12 +3,4 @@
 from mpkit.data.augmentation import Crop, Flip
 from mpkit.data.images import Images, download, load, stored, where
 
-__all__ = [
-    "Crop",
-    "Flip",
-    "Images",
-    "download",
-    "load",
-    "stored",
-    "where",
-]
+__all__ = ["Crop", "Flip", "Images", "download", "load", "stored", "where"]

@@ -121,10 +121,7 @@ def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
 
 def _climbs(ball: Ball, steps: int) -> tuple[Attack, ...]:
     """Two first-order attacks on the margin."""
-    return (
-        APGD(ball, steps, Margin()),
-        PGD(ball, steps, loss=Margin(), schedule=Falling(0.05)),
-    )
+    return (APGD(ball, steps, Margin()), PGD(ball, steps, loss=Margin(), schedule=Falling(0.05)))
 
 
 def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:

@@ -52,10 +52,7 @@ def _growth(case: Case, ball: Ball) -> Evidence:
     all_of_it, steps = ball.everything(case.x), max(10, case.effort.steps // 2)
     rates = []
     for one in (*(ball.scaled(factor) for factor in FACTORS), all_of_it):
-        attacks = (
-            APGD(one, steps, CrossEntropy(), Clean()),
-            APGD(one, steps, Margin(), Clean()),
-        )
+        attacks = (APGD(one, steps, CrossEntropy(), Clean()), APGD(one, steps, Margin(), Clean()))
         rates.append(~worst([case.reach(attack) for attack in attacks]).assessed.wrong)
     rates[-1] = _still_left(case, rates[-1], 2 * steps)
     left = proportion(rates[-1])

@@ -20,11 +20,7 @@ OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's ow
 
 
 def load_model(
-    spec: str,
-    weights: Path | None,
-    shape: tuple[int, int, int],
-    classes: int,
-    device: str = "auto",
+    spec: str, weights: Path | None, shape: tuple[int, int, int], classes: int, device: str = "auto"
 ) -> nn.Module:
     """Build a network and give it weights; nothing is unpickled.
 

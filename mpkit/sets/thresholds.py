@@ -30,12 +30,7 @@ def soft(size: Tensor, level: Tensor, room: Tensor | None, out: Tensor) -> Tenso
 
 
 def threshold(
-    size: Tensor,
-    room: Tensor | None,
-    radius: Tensor,
-    norm: Tensor,
-    inside: Tensor,
-    spare: Tensor,
+    size: Tensor, room: Tensor | None, radius: Tensor, norm: Tensor, inside: Tensor, spare: Tensor
 ) -> Tensor:
     """The t ≥ 0 at which sum(min(max(size - t, 0), room)) falls to the radius, (B, 1).
 

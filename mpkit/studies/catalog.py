@@ -165,10 +165,7 @@ def plan(
 
 
 def _scheme(
-    scheme: str,
-    sets: Mapping[str, PerturbationSet],
-    attacks: Mapping[str, Attack],
-    size: Scale,
+    scheme: str, sets: Mapping[str, PerturbationSet], attacks: Mapping[str, Attack], size: Scale
 ) -> Scheme:
     norms = tuple(attacks[key] for key in BALLS if key in attacks)
     balls = [one for one in sets.values() if isinstance(one, Ball)]

@@ -69,11 +69,7 @@ def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> Perturb
 
 
 def examine(
-    model: nn.Module,
-    test: Images,
-    protocol: Protocol,
-    file: Path,
-    progress: Quiet | None = None,
+    model: nn.Module, test: Images, protocol: Protocol, file: Path, progress: Quiet | None = None
 ) -> dict[str, Any]:
     """Evaluate a network; returns what its record says of it, as plain data.
 

@@ -110,12 +110,7 @@ def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Modu
 
 
 def _fit(
-    model: nn.Module,
-    made: Plan,
-    images: Images,
-    seed: int,
-    folder: Path,
-    progress: Quiet | None,
+    model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, progress: Quiet | None
 ) -> list[Epoch]:
     seen, held = split(images, made)
     watch = Validation(held, dict(made.watch)) if made.watch else None

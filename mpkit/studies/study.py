@@ -150,12 +150,7 @@ def _attempt(
 
 
 def do(
-    study: Study,
-    job: Job,
-    made: Plan,
-    train: Images,
-    test: Images,
-    bar: Callable[[str], Quiet],
+    study: Study, job: Job, made: Plan, train: Images, test: Images, bar: Callable[[str], Quiet]
 ) -> dict[str, Any]:
     """Train and evaluate one network, and write its record; see :func:`work_on`."""
     begun = time.monotonic()

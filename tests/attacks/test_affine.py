@@ -13,11 +13,7 @@ from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation
 from mpkit.sets.convex_hull import box_pair, nearest_pair
 
 NORMS = {Linf: "inf", L2: 2, L1: 1}
-PAIRS = [
-    Affine(L1(1.5), Linf(0.2)),
-    Affine(Linf(0.2), L2(0.6)),
-    Affine(L2(0.6), L1(1.5)),
-]
+PAIRS = [Affine(L1(1.5), Linf(0.2)), Affine(Linf(0.2), L2(0.6)), Affine(L2(0.6), L1(1.5))]
 pairs = pytest.mark.parametrize("between", PAIRS, ids=lambda p: f"{p.a}-{p.b}")
 RT = RotationTranslation(1, 30)
 

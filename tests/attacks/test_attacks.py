@@ -7,16 +7,7 @@ import torch
 from torch import nn
 
 from helpers.toys import generator, relu_net
-from mpkit.attacks import (
-    DLR,
-    PGD,
-    SLIDE,
-    Clean,
-    Constant,
-    CrossEntropy,
-    Falling,
-    Margin,
-)
+from mpkit.attacks import DLR, PGD, SLIDE, Clean, Constant, CrossEntropy, Falling, Margin
 from mpkit.attacks.base import Best
 from mpkit.sets import L1, L2, Linf
 

@@ -65,10 +65,7 @@ def test_sets_are_compared_with_double_precision(monkeypatch):
 
 FEW = {"pgd linf": checks.PGD(checks.BALLS["linf"], 2)}
 FEW |= {"square l1": checks.Square(checks.BALLS["l1"], 2)}
-ONE = {
-    "avg": steps.Average(tuple(FEW.values())),
-    "random": steps.Random(tuple(FEW.values())),
-}
+ONE = {"avg": steps.Average(tuple(FEW.values())), "random": steps.Random(tuple(FEW.values()))}
 
 
 class Copies:

@@ -18,8 +18,7 @@ def tensors(dtype, shape, low, high):
     width = 32 if dtype == torch.float32 else 64
     low, high = (float(np.float32(v)) for v in (low, high))
     entries = st.one_of(
-        st.sampled_from([0.0, low, high]),
-        st.floats(low, high, width=width, allow_subnormal=False),
+        st.sampled_from([0.0, low, high]), st.floats(low, high, width=width, allow_subnormal=False)
     )
     drawn = arrays.arrays(DTYPES[dtype], shape, elements=entries)
     return drawn.map(lambda a: torch.from_numpy(a.copy()))

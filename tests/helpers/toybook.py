@@ -74,13 +74,7 @@ def toy_book(folder: Path, *sources: str) -> Path:
 def mpkit(root: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a book, to its end."""
     return subprocess.run(
-        [MPKIT, *words],
-        cwd=root,
-        env=ENV,
-        capture_output=True,
-        text=True,
-        timeout=480,
-        **options,
+        [MPKIT, *words], cwd=root, env=ENV, capture_output=True, text=True, timeout=480, **options
     )
 
 

@@ -195,10 +195,7 @@ def test_points_far_away_project_to_the_rounding_of_the_point(far, boxed):
     for _ in range(120):  # the threshold, by halving alone
         middle = (low + high) / 2
         spent = torch.minimum((size - middle).clamp(min=0), room).sum((1, 2, 3), keepdim=True)
-        low, high = (
-            torch.where(spent > eps, middle, low),
-            torch.where(spent > eps, high, middle),
-        )
+        low, high = (torch.where(spent > eps, middle, low), torch.where(spent > eps, high, middle))
     oracle = torch.minimum((size - high).clamp(min=0), room) * d.sign()
     inside = torch.minimum(size, room).sum((1, 2, 3), keepdim=True) <= eps
     oracle = torch.where(inside, torch.minimum(size, room) * d.sign(), oracle)

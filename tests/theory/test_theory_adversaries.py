@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.proofs import PlantLie
 from mpbook.theory import (
     FlipStrong,
     FrankWolfe,
@@ -13,16 +14,14 @@ from mpbook.theory import (
     LinfBall,
     Network,
     Plant,
-    PlantLie,
     ShiftWeak,
     StrongBit,
     StrongPixel,
     WorstOf,
     WorstSwap,
-    log_ratio,
-    swap,
     two_sample,
 )
+from mpbook.theory.adversaries import log_ratio, swap
 
 drawn = settings(derandomize=True, deadline=None, max_examples=20, database=None)
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpbook.theory import AffineInBox, L1Ball, LinfBall, shared_cost
+from helpers.proofs import shared_cost
+from mpbook.theory import AffineInBox, L1Ball, LinfBall
 from mpkit.sets import L1, Affine, Linf
 
 drawn = settings(derandomize=True, deadline=None, max_examples=60, database=None)

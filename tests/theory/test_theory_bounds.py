@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.proofs import hiding_distance, selection_distance
 from mpbook.theory import (
     NeymanPearson,
     Plant,
@@ -16,13 +17,9 @@ from mpbook.theory import (
     StrongPixel,
     SwapBound,
     attacked_distance,
-    chi_square,
-    hiding_distance,
     measure,
-    overlap,
-    planted_over_shifted,
-    selection_distance,
 )
+from mpbook.theory.bounds import chi_square, overlap, planted_over_shifted
 
 drawn = settings(derandomize=True, deadline=None, max_examples=20, database=None)
 pixels = st.builds(

@@ -19,7 +19,6 @@ from mpbook.theory import (
     StrongBit,
     StrongPixel,
     SwapBound,
-    Tally,
     ThreeViews,
     WorstOf,
     WorstSwap,
@@ -27,10 +26,11 @@ from mpbook.theory import (
     measure,
     mix,
     simple_classifiers,
-    swap,
     train,
     two_sample,
 )
+from mpbook.theory.adversaries import swap
+from mpbook.theory.montecarlo import Tally
 from mpkit.core.statistics import mean_of, proportion
 
 LEVEL = 0.9999
@@ -113,11 +113,7 @@ def test_adversarial_training_ends_in_the_corners_of_the_floor():
     linf = WorstOf((ShiftWeak(2 * model.eta), FrankWolfe(LinfBall(2 * model.eta), 5)))
     l1 = WorstOf((FlipStrong(), FrankWolfe(L1Ball(2.0), 5)))
     points = {}
-    for name, adversaries in {
-        "linf": (linf,),
-        "l1": (l1,),
-        "max": (WorstOf((linf, l1)),),
-    }.items():
+    for name, adversaries in {"linf": (linf,), "l1": (l1,), "max": (WorstOf((linf, l1)),)}.items():
         rng = generator(1)
         f = train(Network(model.d, (32,), rng), model, adversaries, 400, rng)
         tally = measure(f, model, {"linf": linf, "l1": l1}, 10_000, rng)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.proofs import proof_map_ends
 from mpbook.theory import (
-    Adversary,
     Erase,
     FlipStrong,
     L1Ball,
@@ -24,10 +24,10 @@ from mpbook.theory import (
     linear_risks,
     measure,
     normal_cdf,
-    proof_map_ends,
     simple_classifiers,
     spread,
 )
+from mpbook.theory.adversaries import Adversary
 from mpkit.core.statistics import mean_of, proportion
 
 EXAMPLES = 20

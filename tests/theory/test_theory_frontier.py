@@ -8,15 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.proofs import PlantLie, fair_mean, proof_map_ends, strong_only_swap_risk
 from mpbook.theory import (
     FlipStrong,
-    GaussianModel,
     L1Ball,
     Lie,
     Linear,
     LinfBall,
     Network,
-    PlantLie,
     Risks,
     ShiftIfTrue,
     ShiftWeak,
@@ -29,12 +28,12 @@ from mpbook.theory import (
     least_risk,
     linear_frontier,
     linear_risks,
-    lower_hull,
     measure,
     normal_cdf,
-    proof_map_ends,
     spread,
 )
+from mpbook.theory.frontier import lower_hull
+from mpbook.theory.gaussians import GaussianModel
 from mpkit.core.statistics import mean_of
 
 drawn = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -186,9 +185,9 @@ def test_the_floor_of_theorem_2_is_reached_as_n_grows():
 
     def heights(n: int) -> list[float]:
         model = StrongPixel(n, 2.0, 0.5, n)
-        linf, fair = LinfBall(2 * model.eta), model.fair_mean()
+        linf, fair = LinfBall(2 * model.eta), fair_mean(model)
         corners = (
-            pair(model.linear_risk(model.strong_only(), linf), model.strong_only_swap_risk()),
+            pair(model.linear_risk(model.strong_only(), linf), strong_only_swap_risk(model)),
             pair(0.5, 0.5),
             pair(model.linear_risk(fair, linf), model.linear_risk(fair)),
         )

@@ -15,39 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpbook.figures.charts import (
-    accuracy_curves,
-    bars_with_intervals,
-    changes_with_intervals,
-    draw_lines,
-    numbers,
-    unit_balls,
-)
-from mpbook.figures.sliders import Line, Slider, slider_chart, slider_figure
-from mpbook.figures.style import COLORS, INK, LABELS, LOOKS, WIDTH, Look, canvas, style
+from mpbook.figures.charts import numbers
+from mpbook.figures.style import COLORS, INK, LABELS, WIDTH, canvas, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "COLORS",
-    "LABELS",
-    "LOOKS",
-    "Line",
-    "Look",
-    "Slider",
-    "accuracy_curves",
-    "bars_with_intervals",
-    "canvas",
-    "changes_with_intervals",
-    "draw_lines",
-    "show_images",
-    "show_perturbations",
-    "slider_chart",
-    "slider_figure",
-    "style",
-    "unit_balls",
-]
 
 
 def _picture(image: Any) -> NDArray[Any]:

@@ -5,117 +5,65 @@ Statements marked "ours" go beyond Tramèr and Boneh 2019.
 """
 
 from mpbook.theory.adversaries import (
-    Adversary,
     Erase,
     FlipStrong,
     FrankWolfe,
     Lie,
     Plant,
-    PlantLie,
     ShiftIfTrue,
     ShiftWeak,
     WorstOf,
     WorstSwap,
-    log_ratio,
-    swap,
 )
-from mpbook.theory.affine import AffineInBox, shared_cost
-from mpbook.theory.bounds import (
-    NeymanPearson,
-    SwapBound,
-    attacked_distance,
-    chi_square,
-    hiding_distance,
-    overlap,
-    planted_over_shifted,
-    selection_distance,
-)
+from mpbook.theory.affine import AffineInBox
+from mpbook.theory.bounds import NeymanPearson, SwapBound, attacked_distance
 from mpbook.theory.classifiers import Network, ThreeViews, simple_classifiers, train
 from mpbook.theory.frontier import (
-    Floor,
     Risks,
     floor,
     grid_noise,
     least_risk,
     linear_frontier,
     linear_risks,
-    lower_hull,
-    proof_map_ends,
 )
-from mpbook.theory.gaussians import GaussianModel, StrongBit, StrongPixel
-from mpbook.theory.linear import (
-    Classifier,
-    L1Ball,
-    Linear,
-    LinfBall,
-    Nothing,
-    OnSome,
-    Reach,
-    chance_of_error,
-    mix,
-    normal_cdf,
-    spread,
-)
-from mpbook.theory.montecarlo import Tally, measure, two_sample
+from mpbook.theory.gaussians import StrongBit, StrongPixel
+from mpbook.theory.linear import L1Ball, Linear, LinfBall, mix, normal_cdf, spread
+from mpbook.theory.montecarlo import measure, two_sample
 from mpbook.theory.spatial import BrightPixel
-from mpkit.core.statistics import Estimate, mean_of, proportion
 
 __all__ = [
-    "Adversary",
     "AffineInBox",
     "BrightPixel",
-    "Classifier",
     "Erase",
-    "Estimate",
     "FlipStrong",
-    "Floor",
     "FrankWolfe",
-    "GaussianModel",
     "L1Ball",
     "Lie",
     "Linear",
     "LinfBall",
     "Network",
     "NeymanPearson",
-    "Nothing",
-    "OnSome",
     "Plant",
-    "PlantLie",
-    "Reach",
     "Risks",
     "ShiftIfTrue",
     "ShiftWeak",
     "StrongBit",
     "StrongPixel",
     "SwapBound",
-    "Tally",
     "ThreeViews",
     "WorstOf",
     "WorstSwap",
     "attacked_distance",
-    "chance_of_error",
-    "chi_square",
     "floor",
     "grid_noise",
-    "hiding_distance",
     "least_risk",
     "linear_frontier",
     "linear_risks",
-    "log_ratio",
-    "lower_hull",
-    "mean_of",
     "measure",
     "mix",
     "normal_cdf",
-    "overlap",
-    "planted_over_shifted",
-    "proof_map_ends",
-    "proportion",
-    "selection_distance",
-    "shared_cost",
     "simple_classifiers",
     "spread",
-    "swap",
     "train",
     "two_sample",
 ]

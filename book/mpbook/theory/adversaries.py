@@ -171,22 +171,6 @@ class Plant:
         return swap(x, torch.multinomial(chances, 1, generator=rng)[:, 0] + 1)
 
 
-@dataclass(frozen=True)
-class PlantLie(Plant):
-    """As ``Plant``, but the new strong pixel always speaks for the other label (ours).
-
-    It plants the law of density proportional to the positive part of N(-y, s²) less N(y, s²): half
-    of the proof of R_inf + (2p - 1) R_RT ≥ p - (2p - 1) τ'. Where no candidate has the sign of -y,
-    it chooses as ``Plant`` does.
-    """
-
-    def log_weights(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log density ratios (n, N) of that law to N(ηy, 1); -1000 in place of minus infinity."""
-        against = -y[:, None] * x[:, 1 : self.model.swaps + 1]
-        surplus = torch.log1p(-torch.exp(-2 * against.clamp(min=1e-300) / self.model.s**2))
-        return super().log_weights(x, y) + torch.where(against > 0, surplus, -1000.0)
-
-
 def log_ratio(v: Tensor, mean: Tensor | float, sd: float, base: Tensor | float) -> Tensor:
     """Log of the density of N(mean, sd²) over that of N(base, 1), at v.
 

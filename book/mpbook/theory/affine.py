@@ -18,22 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpbook.theory.linear import Reach
-
-
-def shared_cost(weight: Tensor, first: Reach, second: Reach, beta: float) -> float:
-    """Greatest fall of a linear score for β of the first budget and 1 - β of the second; no box.
-
-    Args:
-        weight: (d + 1,).
-        first: the set whose budget is used to the fraction β.
-        second: the set whose budget is used to the fraction 1 - β.
-        beta: in [0, 1].
-
-    Returns: β cost(first) + (1 - β) cost(second), linear in β.
-    """
-    return float(beta * first.cost(weight) + (1 - beta) * second.cost(weight))
-
 
 @dataclass(frozen=True, eq=False)
 class AffineInBox:

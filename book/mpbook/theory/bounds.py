@@ -145,38 +145,6 @@ class NeymanPearson:
         return plus - minus
 
 
-def selection_distance(model: StrongPixel, n: int, rng: torch.Generator) -> Estimate:
-    """The exact distance of the selection step, ½ E|1 - w̄|, by simulation.
-
-    Args:
-        model: gives N, s and η.
-        n: samples.
-        rng: source of all randomness.
-
-    Returns: the estimate with a 99.9 % interval.
-    """
-    return _crowd_distance(model, 1.0, n, rng)
-
-
-def hiding_distance(model: StrongPixel, n: int, rng: torch.Generator) -> Estimate:
-    """The exact distance of the hiding step, ½ E|1 - q̄|, by simulation.
-
-    Args:
-        model: gives N, s and η.
-        n: samples.
-        rng: source of all randomness.
-
-    Returns: the estimate with a 99.9 % interval.
-    """
-    return _crowd_distance(model, -1.0, n, rng)
-
-
-def _crowd_distance(model: StrongPixel, mean: float, n: int, rng: torch.Generator) -> Estimate:
-    crowd = torch.randn(n, model.swaps, generator=rng, dtype=torch.float64) - model.eta
-    average = log_ratio(crowd, mean, model.s, -model.eta).exp().mean(dim=1)
-    return mean_of((1 - average).abs() / 2, level=0.999)
-
-
 def attacked_distance(model: StrongPixel, n: int, rng: torch.Generator) -> Estimate:
     """The exact distance of the two attacked laws, E_T[(1 - dL/dT)⁺], by simulation.
 

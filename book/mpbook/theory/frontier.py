@@ -182,22 +182,6 @@ def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def proof_map_ends(model: StrongBit) -> tuple[float, float]:
-    """The least and the greatest R_inf against the two fixed maps of theorem 1's proof.
-
-    Against "subtract 2ηy" and "flip x_0" alone, R_1 = 1 - R_inf for every classifier, and by
-    Neyman and Pearson R_inf can be anything between ρ and 1 - ρ, ρ the clean Bayes risk (the
-    attacked problem is the clean one with the weak features mirrored). The full sets do better:
-    against them R_inf is at least 1 - p, since they can also shift by less.
-
-    Args:
-        model: theorem 1's data.
-
-    Returns: (ρ, 1 - ρ).
-    """
-    return model.bayes_risk(), 1 - model.bayes_risk()
-
-
 def least_risk(model: StrongBit, tilt: float, cells: int = 6) -> float:
     """The least tilt · R_inf + (1 - tilt) · R_1 of any classifier, in the limit of large d.
 

@@ -166,17 +166,9 @@ class StrongPixel(GaussianModel):
         """The risk of `bayes`: Φ(-√(1/s² + α²))."""
         return normal_cdf(-math.hypot(1 / self.s, self.alpha))
 
-    def fair_mean(self) -> Linear:
-        """The classifier sign(x_0 + x_1 + ... + x_d), which no swap can change."""
-        return spread(self.d, 1.0, 1.0)
-
     def linear_risk(self, f: Linear, reach: Reach | None = None) -> float:
         """One normal tail: the score is Gaussian given the label."""
         weight = f.weight.double()
         strong, weak = weight[0], weight[1:]
         drift = strong + self.eta * weak.sum() - (reach or Nothing()).cost(weight)
         return float(_both_labels(f, drift, torch.hypot(self.s * strong, weak.norm())))
-
-    def strong_only_swap_risk(self) -> float:
-        """Risk of sign(x_0) when the worst swap is chosen: 1 - Φ(1/s) Φ(η)^N."""
-        return 1 - normal_cdf(1 / self.s) * normal_cdf(self.eta) ** self.swaps
