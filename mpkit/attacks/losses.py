@@ -18,10 +18,7 @@ Target = int | Tensor
 class Loss(ABC):
     """What an adversary maximizes, one number per example."""
 
-    @property
-    def classes(self) -> int:
-        """Fewest classes the loss is defined for."""
-        return 2
+    classes = 2  # fewest that the loss is defined for
 
     @abstractmethod
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -39,6 +36,7 @@ class Loss(ABC):
         """The version of this loss that pulls examples into a target class."""
 
 
+@dataclass(frozen=True)
 class Targeted(Loss):
     """A loss that is large when the model says ``target``."""
 
@@ -47,6 +45,10 @@ class Targeted(Loss):
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which examples are classified as the target: (B,)."""
         return logits.argmax(1) == self.target
+
+    def toward(self, target: Target) -> Loss:
+        """The same loss with another target."""
+        return type(self)(target)
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,7 @@ class DLR(Loss):
     Source: Croce and Hein 2020 (AutoAttack), equation 6.
     """
 
-    @property
-    def classes(self) -> int:
-        """Three."""
-        return 3
+    classes = 3
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,), in [-1, 1]."""
@@ -106,30 +105,18 @@ class DLR(Loss):
 class TargetedCrossEntropy(Targeted):
     """The log-probability of the target class, in nats: (B,) ≤ 0."""
 
-    target: Target
-
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K): (B,); the labels only give the number of examples."""
         return -functional.cross_entropy(logits, _each(self.target, y), reduction="none")
-
-    def toward(self, target: Target) -> "TargetedCrossEntropy":
-        """The same loss with another target."""
-        return TargetedCrossEntropy(target)
 
 
 @dataclass(frozen=True)
 class TargetedMargin(Targeted):
     """The target logit minus the greatest other logit: positive exactly at the target."""
 
-    target: Target
-
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K): (B,); the labels only give the number of examples."""
         return -_lead(logits, _each(self.target, y))
-
-    def toward(self, target: Target) -> "TargetedMargin":
-        """The same loss with another target."""
-        return TargetedMargin(target)
 
 
 @dataclass(frozen=True)
@@ -141,12 +128,7 @@ class TargetedDLR(Targeted):
     Source: Croce and Hein 2020 (AutoAttack), equation 7.
     """
 
-    target: Target
-
-    @property
-    def classes(self) -> int:
-        """Four."""
-        return 4
+    classes = 4
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,)."""
@@ -154,10 +136,6 @@ class TargetedDLR(Targeted):
         target = _each(self.target, y).unsqueeze(1)
         lead = (logits.gather(1, target) - logits.gather(1, y.unsqueeze(1))).squeeze(1)
         return lead / _gap(ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2)
-
-    def toward(self, target: Target) -> "TargetedDLR":
-        """The same loss with another target."""
-        return TargetedDLR(target)
 
 
 @dataclass(frozen=True)
@@ -175,7 +153,7 @@ class AnyWrong(Loss):
         return self.aim(logits, y)
 
     @property
-    def classes(self) -> int:
+    def classes(self) -> int:  # type: ignore[override]
         """Fewest classes the targeted loss is defined for."""
         return self.aim.classes
 

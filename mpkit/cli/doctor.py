@@ -7,20 +7,14 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import subject_options, threat_of
+from mpkit.cli.options import count, device, subject_options, threat_of
 
 
 @click.command()
 @subject_options
-@click.option(
-    "--points",
-    type=click.IntRange(min=1),
-    default=150,
-    show_default=True,
-    help="Test images, from the first on; 100 to 200 do well.",
-)
+@count("--points", default=150, help="Test images, from the first on; 100 to 200 do well.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device
 @click.option(
     "--json",
     "file",

@@ -9,52 +9,47 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import cluster_options, subject_options, threat_of, workers_of
+from mpkit.cli.options import (
+    choice,
+    cluster_options,
+    count,
+    device,
+    folder,
+    subject_options,
+    threat_of,
+    workers_of,
+)
 
 
 @click.command()
 @subject_options
-@click.option(
+@choice(
     "--budget",
-    type=click.Choice(["quick", "standard", "thorough"]),
+    ["quick", "standard", "thorough"],
     default="standard",
-    show_default=True,
     help="How hard the attacks try.",
 )
-@click.option(
+@choice(
     "--goal",
-    type=click.Choice(["sets", "union"]),
+    ["sets", "union"],
     default="sets",
-    show_default=True,
     help="Accuracy in every set, or, cheaper, of the union only.",
 )
-@click.option(
+@count(
     "--points",
-    type=click.IntRange(min=1),
     default=1000,
-    show_default=True,
     help="Test images, from the first on; 1000 give intervals of ± 3 points.",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=250,
-    show_default=True,
-    help="Images at a time; bounds the memory.",
-)
+@count("--batch", default=250, help="Images at a time; bounds the memory.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option(
+@device
+@folder(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
     default=Path("evaluation"),
-    show_default=True,
     help="Folder for ledger.safetensors, record.json and accuracy.png.",
 )
-@click.option(
-    "--shards",
-    type=click.IntRange(min=1),
-    help="Share the images, in so many parts, among workers. [default: one per batch]",
+@count(
+    "--shards", help="Share the images, in so many parts, among workers. [default: one per batch]"
 )
 @cluster_options
 def evaluate(

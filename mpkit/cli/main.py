@@ -13,6 +13,7 @@ import click
 from mpkit import __version__
 from mpkit.cli.doctor import doctor
 from mpkit.cli.evaluate import evaluate
+from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
 
 PROBLEM = 1
@@ -61,11 +62,7 @@ def main() -> None:
 @main.command()
 @click.argument("name")
 @click.option("--download", is_flag=True, help="Fetch what is missing (needs a network).")
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
-)
+@root
 def data(name: str, download: bool, root: Path | None) -> None:
     """Say where the data set NAME stands and check it: digits, mnist, cifar10 or folder:PATH."""
     from mpkit.data import download as fetch

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpkit.core.workers import ClusterError, Local, Remote, Slurm, Workers
+
+count = partial(click.option, type=click.IntRange(min=1), show_default=True)
+folder = partial(click.option, type=click.Path(file_okay=False, path_type=Path), show_default=True)
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
+)
+root = folder("--root", help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]")
+
+
+def choice(name: str, words: list[str], default: str, help: str) -> Callable[..., Any]:
+    """An option that takes one of some words."""
+    return click.option(
+        name, type=click.Choice(words), default=default, show_default=True, help=help
+    )
+
 
 CLUSTER = (
     click.option(
@@ -22,11 +38,7 @@ CLUSTER = (
         type=click.Path(dir_okay=False, exists=True, path_type=Path),
         help="A YAML file of SLURM options: workers are started as jobs.",
     ),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Worker processes on this machine. [default: one per core]",
-    ),
+    count("--workers", help="Worker processes on this machine. [default: one per core]"),
     click.option("--gpu", is_flag=True, help="Use only workers that offer a GPU, one task each."),
 )
 
@@ -90,11 +102,7 @@ SUBJECT = (
         show_default=True,
         help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
     ),
-    click.option(
-        "--root",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
-    ),
+    root,
     click.option(
         "--threat",
         "words",

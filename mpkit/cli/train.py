@@ -9,29 +9,21 @@ from pathlib import Path
 
 import click
 
+from mpkit.cli.options import choice, count, device, folder, root
+
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
-device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
-)
-scale = click.option(
+scale = choice(
     "--scale",
-    type=click.Choice(["cpu", "gpu"]),
+    ["cpu", "gpu"],
     default="cpu",
-    show_default=True,
     help="A network and schedule for a few cores, or the paper's network.",
 )
-radii = click.option(
+radii = choice(
     "--radii",
-    type=click.Choice(["common", "paper"]),
+    ["common", "paper"],
     default="common",
-    show_default=True,
     help="Those of today's literature, or of Tramèr and Boneh 2019.",
-)
-root = click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]",
 )
 
 
@@ -64,19 +56,14 @@ class Duration(click.ParamType[float]):
 )
 @root
 @device
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run. [default: _build/train/RECIPE-SCALE-seedSEED]",
-)
+@folder("--out", help="Folder of the run. [default: _build/train/RECIPE-SCALE-seedSEED]")
 @click.option(
     "--start",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Weights to go on from, for recipes that fine-tune.",
 )
-@click.option(
+@count(
     "--shards",
-    type=click.IntRange(min=1),
     help="Equal parts of a batch, shared out among processes. [default: one per process]",
 )
 def train(
@@ -157,30 +144,18 @@ def recipes(recipe: str | None, scale: str, radii: str, data: str, device: str) 
 @click.command()
 @click.argument("data", type=click.Choice(["mnist", "cifar10", "digits"]))
 @click.option("--budget", type=Duration(), help="Stop after this time, such as 9m. [no limit]")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the records. [default: _build/results/DATA, or DATA-paper]",
-)
-@click.option(
+@folder("--out", help="Folder of the records. [default: _build/results/DATA, or DATA-paper]")
+@folder(
     "--work",
-    type=click.Path(file_okay=False, path_type=Path),
     help="Folder of checkpoints and weights. [default: _build/reproduce/DATA, or DATA-paper]",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@count("--seeds", default=3)
 @click.option("--rows", help="Only these schemes, with commas, in this order. [all]")
-@click.option(
-    "--points",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Test images of each evaluation.",
-)
-@click.option(
+@count("--points", default=1000, help="Test images of each evaluation.")
+@choice(
     "--attacks",
-    type=click.Choice(["quick", "standard", "thorough"]),
+    ["quick", "standard", "thorough"],
     default="standard",
-    show_default=True,
     help="How hard the evaluations try.",
 )
 @scale

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from mpkit.attacks import Attack
@@ -61,15 +60,6 @@ class UnionOnly(Goal):
     def open(self, broken: Tensor, spent: Tensor) -> Tensor:
         """Examples that stand in every set."""
         return ~broken.any(0)
-
-
-@dataclass(frozen=True)
-class EveryAttack(Goal):
-    """The full matrix: every attack on every example that is right when clean."""
-
-    def open(self, broken: Tensor, spent: Tensor) -> Tensor:
-        """All examples."""
-        return torch.ones_like(broken[0])
 
 
 Attacks = Sequence[Attack] | Sequence[Entry] | Mapping[str, Attack]

@@ -4,7 +4,7 @@ from mpkit.training.checkpoints import Checkpoints
 from mpkit.training.costs import Passes, passes
 from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.fit import Epoch, fit
-from mpkit.training.recipes import SGD, Adam, Constant, Cosine, Recipe, Steps, Triangle
+from mpkit.training.recipes import SGD, Adam, Constant, Recipe, Steps, Triangle
 from mpkit.training.run import Diverged
 from mpkit.training.schemes import Average, LogitPairing, Max, Natural, Random, Scheme, Single
 from mpkit.training.validation import Validation, accuracy
@@ -16,7 +16,6 @@ __all__ = [
     "Balanced",
     "Checkpoints",
     "Constant",
-    "Cosine",
     "Diverged",
     "Epoch",
     "LogitPairing",

@@ -123,15 +123,6 @@ class Triangle(Schedule):
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
-    """Half a cosine from the full rate down to 0 (Loshchilov and Hutter 2017)."""
-
-    def factor(self, t: float) -> float:
-        """(1 + cos(pi t)) / 2."""
-        return (1 + math.cos(math.pi * t)) / 2
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a network is trained, apart from data, scheme and seed.
 

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import cluster_options, workers_of
+from mpkit.cli.options import cluster_options, count, folder, workers_of
 
-jobs_option = click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Chapters executed at the same time.",
-)
+jobs_option = count("--jobs", default=2, help="Chapters executed at the same time.")
 
 
 @click.command("chapters")
@@ -47,10 +41,8 @@ def list_chapters(form: str | None) -> None:
     metavar="NAME VALUE",
     help="A new value for a parameter; may be repeated. See: mpkit chapters.",
 )
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the notebook and the pages. [default: _build/runs/CHAPTER-KEY]",
+@folder(
+    "--output", help="Folder for the notebook and the pages. [default: _build/runs/CHAPTER-KEY]"
 )
 @click.option("--force", is_flag=True, help="Execute again, and replace what stands in --output.")
 @click.option(
@@ -161,10 +153,8 @@ class Assigned(click.ParamType[tuple[str, str]]):
 )
 @click.option("--profile", help="Begin with the parameters of a file of book/profiles/.")
 @cluster_options
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the summary and the pages. [default: _build/sweeps/CHAPTER-KEY]",
+@folder(
+    "--output", help="Folder for the summary and the pages. [default: _build/sweeps/CHAPTER-KEY]"
 )
 @click.option(
     "--timeout",
