@@ -102,13 +102,13 @@ def test_the_summary_links_to_the_page_of_every_run(tmp_path: Path) -> None:
     words = ("sweep", "toy", "--grid", "norm=linf,l2", "--output", "mine", "-p")
     done = mpkit(root, *words, "radius=0.25", "--workers", "2")
     assert done.returncode == 0, done.stderr
-    page = (root / "mine" / "index.html").read_text()
+    page = (root / "mine" / "pages" / "book" / "summary.html").read_text()
     points = json.loads((root / "mine" / "table.json").read_text())["points"]
     assert len(points) == 2
     for point in points:
-        assert f'href="{point["page"]}"' in page
+        assert f'href="{Path(point["page"]).name}"' in page
         assert str(point["results"]["value"]) in (root / "mine" / point["page"]).read_text()
-    assert "width=device-width" in page
+    assert "book/summary.html" in (root / "mine" / "pages" / "index.html").read_text()
     assert not list((root / "mine").glob(".pages-*"))
     other = mpkit(root, *words, "radius=0.5")
     assert other.returncode == 1
@@ -125,7 +125,7 @@ def test_a_point_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
     assert sorted((root / "ran.txt").read_text().splitlines()) == ["0.5 0", "0.8 0"]
     folder = folder_of(root)
-    assert "the radius is too large" in (folder / "index.html").read_text()
+    assert "the radius is too large" in (folder / "summary.md").read_text()
     (log,) = (folder / "logs").iterdir()
     assert "Traceback" in log.read_text()
     again = mpkit(root, "sweep", "toy", *words)
@@ -195,7 +195,7 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -
     before = stored(root)
     assert len(before) == 1
     assert not list(root.glob("_build/**/*.part"))
-    assert not (folder_of(root) / "index.html").exists()
+    assert not (folder_of(root) / "summary.md").exists()
     (root / "open").touch()
     done = mpkit(root, *words)
     assert done.returncode == 0, done.stderr

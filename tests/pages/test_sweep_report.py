@@ -37,10 +37,11 @@ def test_the_table_of_a_sweep_carries_what_the_chapter_declares(
     assert row == {"seed": "0", "state": "done"} | {k: str(v) for k, v in found.items()}
     (point,) = json.loads((tmp_path / "table.json").read_text())["points"]
     assert point["results"] == found
-    page = (tmp_path / "index.html").read_text()
-    for name, value in found.items():
-        assert f'<th scope="col">{name}</th>' in page
-        assert f'<td class="number">{value:.6g}</td>' in page
+    table = [line for line in (tmp_path / "summary.md").read_text().splitlines() if "|" in line]
+    head, _, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    shown = dict(zip(head, cells, strict=True))
+    assert shown["run"] == f"[done]({chapter.id}.ipynb)"
+    assert {name: shown[name] for name in found} == {k: f"{v:.6g}" for k, v in found.items()}
 
 
 @pytest.fixture

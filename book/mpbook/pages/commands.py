@@ -226,10 +226,10 @@ def sweep(
             raise chapters.ChapterError(f"another sweep is at work in {folder}: wait for its end")
         bar = Bar(f"sweep of {chapter}", unit="point")
         outcomes = run(root, wanted, points, place, timeout, bar)
-        if not no_pages:
-            build_pages(root, wanted, outcomes, folder, workers or 2)
         command = shlex.join(["mpkit", *sys.argv[1:]])
         page = write_summary(wanted, command, outcomes, folder)
+        if not no_pages:
+            page = build_pages(root, outcomes, folder)
     click.echo(summarized(outcomes))
     click.echo(f"page:  {page}\ntable: {folder / 'table.csv'}")
     if any(one.notebook is None for one in outcomes):

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mpbook.pages.chapters import ChapterError
 from mpkit.core.files import file_hash
@@ -60,16 +61,17 @@ def render(
     executed: Mapping[str, Path],
     site: Path,
     options: Sequence[str] = STRICT,
-    only: str | None = None,
+    contents: Mapping[str, Any] | None = None,
 ) -> Path:
     """Build the pages of the book with these executed notebooks in place of the committed ones.
 
     Args:
         root: the checkout that the book comes from; it is only read.
-        executed: chapter id to executed notebook; chapters not named keep their committed outputs.
+        executed: page to the file in its place, chapter id to executed notebook above all;
+            chapters not named keep their committed outputs.
         site: where the pages go; an earlier site there is replaced when the new one is complete.
         options: further options of ``jupyter-book build``; strict unless told otherwise.
-        only: the one page to build, such as ``book/start``; the whole table of contents if None.
+        contents: another table of contents than ``_toc.yml``, in the same form.
     Returns: the site's front page.
     Raises: ChapterError: the build failed; the earlier site is untouched and the log is named.
     """
@@ -80,11 +82,10 @@ def render(
         shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, stage / name)
-        if only is not None:
-            contents = {"format": "jb-book", "root": only}
+        if contents is not None:
             (stage / "_toc.yml").write_text(json.dumps(contents))
-        for chapter, notebook in executed.items():
-            shutil.copy(notebook, stage / "book" / f"{chapter}.ipynb")
+        for name, path in executed.items():
+            shutil.copy(path, stage / "book" / f"{name}{path.suffix}")
         command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=stage, stdin=subprocess.DEVNULL
