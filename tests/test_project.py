@@ -156,3 +156,14 @@ def test_the_command_line_is_also_a_module() -> None:
     call = [sys.executable, "-m", "mpkit", "--version"]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("mpkit, version ")
+
+
+def test_the_example_of_the_readme_runs_and_is_short() -> None:
+    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in example.splitlines() if line]) <= 10
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if "%" in line)
+    clean, union = (float(shown[name].split()[0]) for name in ("clean", "union"))
+    assert 85 < clean <= 100
+    assert 0 < union <= min(float(shown[name].split()[0]) for name in ("linf:0.15", "l2:0.7"))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mpkit.core.statistics import mean_of
+from mpkit.studies.analysis import bits
 
 BAR = 0.005
 """By how much more may stand under our attacks than under the best of the others."""
@@ -52,7 +53,7 @@ def _beside_the_best(standing: dict[str, Tensor | None]) -> dict[str, Any]:
 def _standing(rows: list[dict[str, Any]], budget: int, networks: list[str]) -> Tensor | None:
     """For each image, the share of networks and seeds with which it stands: (N,) float64."""
     each = [
-        torch.stack([bits(bits) for bits in row["standing"]]).double().mean(0)
+        torch.stack([bits(each) for each in row["standing"]]).double().mean(0)
         for row in rows
         if row["budget"] == budget and row["network"] in networks and "standing" in row
     ]

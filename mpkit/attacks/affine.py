@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.apgd import APGD
-from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, Problem
+from mpkit.attacks.base import Attack, AttackResult, Best, Climb, Problem
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Falling, StepSchedule, movable
 from mpkit.attacks.spatial import Grid, SpatialPGD
@@ -36,16 +35,8 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BetweenSearch(Iterative):
-    """Ascent in both parts at once, each step brought back to the budgets together.
-
-    Args:
-        set: what lies between two sets.
-        steps: number of gradients.
-        loss: what is maximized.
-        schedule: how steps change.
-        way: summed length of all steps, in sizes of the set.
-    """
+class BetweenSearch(Climb):
+    """Ascent in both parts at once, each step brought back to the budgets; see AffinePGD."""
 
     set: Any
     steps: int
@@ -53,15 +44,14 @@ class BetweenSearch(Iterative):
     schedule: StepSchedule
     way: float
 
-    def finish(self, problem: Problem, state: Pair) -> Best:
-        """The best point, the last one included."""
-        z = self.coordinate(problem.x, state)
-        image = self.set.apply(problem.x, z)
-        return state.best.or_better(Best.at(problem, self.loss, z, image))
+    def begin(self, problem: Problem) -> Pair:
+        """Random parts and a random share, with nothing seen yet."""
+        w, a, b = self.set.sample(problem.x, problem.rng)
+        return Pair(w, a, b, Best.none_yet(problem.x, (w, a, b)))
 
-    @abstractmethod
     def coordinate(self, x: Tensor, state: Pair) -> Any:
-        """The state as a coordinate of the set, box included."""
+        """Share and parts as they are."""
+        return state.w, state.a, state.b
 
     def length(self, k: int) -> float:
         """The length of step k in sizes of the set."""
@@ -71,14 +61,9 @@ class BetweenSearch(Iterative):
 class SumSearch(BetweenSearch):
     """Two balls whose perturbations are added.
 
-    The parts are steered without the box, and what would leave it is taken off for the image:
+    The parts are moved without the box, and what would leave it is taken off for the image:
     a clipped pixel has no gradient, so the budget it holds flows to others.
     """
-
-    def begin(self, problem: Problem) -> Pair:
-        """Random parts, with nothing seen yet."""
-        w, a, b = self.set.sample(problem.x, problem.rng)
-        return Pair(w, a, b, Best.none_yet(problem.x, (w, a, b)))
 
     def coordinate(self, x: Tensor, state: Pair) -> Any:
         """Both parts within their shares, the sum in the box."""
@@ -106,15 +91,9 @@ class PoseSearch(BetweenSearch):
 
     def begin(self, problem: Problem) -> Pair:
         """A random pose within a random share, and no perturbation on top, nothing seen yet."""
-        x = problem.x
-        w, pose, _ = self.set.sample(x, problem.rng)
-        state = Pair(w, self.shares(x, pose), torch.zeros_like(x), Best.none_yet(x, None))
-        return state._replace(best=Best.none_yet(x, self.coordinate(x, state)))
-
-    def shares(self, x: Tensor, pose: Tensor) -> Tensor:
-        """A pose (B, 3) in units of its bounds; zero where a bound is zero."""
-        bounds: Tensor = self.set.a.bounds(x)
-        return torch.where(bounds > 0, pose / bounds, 0)
+        x, start = problem.x, super().begin(problem)
+        bounds = self.set.a.bounds(x)
+        return start._replace(a=torch.where(bounds > 0, start.a / bounds, 0), b=torch.zeros_like(x))
 
     def coordinate(self, x: Tensor, state: Pair) -> Any:
         """The pose, and the perturbation clipped to the box of the warped image."""
@@ -144,15 +123,6 @@ class PoseSearch(BetweenSearch):
 class BlendSearch(BetweenSearch):
     """Two balls whose perturbed images are averaged: each part steps in its own ball ∩ box."""
 
-    def begin(self, problem: Problem) -> Pair:
-        """Random parts and a random share, with nothing seen yet."""
-        z = self.set.sample(problem.x, problem.rng)
-        return Pair(z[0], z[1], z[2], Best.none_yet(problem.x, z))
-
-    def coordinate(self, x: Tensor, state: Pair) -> Any:
-        """Share and parts as they are."""
-        return state.w, state.a, state.b
-
     def advance(self, problem: Problem, state: Pair, k: int) -> Pair:
         """Step both parts in their sets, and the share by its derivative."""
         x, (w, a, b, best) = problem.x, state
@@ -178,14 +148,12 @@ class AffinePGD(Composite):
     Args:
         set: Affine of two balls or of a RotationTranslation and a ball, or Blend of two balls.
         steps: number of gradients of the search between the ends, > 0.
-        loss: what is maximized.
         schedule: how steps fall.
         way: summed length of all steps, in sizes of the set, > 0.
         ends: attacks on the first and the second set; where not given, APGD for a
             ball and SpatialPGD for rotation-translation, with the same steps and loss.
 
-    Raises:
-        ValueError: if steps or way is not positive, or the set is a Blend of anything but balls.
+    Raises: ValueError: if a number is not positive, or the set a Blend of anything but balls.
 
     Source: Tramèr and Boneh 2019, section 4, for the adversary; the search is ours.
     """
@@ -217,10 +185,8 @@ class AffinePGD(Composite):
 
     def between(self) -> BetweenSearch:
         """The search between the ends alone."""
-        if isinstance(self.set, Blend):
-            kind: type[BetweenSearch] = BlendSearch
-        else:
-            kind = SumSearch if isinstance(self.set.a, Ball) else PoseSearch
+        affine = SumSearch if isinstance(self.set.a, Ball) else PoseSearch
+        kind = BlendSearch if isinstance(self.set, Blend) else affine
         return kind(self.set, self.steps, self.loss, self.schedule, self.way)
 
     def end(self, threat: PerturbationSet) -> Attack:
@@ -252,7 +218,6 @@ class GridThenAPGD(Attack):
         steps: number of gradients in the ball, > 0.
         shifts: grid points along each axis.
         angles: grid points of the angle; one where no rotation is allowed.
-        loss: what is maximized.
 
     Raises: ValueError: if a number is unfit, or the first set is not a RotationTranslation.
 
@@ -267,8 +232,7 @@ class GridThenAPGD(Attack):
     loss: Loss = field(default_factory=CrossEntropy)
 
     def __post_init__(self) -> None:
-        numbers = {"steps": self.steps, "shifts": self.shifts, "angles": self.angles}
-        require_positive("GridThenAPGD", **numbers)
+        require_positive("GridThenAPGD", steps=self.steps, shifts=self.shifts, angles=self.angles)
         if not 0 < self.share < 1:
             raise ValueError(f"GridThenAPGD: share must lie in (0, 1), got {self.share}; try 0.5")
         if not isinstance(self.set.a, RotationTranslation):

@@ -240,7 +240,7 @@ class MomentumAPGD(Climb):
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """The steps at which progress is judged, and the length of the stretch before each."""
+    """The steps at which progress is measured, and the length of the stretch before each."""
     marks, before, last, gap = {}, 0, 0, 22
     while (last := last + gap) < 100:
         here = -(-last * steps // 100)
@@ -260,10 +260,8 @@ class APGD(Attack):
     balls, with the exact projection onto ball ∩ box.
 
     Args:
-        set: the ball, with its box.
         steps: number of gradients, > 0.
         loss: what is maximized; with DLR() and MultiTargeted this is AutoAttack's gradient part.
-        start: where to begin.
 
     Raises: ValueError: if steps is not positive.
 
@@ -282,10 +280,8 @@ class APGD(Attack):
 
     def unrolled(self) -> MomentumAPGD | SparseAPGD:
         """The version for the ball's norm."""
-        rest = (self.steps, self.loss, self.start)
-        if self.set.order == 1:
-            return SparseAPGD(self.set, *rest)
-        return MomentumAPGD(self.set, *rest)
+        version = SparseAPGD if self.set.order == 1 else MomentumAPGD
+        return version(self.set, self.steps, self.loss, self.start)
 
     def find(self, problem: Problem) -> AttackResult:
         """Run the version for the ball's norm."""

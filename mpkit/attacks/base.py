@@ -41,11 +41,9 @@ class Stop(ABC):
 
     @abstractmethod
     def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
-        """Indices of the rows that go on, or None where all do.
+        """Indices of the rows that go on after step k, or None where all do.
 
-        Args:
-            reached: (B,) bool.
-            k: the step just done; None between two attacks.
+        ``reached`` is (B,) bool; k is None between two attacks.
         """
 
 
@@ -114,7 +112,11 @@ class Problem:
 
 
 class Attack(ABC):
-    """A way to search in a perturbation set for images that hurt a model."""
+    """A way to search in a perturbation set for images that hurt a model.
+
+    Settings that most attacks have are the ``set``, such as a ball with its box, the ``loss``
+    that is maximized, how many ``steps`` are made, and where to ``start``.
+    """
 
     set: PerturbationSet
     loss: Loss
@@ -183,8 +185,8 @@ class Best(NamedTuple):
         cls, problem: Problem, loss: Loss, z: Any, render: Callable[..., Tensor], *variables: Tensor
     ) -> tuple["Best", tuple[Tensor, ...]]:
         """The same for a rendered image, with the gradients of what it is rendered from."""
-        seen = climb_through(problem.model, loss, render, variables, problem.y)
-        return cls(z, seen.score, loss.reached(seen.logits, problem.y)), seen.gradients
+        logits, score, gradients = climb_through(problem.model, loss, render, variables, problem.y)
+        return cls(z, score, loss.reached(logits, problem.y)), gradients
 
     def beaten_by(self, other: "Best") -> Tensor:
         """Where another point is better, (B,): a goal reached first, then the greater score."""
@@ -197,6 +199,12 @@ class Best(NamedTuple):
         return trees.where(self.beaten_by(other), other, self)
 
 
+class Seen(NamedTuple):
+    """State of a search that needs to know nothing but the best point so far."""
+
+    best: Best
+
+
 class Iterative(Attack):
     """An attack of a fixed number of alike steps; its state is a tree of rows.
 
@@ -205,9 +213,9 @@ class Iterative(Attack):
 
     steps: int
 
-    @abstractmethod
     def begin(self, problem: Problem) -> Any:
-        """The state before the first step."""
+        """The state before the first step; here that nothing was seen yet."""
+        return Seen(Best.none_yet(problem.x, self.set.zero(problem.x)))
 
     @abstractmethod
     def advance(self, problem: Problem, state: Any, k: int) -> Any:
@@ -241,10 +249,14 @@ class Iterative(Attack):
 
 
 class Climb(Iterative):
-    """An iterative attack whose state stands at a point ``z`` that the next step looks at."""
+    """An iterative attack whose state stands at a point that the next step looks at."""
+
+    def coordinate(self, x: Tensor, state: Any) -> Any:
+        """The point as a coordinate of the set."""
+        return state.z
 
     def finish(self, problem: Problem, state: Any) -> Best:
         """The best point, the last one included, which no step has looked at yet."""
-        image = self.set.apply(problem.x, state.z)
-        best: Best = state.best
-        return best.or_better(Best.at(problem, self.loss, state.z, image))
+        z = self.coordinate(problem.x, state)
+        last = Best.at(problem, self.loss, z, self.set.apply(problem.x, z))
+        return super().finish(problem, state).or_better(last)

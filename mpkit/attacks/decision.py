@@ -31,7 +31,6 @@ class Decision(Attack):
     Start points are other images of the batch, and noise; examples without one stay clean.
 
     Args:
-        set: the ball, with its box.
         steps: iterations of the foolbox attack, > 0.
         loss: tells whether the goal is reached, and scores the result.
         tries: how many start points are tried for each example, > 0.

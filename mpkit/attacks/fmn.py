@@ -19,13 +19,10 @@ from mpkit.sets.norms import positive, unit_direction
 
 
 class Approach(NamedTuple):
-    """State: the current point, its radius (B,), the smallest break so far, and the best loss.
+    """State: the current point, and the radius (B,) of the ball that it is kept in.
 
-    Attributes:
-        z: the current point.
-        radius: (B,), the ball that z is kept in.
-        nearest: the norm of the smallest break so far, infinite where there is none.
-        best: that break, or the point of greatest loss where there is none.
+    ``nearest`` is the norm of the smallest break so far, infinite where there is none; ``best`` is
+    that break, or the point of greatest loss.
     """
 
     z: Tensor
@@ -43,7 +40,6 @@ class FMN(Iterative):
     the set, the best point is projected onto it.
 
     Args:
-        set: the ball, with its box.
         steps: number of gradients, > 0.
         loss: a margin, positive exactly where the goal is reached; its value over the norm of
             its gradient is the first guess of the distance.

@@ -23,20 +23,11 @@ class Ascent(NamedTuple):
     gradient: Tensor
 
 
-class Slopes(NamedTuple):
-    """Logits (B, K), scores (B,) and their gradients in several variables."""
-
-    logits: Tensor
-    score: Tensor
-    gradients: tuple[Tensor, ...]
-
-
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """Put a model in eval mode, and give every submodule its own mode back, even after an error.
 
-    Args:
-        model: an nn.Module; any other callable is left alone.
+    A callable that is no nn.Module is left alone.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
@@ -55,9 +46,6 @@ def attacking(model: Model) -> Iterator[None]:
 
     A search differentiates in the images alone. As long as weights ask for gradients too, every
     layer keeps what theirs would need, which costs memory and time and is never used.
-
-    Args:
-        model: an nn.Module; any other callable is left alone.
     """
     weights = list(model.parameters()) if isinstance(model, nn.Module) else []
     asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
@@ -75,9 +63,7 @@ def attacking(model: Model) -> Iterator[None]:
 class Guarded:
     """A model whose logits are checked at every call, without waiting for the device.
 
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
-        classes: fewest classes the labels and the loss need.
+    ``classes`` is the fewest that the labels and the loss need.
     """
 
     model: Model
@@ -104,13 +90,7 @@ class Guarded:
 
 
 def guard(model: Model, classes: int, y: Tensor) -> Guarded:
-    """Wrap a model so that wrong logits are refused.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
-        classes: fewest classes that the losses in use are defined for.
-        y: (B,) int64; the largest label must be a class of the model.
-    """
+    """Wrap a model, which must give logits of so many classes, and of every label in y (B,)."""
     return Guarded(model, max(classes, int(y.max()) + 1) if readable(y) else classes)
 
 
@@ -146,22 +126,22 @@ def climb_through(
     render: Callable[..., Tensor],
     variables: tuple[Tensor, ...],
     y: Tensor,
-) -> Slopes:
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Differentiate the scores of a rendered image in the variables it is rendered from.
 
     Args:
         model: guarded, in eval mode.
-        loss: what is differentiated.
         render: called with the variables, gives images (B, C, H, W).
         variables: tensors of B rows each.
-        y: (B,) int64.
+
+    Returns: logits (B, K), scores (B,) and their gradients in the variables, all detached.
     """
     with torch.enable_grad():
         leaves = [variable.detach().requires_grad_(True) for variable in variables]
         logits = model(render(*leaves))
         score = loss(logits, y)
         gradients = torch.autograd.grad(score.sum(), leaves)
-    return Slopes(logits.detach(), score.detach(), gradients)
+    return logits.detach(), score.detach(), gradients
 
 
 def look(model: Model, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -140,11 +140,7 @@ class TargetedDLR(Targeted):
 
 @dataclass(frozen=True)
 class AnyWrong(Loss):
-    """Scores by a targeted loss, while every wrong class is the goal: one way among several.
-
-    Args:
-        aim: the targeted loss to climb.
-    """
+    """Scores by a targeted loss to climb, ``aim``, while every wrong class is the goal."""
 
     aim: Loss
 

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import reduce
+from itertools import starmap
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,11 +110,8 @@ class PGD(Climb):
     The best iterate is kept: one that reaches the goal if any does, then the greatest score.
 
     Args:
-        set: the ball, with its box.
         steps: number of gradients, > 0.
         step: length of a step in the ball's norm, > 0; 2.5 eps / steps where not given.
-        loss: what is maximized.
-        start: where to begin.
         schedule: how the step length changes.
 
     Raises: ValueError: if steps or step is not positive.
@@ -163,12 +162,6 @@ class SLIDE(PGD):
     the same share of the step. A quantile close to 1 is plain l_1 steepest ascent, one entry.
 
     Args:
-        set: the l_1 ball, with its box.
-        steps: number of gradients, > 0.
-        step: l_1 length of a step, > 0; 2.5 eps / steps where not given.
-        loss: what is maximized.
-        start: where to begin.
-        schedule: how the step length changes.
         quantile: share of the entries that stand still, in [0, 1); at least one moves.
 
     Raises: ValueError: if steps or step is not positive, or quantile is not in [0, 1).
@@ -199,10 +192,7 @@ def movable(image: Tensor, gradient: Tensor) -> Tensor:
 
 
 class Trail(NamedTuple):
-    """State: the current perturbation (B, C, H, W), the ball (B,) it lies in, the best so far.
-
-    The best point's coordinate is the pair of both; that of the union is made of it at the end.
-    """
+    """State: the current perturbation, the ball (B,) it lies in, the best pair of both so far."""
 
     z: Tensor
     which: Tensor
@@ -216,7 +206,6 @@ class MSD(Iterative):
     One attack for the union of balls, in which a single perturbation is led by all norms.
 
     Args:
-        set: a union of balls.
         steps: number of gradients, > 0; each costs one more forward pass for every ball.
         step: lengths in each ball's norm; 2.5 eps / steps where not given.
         loss: what is maximized, and by which proposals are compared.
@@ -255,10 +244,6 @@ class MSD(Iterative):
         """The balls of the union."""
         return [one for one in self.set.sets if isinstance(one, Ball)]
 
-    def coordinate(self, z: Tensor, which: Tensor) -> Any:
-        """The perturbation as a coordinate of the union."""
-        return which, (z,) * len(self.set.sets)
-
     def begin(self, problem: Problem) -> Trail:
         """The start, in the first ball, with nothing seen yet."""
         z = self.start.inside(self.balls[0], problem)
@@ -270,21 +255,20 @@ class MSD(Iterative):
         x = problem.x
         image = x + state.z
         g = climb(problem.model, self.loss, image, problem.y).gradient
-        chosen: Best | None = None
-        for i, ball in enumerate(self.balls):
+
+        def proposal(i: int, ball: Ball) -> Best:
             z = ball.project(x, self.stride(i, ball, image, g).add_(state.z))
-            seen = Best.at(problem, self.loss, (torch.full_like(state.which, i), z), x + z)
-            if chosen is not None:
-                seen = trees.where(seen.score > chosen.score, seen, chosen)
-            chosen = seen
-        assert chosen is not None
+            return Best.at(problem, self.loss, (torch.full_like(state.which, i), z), x + z)
+
+        seen = starmap(proposal, enumerate(self.balls))
+        chosen = reduce(lambda a, b: trees.where(b.score > a.score, b, a), seen)
         which, z = chosen.z
         return Trail(z, which, state.best.or_better(chosen))
 
     def found(self, problem: Problem, best: Best) -> AttackResult:
         """The best points, in the union's coordinate, with their images."""
         which, z = best.z
-        return super().found(problem, best._replace(z=self.coordinate(z, which)))
+        return super().found(problem, best._replace(z=(which, (z,) * len(self.set.sets))))
 
     def stride(self, i: int, ball: Ball, image: Tensor, g: Tensor) -> Tensor:
         """The step of ball i: steepest, and sparse for l_1."""

@@ -1,31 +1,17 @@
 """Attacks by rotation and translation: the exhaustive grid, and gradients through the warp."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Best, Climb, Iterative, Problem
+from mpkit.attacks.base import Best, Climb, Iterative, Problem, Seen
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import CrossEntropy, Loss
-from mpkit.attacks.pgd import Falling, StepSchedule
+from mpkit.attacks.pgd import Falling, StepSchedule, Walk
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.sets import RotationTranslation
-
-
-class Scanned(NamedTuple):
-    """State of the grid: the best pose so far."""
-
-    best: Best
-
-
-class Stand(NamedTuple):
-    """State of the first-order search: the pose (B, 3) it stands at, and the best so far."""
-
-    z: Tensor
-    best: Best
 
 
 @dataclass(frozen=True)
@@ -33,11 +19,9 @@ class Grid(Iterative):
     """Every pose of a grid over rotations and translations; 5 x 5 x 31 = 775 as a rule.
 
     Args:
-        set: the bounds.
         shifts: grid points along each axis, ends included.
         angles: grid points of the angle, ends included.
         together: poses per forward pass; memory grows with it.
-        loss: what is maximized.
 
     Raises: ValueError: if a number is not positive.
 
@@ -63,27 +47,20 @@ class Grid(Iterative):
         """Number of forward passes."""
         return -(-self.poses // self.together)
 
-    def begin(self, problem: Problem) -> Scanned:
-        """Nothing seen yet."""
-        return Scanned(Best.none_yet(problem.x, self.set.zero(problem.x)))
-
-    def advance(self, problem: Problem, state: Scanned, k: int) -> Scanned:
+    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
         """Look at the next poses of the grid, for all images at once."""
         x, y = problem.x, problem.y
         shares = self.shares(x)[k * self.together : (k + 1) * self.together]
         z = shares.unsqueeze(1) * self.set.bounds(x)
         n = len(shares)
         warped = self.set.apply(x.repeat(n, 1, 1, 1), z.flatten(0, 1))
-        loss, labels = (
-            trees.take(self.loss, torch.arange(len(x), device=x.device).repeat(n)),
-            y.repeat(n),
-        )
-        logits, score = look(problem.model, loss, warped, labels)
-        reached = loss.reached(logits, labels)
+        loss = trees.take(self.loss, torch.arange(len(x), device=x.device).repeat(n))
+        logits, score = look(problem.model, loss, warped, y.repeat(n))
+        reached = loss.reached(logits, y.repeat(n))
         best = state.best
         for one in zip(z, score.view(n, -1), reached.view(n, -1), strict=True):
             best = best.or_better(Best(*one))
-        return Scanned(best)
+        return Seen(best)
 
     def shares(self, x: Tensor) -> Tensor:
         """All grid points as shares of the bounds in [-1, 1]: (poses, 3)."""
@@ -99,11 +76,9 @@ class SpatialPGD(Climb):
     is clipped to its bound. The landscape is rugged: use restarts.
 
     Args:
-        set: the bounds.
         steps: number of gradients, > 0.
         step: mean length of a step as a share of the bounds, > 0.
         schedule: how the step falls.
-        loss: what is maximized.
 
     Raises: ValueError: if steps or step is not positive.
     """
@@ -117,12 +92,12 @@ class SpatialPGD(Climb):
     def __post_init__(self) -> None:
         require_positive("SpatialPGD", steps=self.steps, step=self.step)
 
-    def begin(self, problem: Problem) -> Stand:
+    def begin(self, problem: Problem) -> Walk:
         """A random pose, with nothing seen yet."""
         z = self.set.sample(problem.x, problem.rng)
-        return Stand(z, Best.none_yet(problem.x, z))
+        return Walk(z, Best.none_yet(problem.x, z))
 
-    def advance(self, problem: Problem, state: Stand, k: int) -> Stand:
+    def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
         """Look at the current pose and move along the derivative."""
 
         def render(z: Tensor) -> Tensor:
@@ -131,7 +106,7 @@ class SpatialPGD(Climb):
         here, (slope,) = Best.through(problem, self.loss, state.z, render, state.z)
         length = self.step * self.schedule(k, self.steps)
         z = state.z + length * self.set.bounds(problem.x) * slope.sign()
-        return Stand(self.set.project(problem.x, z), state.best.or_better(here))
+        return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
 
 def _line(n: int, x: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Best, Iterative, Problem
+from mpkit.attacks.base import Best, Iterative, Problem, Seen
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.core.checks import require_positive
 from mpkit.sets import Ball
@@ -15,12 +14,6 @@ from mpkit.sets.norms import per_row, positive
 
 STRETCH = 5.0
 """How far a proposal for l_2 or l_1 is blown up before it is projected (ours, see the tests)."""
-
-
-class Patched(NamedTuple):
-    """State of a random search: the best point so far is where it stands."""
-
-    best: Best
 
 
 @dataclass(frozen=True)
@@ -33,10 +26,8 @@ class Square(Iterative):
     projected onto ball ∩ box; it is kept where it is worse for the model.
 
     Args:
-        set: the ball, with its box.
         steps: number of forward passes, > 0.
         share: share of the image that the first patches cover, in (0, 1].
-        loss: what is maximized.
 
     Raises: ValueError: if steps is not positive or share not in (0, 1].
 
@@ -55,7 +46,7 @@ class Square(Iterative):
         if not 0 < self.share <= 1:
             raise ValueError(f"Square: share must lie in (0, 1], got {self.share}; try 0.8")
 
-    def begin(self, problem: Problem) -> Patched:
+    def begin(self, problem: Problem) -> Seen:
         """Vertical stripes for l_inf, a checkerboard of peaks else."""
         x = problem.x
         if self.set.order == math.inf:
@@ -67,11 +58,10 @@ class Square(Iterative):
             sign = _signs((len(x), x.shape[1], *tiles), problem)
             board = sign.repeat_interleave(side, 2).repeat_interleave(side, 3) * peak
             z = board[:, :, : x.shape[2], : x.shape[3]]
-        z = z * per_row(self.set.eps / positive(self.set.norm(z)), x)
-        z = self.set.project(x, z)
-        return Patched(Best.at(problem, self.loss, z, x + z))
+        z = self.set.project(x, z * per_row(self.set.eps / positive(self.set.norm(z)), x))
+        return Seen(Best.at(problem, self.loss, z, x + z))
 
-    def advance(self, problem: Problem, state: Patched, k: int) -> Patched:
+    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
         """Propose one patch for each image and keep it where it helps."""
         x, z = problem.x, state.best.z
         side = self.side(x, k)
@@ -82,7 +72,7 @@ class Square(Iterative):
         else:
             z = STRETCH * self.moved(z, inside, _patch(side, problem)[0], sign * peak)
         z = self.set.project(x, z)
-        return Patched(state.best.or_better(Best.at(problem, self.loss, z, x + z)))
+        return Seen(state.best.or_better(Best.at(problem, self.loss, z, x + z)))
 
     def side(self, x: Tensor, k: int) -> int:
         """The side of the patches of step k in pixels.
@@ -103,11 +93,7 @@ class Square(Iterative):
     def moved(self, z: Tensor, into: Tensor, out_of: Tensor, shape: Tensor) -> Tensor:
         """Empty one patch; add a shape to another, which takes all that is free of the budget.
 
-        Args:
-            z: (B, C, H, W), the current perturbation.
-            into: (B, 1, H, W) bool, the patch that grows.
-            out_of: (B, 1, H, W) bool, the patch that is emptied.
-            shape: (B, C, H, W), what is added, of any size; zero outside ``into``.
+        Patches are (B, 1, H, W) bool; the shape, (B, C, H, W), is zero outside ``into``.
         """
         norm, eps = self.set.norm, per_row(self.set.eps, z)
         power = 2 if self.set.order == 2 else 1
@@ -126,15 +112,10 @@ def _signs(shape: tuple[int, ...], problem: Problem) -> Tensor:
 
 
 def _patch(side: int, problem: Problem) -> tuple[Tensor, Tensor]:
-    """A square at a random place of each image: where it is, and a peak in its middle, zero else.
-
-    Returns: (B, 1, H, W), bool and of the images' type.
-    """
-    x, away = problem.x, []
+    """A square at a random place of each image, and a peak in its middle: (B, 1, H, W) each."""
+    x, rng, away = problem.x, problem.rng, []
     for size in x.shape[2:]:
-        first = torch.randint(
-            0, size - side + 1, (len(x), 1), generator=problem.rng, device=x.device
-        )
+        first = torch.randint(0, size - side + 1, (len(x), 1), generator=rng, device=x.device)
         away.append(_from_middle(first, side, size, x))
     inside = (away[0].unsqueeze(2) <= side / 2) & (away[1].unsqueeze(1) <= side / 2)
     return inside.unsqueeze(1), (_peak(away) * inside).unsqueeze(1)

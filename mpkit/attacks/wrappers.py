@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, OnceReached, Problem
+from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, OnceReached, Problem, Seen
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
 from mpkit.core import trees
@@ -18,7 +18,7 @@ from mpkit.sets import PerturbationSet, Union
 
 
 class Wrapper(Attack):
-    """An attack around another one, whose set and loss are its own."""
+    """An attack around any other ``attack``, whose set and loss are its own."""
 
     attack: Attack
 
@@ -39,7 +39,7 @@ class Wrapper(Attack):
 
 
 class Composite(Attack):
-    """Runs attacks in turn on the same examples and judges all results by one loss.
+    """Runs attacks in turn on the same examples and compares all results by one loss.
 
     Where the problem lets examples go, those whose goal is reached skip the attacks that follow.
     """
@@ -69,20 +69,12 @@ class Composite(Attack):
         return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)
 
 
-class Seen(NamedTuple):
-    """State of a blind search: where it looks next does not depend on what it saw."""
-
-    best: Best
-
-
 @dataclass(frozen=True)
 class WorstOfK(Iterative):
     """The worst of k random points of a set, drawn by the law of its ``sample``.
 
     Args:
-        set: any perturbation set.
         steps: number of tries k, > 0.
-        loss: what is maximized.
 
     Raises: ValueError: if steps is not positive.
 
@@ -96,10 +88,6 @@ class WorstOfK(Iterative):
     def __post_init__(self) -> None:
         require_positive("WorstOfK", steps=self.steps)
 
-    def begin(self, problem: Problem) -> Seen:
-        """Nothing seen yet."""
-        return Seen(Best.none_yet(problem.x, self.set.zero(problem.x)))
-
     def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
         """Draw one more point for each example."""
         z = self.set.sample(problem.x, problem.rng)
@@ -112,7 +100,6 @@ class Restarts(Wrapper, Composite):
     """The same attack several times, each time with fresh randomness; the best point is kept.
 
     Args:
-        attack: any attack.
         times: how often, > 0.
 
     Raises: ValueError: if times is not positive.
@@ -134,7 +121,7 @@ class Worst(Composite):
     """Per example the worst of several attacks, as one attack on the union of their sets.
 
     Args:
-        attacks: at least one; their results are judged by ``loss``, whatever they climb.
+        attacks: at least one; their results are compared by ``loss``, whatever they climb.
         loss: by which results are compared, after a reached goal.
 
     Raises: ValueError: if there is no attack.
@@ -157,7 +144,7 @@ class Worst(Composite):
 
     @property
     def classes(self) -> int:
-        """Fewest classes that the judging loss and all attacks need."""
+        """Fewest classes that the comparing loss and all attacks need."""
         return max(self.loss.classes, *(attack.classes for attack in self.attacks))
 
     def attacks_on(self, problem: Problem) -> Iterator[Attack]:
@@ -213,7 +200,6 @@ class UntilBroken(Wrapper):
     Robust accuracy is that of the attack itself; scores of broken examples may be smaller.
 
     Args:
-        attack: any attack.
         every: steps between two looks at which examples are done.
 
     Raises: ValueError: if every is not positive.
@@ -239,7 +225,6 @@ class Batched(Wrapper):
     example are cut along.
 
     Args:
-        attack: any attack.
         size: examples at a time, > 0; about 128 is quickest on a CPU.
 
     Raises: ValueError: if size is not positive.

@@ -1,4 +1,4 @@
-"""Refusals of bad numbers that several rooms share: each says what, where and what to do."""
+"""Refusals of what is unfit, for all rooms: a ValueError that says what, where and what to do."""
 
 import math
 from collections.abc import Iterator
@@ -39,8 +39,6 @@ def require_radius(name: str, eps: Radius, rows: int | None = None, argument: st
         eps: a number > 0, or a tensor (B,) of values ≥ 0.
         rows: B, where known.
         argument: what the radius is called there.
-
-    Raises: ValueError: with what is wrong and what to do.
     """
     if isinstance(eps, Tensor):
         fine = not readable(eps) or bool((torch.isfinite(eps) & (eps >= 0)).all())
@@ -59,10 +57,7 @@ def require_radius(name: str, eps: Radius, rows: int | None = None, argument: st
 
 
 def require_finite(name: str, **tensors: Tensor) -> None:
-    """Refuse a tensor that holds NaN or an infinity.
-
-    Raises: ValueError: naming the argument and the first bad row.
-    """
+    """Refuse a tensor that holds NaN or an infinity, naming the argument and the first bad row."""
     for argument, tensor in tensors.items():
         if not readable(tensor):
             continue
@@ -80,8 +75,6 @@ def require_sound(name: str, d: Tensor, eps: Radius) -> None:
 
     On a GPU only a radius given as a number is looked at: reading a tensor there would stop the
     stream at every step of an attack, which checks its result once at its end instead.
-
-    Raises: ValueError: with what is wrong and what to do.
     """
     if not isinstance(eps, Tensor) or not eps.is_cuda:
         require_radius(name, eps, len(d))
@@ -90,10 +83,7 @@ def require_sound(name: str, d: Tensor, eps: Radius) -> None:
 
 
 def require_positive(name: str, **numbers: float | None) -> None:
-    """Refuse a number that is not positive and finite; None stands for a default and passes.
-
-    Raises: ValueError: naming the argument.
-    """
+    """Refuse a number that is not positive and finite; None stands for a default and passes."""
     for argument, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):
             raise ValueError(
@@ -103,10 +93,7 @@ def require_positive(name: str, **numbers: float | None) -> None:
 
 
 def require_images(x: Tensor) -> None:
-    """Refuse anything but images (B, C, H, W), float32 or float64, with values in [0, 1].
-
-    Raises: ValueError: with what is wrong and what to do.
-    """
+    """Refuse anything but images (B, C, H, W), float32 or float64, with values in [0, 1]."""
     if not isinstance(x, Tensor) or x.dim() != 4 or x.numel() == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
@@ -129,10 +116,7 @@ def require_images(x: Tensor) -> None:
 
 
 def require_labels(y: Tensor, x: Tensor) -> None:
-    """Refuse labels that are not one int64 ≥ 0 for each image of x, on the same device.
-
-    Raises: ValueError: with what is wrong and what to do.
-    """
+    """Refuse labels that are not one int64 ≥ 0 for each image of x, on the same device."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
         got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(
@@ -144,10 +128,7 @@ def require_labels(y: Tensor, x: Tensor) -> None:
 
 
 def require_device(name: str, device: torch.device, wanted: torch.device) -> None:
-    """Refuse something that lies on another kind of device than the images.
-
-    Raises: ValueError: with what is wrong and what to do.
-    """
+    """Refuse something that lies on another kind of device than the images."""
     if device.type != wanted.type:
         raise ValueError(
             f"{name}: is on {device}, the images are on {wanted}; move one of them, or for a "
@@ -156,10 +137,7 @@ def require_device(name: str, device: torch.device, wanted: torch.device) -> Non
 
 
 def require_fitting(model: object, x: Tensor) -> None:
-    """Refuse a model on another device than x, or in the other of float32 and float64.
-
-    Raises: ValueError: with what is wrong and what to do.
-    """
+    """Refuse a model on another device than x, or in the other of float32 and float64."""
     if not isinstance(model, nn.Module):
         return
     weight = next(model.parameters(), None)

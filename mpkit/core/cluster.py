@@ -91,11 +91,7 @@ def common_ground(client: Any, gpus: int, device: str, seed: int) -> Ground:
                 "install the same version there"
             )
         _require_same_code(address, answer["state"], mine)
-    able = {
-        address: answer
-        for address, answer in answers.items()
-        if answer["resources"].get("GPU", 0) >= gpus
-    }
+    able = {at: one for at, one in answers.items() if one["resources"].get("GPU", 0) >= gpus}
     if not able:
         raise ClusterError(
             f"none of the {len(answers)} workers offers a GPU; start some with 'dask worker "
@@ -151,17 +147,9 @@ def answers(
     """
     distributed = library()
     needs = {"GPU": ground.gpus} if ground.gpus else {}
+    options = {"resources": needs, "retries": 0, "pure": False}
     futures = [
-        client.submit(
-            on_same_ground,
-            ground,
-            function,
-            *words,
-            key=key,
-            resources=needs,
-            retries=0,
-            pure=False,
-        )
+        client.submit(on_same_ground, ground, function, *words, key=key, **options)
         for key, words in jobs.items()
     ]
     left = {future.key for future in futures}
@@ -185,10 +173,7 @@ def answers(
 
 
 def on_same_ground(ground: Ground, function: Callable[..., Any], *words: Any) -> Any:
-    """Call a function, on a worker that is as the others are.
-
-    Raises: ClusterError: it is not.
-    """
+    """Call a function, on a worker that is as the others are; a ClusterError where it is not."""
     mine = code_state()
     _require_same_code(socket.gethostname(), mine, ground.state)
     if device_name(ground.asked) != ground.device:

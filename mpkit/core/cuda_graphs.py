@@ -105,12 +105,7 @@ class Recording:
         return self.result
 
 
-def plainly(
-    work: Callable[..., Any],
-    inputs: Sequence[Tensor],
-    rngs: Sequence[torch.Generator] = (),
-    kept: Sequence[Tensor] = (),
-) -> Callable[..., Any]:
+def plainly(work: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
     """No recording: the work itself, for devices that record nothing."""
     return work
 

@@ -64,11 +64,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: str) -> str:
-    """What a result ran on, in words: "cpu", or the GPU's own name.
-
-    Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-    """
+    """What a result ran on, in words: "cpu", or the GPU's own name; see ``resolve_device``."""
     import torch
 
     from mpkit.core.devices import resolve_device
@@ -103,19 +99,13 @@ def provenance(
 
 
 def source_texts(*packages: str) -> list[tuple[str, str]]:
-    """Name, such as mpkit/core/files.py, and text of every source file, in order.
-
-    Args:
-        packages: names of installed packages; mpkit alone where none is given.
-    """
+    """Name, such as mpkit/core/files.py, and text of packages' (mpkit's) source files, in order."""
     found = []
     for name in packages or ("mpkit",):
         spec = find_spec(name)
         for folder in map(Path, spec.submodule_search_locations or () if spec else ()):
-            files = sorted(folder.rglob("*.py"))
-            found += [
-                (path.relative_to(folder.parent).as_posix(), path.read_text()) for path in files
-            ]
+            for path in sorted(folder.rglob("*.py")):
+                found.append((path.relative_to(folder.parent).as_posix(), path.read_text()))
     return found
 
 

@@ -26,8 +26,6 @@ def proportion(wrong: Tensor, level: float = 0.95) -> Estimate:
     Args:
         wrong: (N,) bool.
         level: coverage in (0, 1).
-
-    Returns: the estimate, in [0, 1].
     """
     from scipy.stats import binomtest
 
@@ -42,8 +40,6 @@ def mean_of(values: Tensor, level: float = 0.95) -> Estimate:
     Args:
         values: (N,), independent, N large enough for the central limit theorem.
         level: coverage in (0, 1).
-
-    Returns: the estimate.
     """
     z = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
     mean, half = float(values.mean()), z * float(values.std()) / len(values) ** 0.5

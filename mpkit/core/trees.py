@@ -16,13 +16,7 @@ Tree = TypeVar("Tree")
 
 
 def mapped(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
-    """Apply a function to every tensor with rows, and to its counterparts in trees alike.
-
-    Args:
-        function: called with one tensor of each tree.
-        tree: the tree whose shape the result has.
-        others: trees of the same shape.
-    """
+    """Apply a function to every tensor with rows, and to its counterparts in trees alike."""
     result: Any = tree
     if isinstance(tree, Tensor):
         result = function(tree, *others) if tree.dim() else tree
@@ -30,25 +24,15 @@ def mapped(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
         parts = [mapped(function, *alike) for alike in zip(tree, *others, strict=True)]
         result = type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     elif is_dataclass(tree) and not isinstance(tree, type):
-        result = _mapped_fields(function, tree, *others)
+        result = copy(tree)
+        for field in fields(tree):
+            alike = [getattr(one, field.name) for one in (tree, *others)]
+            object.__setattr__(result, field.name, mapped(function, *alike))
     return cast(Tree, result)
 
 
-def _mapped_fields(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
-    new = copy(tree)
-    for name in (field.name for field in fields(tree)):
-        value = mapped(function, *(getattr(one, name) for one in (tree, *others)))
-        object.__setattr__(new, name, value)
-    return new
-
-
 def take(tree: Tree, rows: Tensor | slice) -> Tree:
-    """The given rows of a tree.
-
-    Args:
-        tree: a tree with B rows.
-        rows: indices (n,), or a slice.
-    """
+    """The given rows of a tree: indices (n,), or a slice."""
     return mapped(lambda t: t[rows], tree)
 
 
@@ -80,10 +64,6 @@ def joined(parts: list[Tree]) -> Tree:
 def pick(mask: Tensor, yes: Tensor, no: Tensor, out: Tensor | None = None) -> Tensor:
     """torch.where for finite numbers, by arithmetic that is exact for them and far quicker.
 
-    Args:
-        mask: bool, of a shape that broadcasts.
-        yes: finite values taken where the mask is true.
-        no: finite values taken elsewhere.
-        out: where the result is written; may be ``no``.
+    The mask is bool, of a shape that broadcasts; ``out`` may be ``no``.
     """
     return torch.lerp(no, yes, mask.to(no.dtype), out=out)

@@ -150,18 +150,20 @@ def _with_one_gpu(distributed: Any) -> Any:
 
 @dataclass(frozen=True)
 class Slurm:
-    """Workers in jobs of SLURM: one job is one worker, which does one task at a time. As YAML::
+    """Workers in jobs of SLURM: one job is one worker, which does one task at a time.
 
-    queue: gpu            # the partition
-    account: vision       # who pays
-    cores: 8              # of each job
-    memory: 32GB          # of each job
-    walltime: "04:00:00"
-    jobs: 16              # as many workers
-    gpus: 1               # of each job, 0 or 1
-    interface: ib0        # the network card that compute nodes can reach
-    directives: ["--constraint=h100"]
-    before: ["source ~/mpkit/.venv/bin/activate"]   # lines before the worker starts
+    As YAML::
+
+        queue: gpu            # the partition
+        account: vision       # who pays
+        cores: 8              # of each job
+        memory: 32GB          # of each job
+        walltime: "04:00:00"
+        jobs: 16              # as many workers
+        gpus: 1               # of each job, 0 or 1
+        interface: ib0        # the network card that compute nodes can reach
+        directives: ["--constraint=h100"]
+        before: ["source ~/mpkit/.venv/bin/activate"]   # lines before the worker starts
     """
 
     memory: str

@@ -15,14 +15,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Change every image on its own, without waiting for the device.
-
-        Args:
-            x: (B, C, H, W).
-            rng: on the device of x.
-
-        Returns: (B, C, H, W).
-        """
+        """Change every image of x (B, C, H, W) on its own, without waiting for the device."""
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def list_split(path: Path, split: str) -> Listing:
         )
     base = path / split if halves else path
     classes = _classes(base)
-    if halves and classes != (other := _classes(path / _other(split))):
-        odd = sorted(set(classes) ^ set(other))
-        raise DataError(f"{path}: train/ and test/ differ in their classes: {', '.join(odd)}")
+    for half in halves:
+        if odd := sorted(set(classes) ^ set(_classes(path / half))):
+            raise DataError(f"{path}: train/ and test/ differ in their classes: {', '.join(odd)}")
     rows = []
     for label, name in enumerate(classes):
         files = _pictures(base / name, needed=1 if halves else 2)
@@ -73,10 +73,6 @@ def list_split(path: Path, split: str) -> Listing:
         rows += [(_scramble(base, file), file, label) for file in files]
     rows.sort(key=lambda row: row[0])
     return Listing([row[1] for row in rows], [row[2] for row in rows], classes)
-
-
-def _other(split: str) -> str:
-    return "test" if split == "train" else "train"
 
 
 def _scramble(base: Path, file: Path) -> str:

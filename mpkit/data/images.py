@@ -100,9 +100,7 @@ class Images:
                 f"Images.balanced: n must be a positive multiple of the {len(self.classes)} "
                 f"classes, got {n}"
             )
-        members = [
-            (self.y == label).nonzero().squeeze(1)[:each] for label in range(len(self.classes))
-        ]
+        members = [(self.y == k).nonzero().squeeze(1)[:each] for k in range(len(self.classes))]
         if short := [self.classes[k] for k, rows in enumerate(members) if len(rows) < each]:
             raise ValueError(
                 f"Images.balanced: {self.name} has fewer than {each} images of {', '.join(short)}; "

@@ -65,12 +65,9 @@ def of_array(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Rows:
 
 
 def of_file(path: Path, offset: int, shape: tuple[int, int, int, int]) -> Rows:
-    """8-bit pixels (N, C, H, W), uncompressed, from some byte of a file on.
+    """8-bit pixels (N, C, H, W), uncompressed, from the byte ``offset`` of a file on.
 
-    Args:
-        path: the file; it is opened again for every slice.
-        offset: bytes before the first pixel.
-        shape: (N, C, H, W).
+    The file is opened again for every slice.
 
     Raises: DataError: while reading, if the file has become shorter.
     """
@@ -84,22 +81,14 @@ def of_file(path: Path, offset: int, shape: tuple[int, int, int, int]) -> Rows:
                 f"{path}: ends within image {start + len(found) // size}, expected {shape[0]} "
                 "images; it was changed while it was read"
             )
-        pixels = np.divide(found.reshape(-1, *shape[1:]), 255, dtype=np.float32)
-        return torch.from_numpy(pixels)
+        return torch.from_numpy(np.divide(found.reshape(-1, *shape[1:]), 255, dtype=np.float32))
 
     return Rows(read, torch.Size(shape))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stored:
-    """Labelled images on disk, for work that goes from batch to batch; see `mpkit.data.stored`.
-
-    Args:
-        x: (N, C, H, W).
-        y: (N,) int64, the index into ``classes``.
-        classes: the name of every class.
-        name: where the images come from.
-    """
+    """Like `Images`, but on disk, for work that goes from batch to batch; see `stored`."""
 
     x: Rows
     y: Tensor

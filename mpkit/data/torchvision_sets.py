@@ -32,15 +32,9 @@ Split = tuple[Rows, Tensor, tuple[str, ...]]
 
 def place(name: str, root: Path) -> Path:
     """The folder below ``root`` where ``mnist`` or ``cifar10`` is looked for."""
-    official = root / PLACES[name]
-    pngs = root / PNG_PLACE
-    if (
-        name == "cifar10"
-        and not official.is_dir()
-        and any((pngs / s).is_dir() for s in MNIST_PREFIX)
-    ):
-        return pngs
-    return official
+    official, pngs = root / PLACES[name], root / PNG_PLACE
+    unpacked = name == "cifar10" and any((pngs / s).is_dir() for s in CIFAR10_COUNTS)
+    return pngs if unpacked and not official.is_dir() else official
 
 
 def read(name: str, split: str, root: Path) -> Split:

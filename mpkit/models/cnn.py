@@ -8,16 +8,6 @@ from torch import nn
 from mpkit.models.layers import Normalize, check_shape, conv, linear
 from mpkit.models.resnet import preact_resnet18, small_resnet
 
-__all__ = [
-    "NETWORKS",
-    "Normalize",
-    "paper_mnist",
-    "parameter_count",
-    "preact_resnet18",
-    "small_cnn",
-    "small_resnet",
-]
-
 
 def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
     """A small convolutional network that learns 8 x 8 digits in seconds on one core.
@@ -58,18 +48,10 @@ def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator)
         rng: every weight is drawn from it, as in :func:`small_cnn`.
     """
     channels, height, width = check_shape("paper_mnist", shape, classes, least=4)
-    return nn.Sequential(
-        conv(channels, 32, 5, 1, rng),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        conv(32, 64, 5, 1, rng),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        linear(64 * (height // 4) * (width // 4), 1024, rng),
-        nn.ReLU(),
-        linear(1024, classes, rng),
-    )
+    layers = [conv(channels, 32, 5, 1, rng), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [conv(32, 64, 5, 1, rng), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), linear(64 * (height // 4) * (width // 4), 1024, rng), nn.ReLU()]
+    return nn.Sequential(*layers, linear(1024, classes, rng))
 
 
 NETWORKS = {

@@ -14,9 +14,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 class Normalize(nn.Module):
     """Shift and scale every channel: (x - mean) / std, as the first layer of a network.
 
-    Args:
-        mean: one number per channel, or one for all.
-        std: likewise, positive.
+    Both have one number per channel, or one for all; std is positive.
     """
 
     mean: Tensor
@@ -37,12 +35,7 @@ class Normalize(nn.Module):
 def check_shape(
     who: str, shape: tuple[int, int, int], classes: int, least: int
 ) -> tuple[int, int, int]:
-    """Return the shape of a network's images.
-
-    Raises:
-        ValueError: no (channels, height, width) with sides of at least ``least``, or fewer than
-            two classes.
-    """
+    """The shape of a network's images; a ValueError for a side below ``least`` or a lone class."""
     if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < least:
         raise ValueError(
             f"{who}: shape must be (channels, height, width) with sides of at least {least} "
@@ -73,10 +66,9 @@ def _draw(layer: Layer, fan_in: int, rng: torch.Generator) -> Layer:
     does not happen.
     """
     layer.to_empty(device="cpu")
-    bound = math.sqrt(6 / fan_in)
     shape = layer.weight.shape
     uniform = torch.rand(shape, generator=rng, dtype=torch.float64, device=rng.device)
-    layer.weight.copy_((2 * uniform - 1) * bound)
+    layer.weight.copy_((2 * uniform - 1) * math.sqrt(6 / fan_in))
     if layer.bias is not None:
         layer.bias.zero_()
     return layer

@@ -22,7 +22,6 @@ class Residual(nn.Module):
         outputs: channels of the output.
         stride: of the first convolution.
         norms: what stands before the two activations; the identity for nothing.
-        rng: every weight is drawn from it.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ def small_resnet(shape: tuple[int, int, int], classes: int, rng: torch.Generator
 
     A convolution of stride 2, then three residual blocks with 16, 32 and 64 channels at a half,
     a quarter and an eighth of the image's side, the mean over places, and the logits: about
-    78,000 weights. There is no normalization; instead the second
-    convolution of every block begins at zero, so that a block begins as its shortcut.
+    78,000 weights. There is no normalization; instead the second convolution of every block begins
+    at zero, so that a block begins as its shortcut.
 
     Args:
         shape: (C, H, W) of the images, at least 4 pixels a side.

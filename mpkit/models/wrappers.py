@@ -2,7 +2,7 @@
 
 Its weights stay shared. Any attack or evaluation can use them. Attacks keep their own arithmetic in
 the precision of the images; what less precision costs in strength must be measured, by attacking
-through the wrapper and judging with the model itself.
+through the wrapper and evaluating the model itself.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ class LowPrecision(nn.Module):
     """The same network with its multiplications in 16 bits (autocast); logits in full precision.
 
     Args:
-        model: images (B, C, H, W) to logits (B, K).
         dtype: torch.bfloat16, or torch.float16 on a GPU.
 
     Raises: ValueError: if dtype is not one of these.
@@ -42,9 +41,6 @@ class ChannelsLast(nn.Module):
     """The same network fed with images whose channels lie next to each other in memory.
 
     Convolutions follow the layout of their input, and many are faster in this one.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,9 +55,6 @@ class ChannelsLast(nn.Module):
 
 class QueryCounter(nn.Module):
     """A network that counts the images it is asked about and the gradients that come back.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
 
     Attributes:
         forwards: images that went through.

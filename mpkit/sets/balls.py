@@ -20,6 +20,8 @@ class Ball(PerturbationSet):
 
     ``order`` is the p of the norm: attacks that move in another way for each p look at it. A ball
     of another kind names the one that it is most like.
+
+    Raises: ValueError: if eps is not positive and finite.
     """
 
     order: ClassVar[float] = 2
@@ -70,10 +72,7 @@ class Ball(PerturbationSet):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read such as linf:0.3 or linf:8/255.
-
-        Raises: ValueError: with what is wrong and how to write it.
-        """
+        """Read such as linf:0.3 or linf:8/255."""
         match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})(?:\s*/\s*({NUMBER}))?", text)
         if not match or not float(match[2] or 1):
             raise unreadable(text, "has no radius")
@@ -84,12 +83,10 @@ class Ball(PerturbationSet):
         return replace(self, eps=float(self.norm(torch.ones_like(x[:1], dtype=torch.float64))))
 
     def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
-        """A steepest step of an image, whose norm is at most ``length``: (B, C, H, W).
+        """A steepest step of an image along the gradient g there, (B, C, H, W) as both are.
 
-        Args:
-            image: (B, C, H, W), where the step starts; a sparse step minds its box.
-            g: the gradient there, (B, C, H, W).
-            length: the norm of the step, a number's tensor or (B, 1, 1, 1).
+        Its norm is at most ``length``, a number's tensor or (B, 1, 1, 1); a sparse step minds the
+        box.
         """
         return self.direction(g).mul_(length)
 
@@ -120,19 +117,13 @@ class Ball(PerturbationSet):
         return replace(self, eps=self.eps * w)
 
     def check(self, x: Tensor) -> None:
-        """Refuse a radius that is not finite, or not one for each image.
-
-        Raises: ValueError: with what is wrong and what to do.
-        """
+        """Refuse a radius that is not finite, or not one for each image."""
         require_radius(type(self).__name__, self.eps, len(x))
 
 
 @dataclass(frozen=True)
 class Linf(Ball, form="linf:R"):
-    """All z with abs(z) ≤ eps in every entry and x + z in [0, 1]; eps in pixel units, such as 0.3.
-
-    Raises: ValueError: if eps is not positive and finite.
-    """
+    """All z with abs(z) ≤ eps in every entry and x + z in [0, 1]; eps in pixels, such as 0.3."""
 
     order = inf
 
@@ -146,7 +137,7 @@ class Linf(Ball, form="linf:R"):
 
     def direction(self, g: Tensor) -> Tensor:
         """The sign of every entry."""
-        return norms.sign_direction(g)
+        return g.sign()
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Clip each entry to the ball and to the box, which is exact: (B, C, H, W)."""
@@ -166,10 +157,7 @@ class Linf(Ball, form="linf:R"):
 
 @dataclass(frozen=True)
 class L2(Ball, form="l2:R"):
-    """All z with Euclidean norm ≤ eps and x + z in [0, 1]; eps in pixel units, such as 2.
-
-    Raises: ValueError: if eps is not positive and finite.
-    """
+    """All z with Euclidean norm ≤ eps and x + z in [0, 1]; eps in pixel units, such as 2."""
 
     def norm(self, z: Tensor) -> Tensor:
         """Euclidean norm: (B, C, H, W) to (B,)."""
@@ -201,10 +189,7 @@ class L2(Ball, form="l2:R"):
 
 @dataclass(frozen=True)
 class L1(Ball, form="l1:R"):
-    """All z with sum of absolute entries ≤ eps and x + z in [0, 1]; eps in pixel units, such as 10.
-
-    Raises: ValueError: if eps is not positive and finite.
-    """
+    """All z with sum of absolute entries ≤ eps and x + z in [0, 1]; eps in pixels, such as 10."""
 
     order = 1
 
@@ -217,8 +202,11 @@ class L1(Ball, form="l1:R"):
         return norms.linf_norm(g)
 
     def direction(self, g: Tensor) -> Tensor:
-        """One entry ±1, where abs(g) is greatest."""
-        return norms.coordinate_direction(g)
+        """One entry ±1, at the first where abs(g) is greatest."""
+        flat = g.flatten(1)
+        where = flat.abs().argmax(1, keepdim=True)
+        direction = torch.zeros_like(flat).scatter_(1, where, flat.gather(1, where).sign())
+        return direction.view_as(g)
 
     def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
         """The steepest step within the box: the best entry to its wall, then the next best."""

@@ -23,10 +23,7 @@ class Union(PerturbationSet):
     The coordinate z is ``(which, parts)``: the number (B,) of the set that is used, and one
     coordinate for each set, of which only the used one matters.
 
-    Args:
-        *sets: at least one.
-
-    Raises: ValueError: if there is none.
+    Raises: ValueError: if there is no set.
     """
 
     sets: tuple[PerturbationSet, ...]
@@ -78,10 +75,7 @@ class Union(PerturbationSet):
         return type(self)(*(one.scaled(w) for one in self.sets))
 
     def check(self, x: Tensor) -> None:
-        """Refuse budgets that do not fit the images in any of the sets.
-
-        Raises: ValueError: with what is wrong and what to do.
-        """
+        """Refuse budgets that do not fit the images in any of the sets."""
         for one in self.sets:
             one.check(x)
 
@@ -109,10 +103,7 @@ class Between(PerturbationSet):
         return x.new_full((len(x),), 0.5), self.a.zero(x), self.b.zero(x)
 
     def check(self, x: Tensor) -> None:
-        """Refuse budgets that do not fit the images in either set.
-
-        Raises: ValueError: with what is wrong and what to do.
-        """
+        """Refuse budgets that do not fit the images in either set."""
         self.a.check(x)
         self.b.check(x)
 
@@ -127,11 +118,7 @@ class Affine(Between, form="affine(ONE & OTHER)"):
     the result lies in [0, 1]. Only the image as a whole must lie in the box; see Blend for the
     reading in which each part must be allowed by itself.
 
-    Args:
-        a: a ball or a RotationTranslation.
-        b: a ball.
-
-    Raises: ValueError: if b is not a ball, or a is neither.
+    Raises: ValueError: if b is not a ball, or a is neither a ball nor a RotationTranslation.
 
     Source: Tramèr and Boneh 2019, section 4.
     """
@@ -148,10 +135,7 @@ class Affine(Between, form="affine(ONE & OTHER)"):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read such as affine(rt:3px,30deg & linf:0.1).
-
-        Raises: ValueError: with what is wrong and how to write it.
-        """
+        """Read such as affine(rt:3px,30deg & linf:0.1)."""
         match = re.fullmatch(r"\w+\s*\((.*)&(.*)\)", text)
         if not match:
             raise unreadable(text)
@@ -187,10 +171,6 @@ class Blend(Between):
     This is { w r_1 + (1 - w) r_2 } read literally: both perturbations keep their whole set, box
     included, and the image is w a.apply(x, z_a) + (1 - w) b.apply(x, z_b). A linear model's loss
     is then linear in w, and the worst w is 0 or 1.
-
-    Args:
-        a: any set.
-        b: any set.
 
     Source: Tramèr and Boneh 2019, section 4, definition of an affine combination.
     """

@@ -17,10 +17,8 @@ def nearest_pair(a: Ball, b: Ball, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor
     one more unit of either budget is worth the same, and w is found by halving on that balance.
 
     Args:
-        a: the ball of p; its norm is taken over each row.
-        b: the ball of q.
-        p: (B, ...).
-        q: (B, ...), of its own shape.
+        a: the ball of p, (B, ...); its norm is taken over each row.
+        b: the ball of q, (B, ...) of its own shape.
 
     Returns:
         w (B,) in [0, 1], and p', q' as near as can be; pairs already allowed come back unchanged.
@@ -45,13 +43,8 @@ def box_pair(a: Ball, b: Ball, x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor,
     What is too much comes off the part for which it costs budget: an l_inf ball gives last.
 
     Args:
-        a: the ball of p.
+        a: the ball of p, (B, C, H, W) as x and q are.
         b: the ball of q.
-        x: (B, C, H, W) images.
-        p: (B, C, H, W).
-        q: (B, C, H, W).
-
-    Returns: the two parts, (B, C, H, W) each.
     """
     if a.order == math.inf and b.order != math.inf:
         return box_pair(b, a, x, q, p)[::-1]

@@ -15,8 +15,7 @@ from mpkit.core.checks import Radius
 def slack(dtype: torch.dtype) -> float:
     """Relative rounding allowance with which a norm is compared with a radius: 32 machine epsilons.
 
-    Args:
-        dtype: torch.float32 (3.8e-6) or torch.float64 (7.1e-15).
+    That is 3.8e-6 for torch.float32 and 7.1e-15 for torch.float64.
     """
     return 32 * torch.finfo(dtype).eps
 
@@ -24,9 +23,7 @@ def slack(dtype: torch.dtype) -> float:
 def per_row(radius: Radius, like: Tensor) -> Tensor:
     """Return the radius as a tensor (B, 1, ..., 1), or of no dimension, that broadcasts over rows.
 
-    Args:
-        radius: a number, or (B,).
-        like: (B, ...), gives device, dtype and the number of dimensions.
+    Device, dtype and the number of dimensions are those of ``like``, (B, ...).
     """
     if isinstance(radius, Tensor):
         radius = radius.to(device=like.device, dtype=like.dtype)
@@ -60,11 +57,6 @@ def l2_norm(d: Tensor) -> Tensor:
     return scaled * largest.squeeze(1)
 
 
-def sign_direction(g: Tensor) -> Tensor:
-    """The z with ‖z‖_inf ≤ 1 that maximizes ⟨g, z⟩: the sign of g, zero where g is zero."""
-    return g.sign()
-
-
 def unit_direction(g: Tensor) -> Tensor:
     """The z with ‖z‖_2 ≤ 1 that maximizes ⟨g, z⟩: g over its norm, zero where the row is zero.
 
@@ -75,24 +67,12 @@ def unit_direction(g: Tensor) -> Tensor:
     return flat.div_(positive(flat.norm(dim=1, keepdim=True))).view_as(g)
 
 
-def coordinate_direction(g: Tensor) -> Tensor:
-    """The z with ‖z‖_1 ≤ 1 that maximizes ⟨g, z⟩: one entry ±1, at the first largest of abs(g)."""
-    flat = g.flatten(1)
-    where = flat.abs().argmax(1, keepdim=True)
-    direction = torch.zeros_like(flat).scatter_(1, where, flat.gather(1, where).sign())
-    return direction.view_as(g)
-
-
 @torch.no_grad()
 def sparse_direction(g: Tensor, quantile: float) -> Tensor:
     """A z with ‖z‖_1 = 1 that shares one step among the largest entries of g, in their signs.
 
-    Entries of abs(g) at or above the quantile take part, with equal shares; where g is zero
-    nothing moves. SLIDE's step (Tramèr and Boneh 2019, algorithm 1).
-
-    Args:
-        g: (B, ...).
-        quantile: share of the entries that stand still, in [0, 1); at least one moves.
+    Entries of abs(g) at or above the quantile, in [0, 1), and at least one, take part with equal
+    shares; where g is zero nothing moves. SLIDE's step (Tramèr and Boneh 2019, algorithm 1).
     """
     flat = g.flatten(1)
     size = flat.abs()
@@ -107,12 +87,8 @@ def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
     """Solve argmax_s ⟨g, s⟩ subject to ‖s‖_1 ≤ length and image + s in [0, 1], row by row.
 
     The entries with the largest abs(g) go to the box, as far as the length lasts; the level of
-    abs(g) down to which it lasts is found by halving.
-
-    Args:
-        image: (B, ...) in [0, 1].
-        g: (B, ...).
-        length: ≥ 0, of no dimension or (B, 1, ..., 1).
+    abs(g) down to which it lasts is found by halving. The length is of no dimension or
+    (B, 1, ..., 1).
     """
     size, room = size_and_room(g, image)
     budget, above = length.reshape(-1, 1), torch.empty_like(size)
@@ -134,13 +110,8 @@ def bisected(
 ) -> tuple[Tensor, Tensor]:
     """Halve the intervals from low to high, row by row, keeping the half that holds the turn.
 
-    Args:
-        low: (B, 1).
-        high: (B, 1), ≥ low.
-        higher: called with levels (B, 1); true (B, 1) where the turn lies above the level.
-        times: how often.
-
-    Returns: the ends of the last intervals, (B, 1) each.
+    ``higher`` is called with levels, (B, 1) as all here is, and is true where the turn lies above.
+    Returns the ends of the last intervals.
     """
     width = high - low
     for _ in range(times):
@@ -154,9 +125,6 @@ def boxed(v: Tensor) -> Tensor:
 
     The derivative of a clamp is 0 outside of its walls, and in some versions of torch at the
     walls too, where a black background lies; a search through it would see no slope.
-
-    Args:
-        v: any shape.
     """
     fixed = v.detach()
     return v + fixed.clamp(0, 1).sub_(fixed)

@@ -1,5 +1,9 @@
 """Nearest points of the l_inf, l_2 and l_1 balls, alone and cut by the pixel box, row by row.
 
+Each solves argmin_q ‖q - d‖_2 subject to ‖q‖ ≤ eps, and x + q in [0, 1] where there is a box, for d
+(B, ...) in pixel units, a radius ≥ 0, which is a number or (B,), and images of the same shape. A
+ValueError is raised if eps is not positive and finite, or d holds NaN or infinity.
+
 Rows that are already inside come back untouched, bit for bit, and projecting twice changes
 nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64; for points
 thousands of radii away, to the rounding of the point itself. A row
@@ -21,14 +25,7 @@ BLIND_ROUNDS = 3
 
 @torch.no_grad()
 def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_inf ≤ eps, row by row.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
-    """
+    """The nearest point with ‖q‖_inf ≤ eps."""
     require_sound("nearest_in_linf_ball", d, eps)
     if not isinstance(eps, Tensor):
         return d.clamp(-eps, eps)
@@ -38,16 +35,7 @@ def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
 
 @torch.no_grad()
 def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_2 ≤ eps, row by row.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-
-    Returns: (B, ...); rows already inside come back unchanged.
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
-    """
+    """The nearest point with ‖q‖_2 ≤ eps."""
     require_sound("nearest_in_l2_ball", d, eps)
     radius = per_row(eps, d)
     norm = per_row(l2_norm(d), d)
@@ -57,15 +45,7 @@ def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
 
 @torch.no_grad()
 def nearest_in_l1_ball(d: Tensor, eps: Radius) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_1 ≤ eps, row by row.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-
-    Returns: (B, ...); rows already inside come back unchanged.
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
+    """The nearest point with ‖q‖_1 ≤ eps.
 
     Source: the minimizer and its threshold, Duchi et al. 2008, figure 1; here the threshold is
     found by Newton steps inside a shrinking bracket instead of by sorting.
@@ -75,45 +55,23 @@ def nearest_in_l1_ball(d: Tensor, eps: Radius) -> Tensor:
 
 
 def clip_to_box(d: Tensor, x: Tensor) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to x + q in [0, 1].
-
-    Args:
-        d: (B, ...), pixel units.
-        x: images of the same shape in [0, 1].
-    """
+    """The nearest point with x + q in [0, 1]."""
     return torch.clamp(d, -x, 1 - x)
 
 
 @torch.no_grad()
 def nearest_in_linf_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_inf ≤ eps and x + q in [0, 1], row by row.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-        x: images of the same shape in [0, 1].
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
-    """
+    """The nearest point with ‖q‖_inf ≤ eps and x + q in [0, 1]."""
     require_sound("nearest_in_linf_ball_and_box", d, eps)
     return clip_to_box(nearest_in_linf_ball(d, eps), x)
 
 
 @torch.no_grad()
 def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_2 ≤ eps and x + q in [0, 1], row by row.
+    """The nearest point with ‖q‖_2 ≤ eps and x + q in [0, 1].
 
     The minimizer is clip(s d) for one s in (0, 1]; s grows to its value through the (finitely
     many) sets of entries that reach the box.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-        x: images of the same shape in [0, 1].
-
-    Returns: (B, ...); rows already inside come back unchanged.
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
     """
     require_sound("nearest_in_l2_ball_and_box", d, eps)
     long, low, high = d.flatten(1), -x.flatten(1), 1 - x.flatten(1)
@@ -158,19 +116,10 @@ def _scaled_into(d: Tensor, low: Tensor, high: Tensor, radius: Tensor, inside: T
 
 @torch.no_grad()
 def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
-    """Solve argmin_q ‖q - d‖_2 subject to ‖q‖_1 ≤ eps and x + q in [0, 1], row by row.
+    """The nearest point with ‖q‖_1 ≤ eps and x + q in [0, 1].
 
     The minimizer shrinks every entry by one threshold and then clips it to the box; clipping the
     nearest point of the ball alone is feasible but not nearest.
-
-    Args:
-        d: (B, ...), pixel units.
-        eps: radius ≥ 0, a number or (B,).
-        x: images of the same shape in [0, 1].
-
-    Returns: (B, ...); rows already inside come back unchanged.
-
-    Raises: ValueError: if eps is not positive and finite, or d holds NaN or infinity.
 
     Source: Croce and Hein 2021, proposition 2.1.
     """

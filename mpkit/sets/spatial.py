@@ -36,10 +36,7 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read such as rt:3px,30deg.
-
-        Raises: ValueError: with what is wrong and how to write it.
-        """
+        """Read such as rt:3px,30deg."""
         match = re.fullmatch(rf"\w+\s*:\s*({NUMBER})\s*px\s*,\s*({NUMBER})\s*deg", text)
         if not match:
             raise unreadable(text, "has no bounds of shift and rotation")
@@ -84,10 +81,7 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
         return replace(self, pixels=self.pixels * w, degrees=self.degrees * w)
 
     def check(self, x: Tensor) -> None:
-        """Refuse bounds that are not finite, or not one for each image.
-
-        Raises: ValueError: with what is wrong and what to do.
-        """
+        """Refuse bounds that are not finite, or not one for each image."""
         for argument in ("pixels", "degrees"):
             bound = getattr(self, argument)
             if isinstance(bound, Tensor):
@@ -102,11 +96,9 @@ def warp(x: Tensor, pose: Tensor) -> Tensor:
     from. Gradients flow to the images and to the pose.
 
     Args:
-        x: (B, C, H, W).
+        x: (B, C, H, W), the shape of the result.
         pose: (B, 3): shift to the right and shift downwards in pixels, and the angle in degrees,
             positive anticlockwise as the image is looked at.
-
-    Returns: (B, C, H, W).
 
     Raises: ValueError: if the shapes do not fit.
     """

@@ -1,6 +1,8 @@
 """The threshold by which an l_1 projection shrinks every entry, found without sorting.
 
 Memory is the cost on a CPU: one buffer is written again and again, and none is made per step.
+A size is (B, n), ≥ 0; the room, (B, n), is the most that each entry may keep, None for no walls; a
+level is (B, 1), and a radius (B, 1) or of no dimension.
 """
 
 from __future__ import annotations
@@ -17,14 +19,7 @@ BLIND_ROUNDS = 3
 
 
 def soft(size: Tensor, level: Tensor, room: Tensor | None, out: Tensor) -> Tensor:
-    """min(max(size - level, 0), room), row by row, written into out.
-
-    Args:
-        size: (B, n), ≥ 0.
-        level: (B, 1).
-        room: (B, n), the most that each entry may keep, or nothing.
-        out: (B, n).
-    """
+    """min(max(size - level, 0), room), row by row, written into out (B, n)."""
     torch.sub(size, level, out=out).clamp_(min=0)
     return out if room is None else torch.minimum(out, room, out=out)
 
@@ -40,9 +35,6 @@ def threshold(
     its fixed length, so nothing is synchronized.
 
     Args:
-        size: (B, n), ≥ 0.
-        room: (B, n), the most that each entry may keep, or nothing.
-        radius: (B, 1) or of no dimension.
         norm: (B, 1), the sum at t = 0.
         inside: (B, 1), rows whose threshold nobody needs.
         spare: (B, n), overwritten.
@@ -82,14 +74,7 @@ def threshold(
 
 
 def _free(size: Tensor, level: Tensor, shrunk: Tensor, moved: Tensor | None) -> Tensor:
-    """1 for entries that still shrink, 0 for those at zero or at their wall; ``shrunk`` is used up.
-
-    Args:
-        size: (B, n).
-        level: (B, 1).
-        shrunk: (B, n), what `soft` made of both.
-        moved: memory for size - level where there are walls.
-    """
+    """1 for entries that still shrink, 0 at zero or at their wall; shrunk and moved are used up."""
     if moved is None:
         return shrunk.sign_()
     return torch.eq(shrunk, torch.sub(size, level, out=moved), out=shrunk)
@@ -98,17 +83,7 @@ def _free(size: Tensor, level: Tensor, shrunk: Tensor, moved: Tensor | None) -> 
 def _above(
     level: Tensor, size: Tensor, room: Tensor | None, spare: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Entries above a level, moved together and filled up with zeros, where they are few.
-
-    Args:
-        level: (B, 1).
-        size: (B, n).
-        room: (B, n) or nothing.
-        spare: (B, n), overwritten.
-
-    Returns:
-        size, room and spare, (B, k) with k the most that any row keeps; as they were if k > n / 8.
-    """
+    """Entries above a level moved together, padded with zeros; as they were if over n / 8 are."""
     count = torch.gt(size, level, out=spare).sum(1).long()
     most = int(count.max())
     if 8 * most > size.shape[1]:
@@ -133,11 +108,6 @@ def shrinking(size: Tensor, room: Tensor | None, radius: Tensor) -> Tensor:
 
     The sum falls piecewise linearly; entries begin to fall where they leave their wall and end at
     zero.
-
-    Args:
-        size: (B, n), ≥ 0.
-        room: (B, n), or nothing for no walls.
-        radius: (B, 1) or of no dimension.
     """
     begins = torch.zeros_like(size) if room is None else (size - room).clamp_(min=0)
     points, order = torch.cat([begins, size], 1).sort(dim=1)
@@ -156,13 +126,8 @@ def stretching(d: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
     """The square of the s at which the norm of clip(s d) reaches the radius, nearly: (B, 1).
 
     Beyond wall / abs(d) an entry keeps its wall; between two such points the squared norm is a
-    line in s squared. Where the walls hold even the radius, the last point.
-
-    Args:
-        d: (B, n).
-        low: (B, n) ≤ 0.
-        high: (B, n) ≥ 0.
-        radius: (B, 1) or of no dimension.
+    line in s squared. Where the walls hold even the radius, the last point. d and its walls,
+    low ≤ 0 and high ≥ 0, are (B, n).
     """
     squared, wall = d.square(), torch.where(d > 0, high, low).square()
     points, order = (wall / positive(squared)).sort(dim=1)

@@ -89,7 +89,7 @@ class Roulette(nn.Module):
 
 
 class Levelled(Wrapped):
-    """The brightness of the batch is evened out: an image's logits depend on its company."""
+    """The brightness of the batch is evened out: an image's logits depend on the others in it."""
 
     def forward(self, x):
         return self.network((x - 0.7 * (x.mean(0, keepdim=True) - 0.3)).clamp(0, 1))

@@ -1,4 +1,4 @@
-"""The parts of the doctor, by facts that are known exactly, and the patients of the ward."""
+"""The parts of the doctor, by facts that are known exactly, and the obfuscated networks."""
 
 import sys
 from dataclasses import replace

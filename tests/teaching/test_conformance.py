@@ -18,6 +18,7 @@ from mpkit.core.records import read_record
 from mpkit.core.statistics import mean_of
 from mpkit.models import QueryCounter
 from mpkit.sets import L1, L2, Linf
+from mpkit.studies.analysis import bits
 
 BALLS = [Linf(0.2), L2(0.8), L1(2.0)]
 SHAPE = (1, 6, 6)
@@ -237,7 +238,7 @@ def test_record_counts_equal_gradients_on_equal_images():
         assert row["gradients"] <= row["budget"] + 1, (name, row["attack"])
         shares = [share for share in row["pilot"].values() if not isinstance(share, str)]
         assert row["pilot"][row["attack"]] == min(shares)
-        stands = torch.stack([bits(bits) for bits in row["standing"]]).double()
+        stands = torch.stack([bits(each) for each in row["standing"]]).double()
         assert stands.shape == (len(record["parameters"]["seeds"]), points)
         value, low, high = row["accuracy"]
         assert low <= value <= high

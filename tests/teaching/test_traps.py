@@ -28,7 +28,7 @@ def test_threshold_counts_active_coordinates():
     """Trap 1: (10, 0) at eps = 1 goes to (1, 0); one coordinate too many gives (5.5, 0)."""
     d = row(10.0, 0.0)
     assert projections.nearest_in_l1_ball(d, 1.0).flatten().tolist() == [1.0, 0.0]
-    roomy = row(-4.5, 0.5)  # an image for which the quirk's own clip has no effect
+    roomy = row(-4.5, 0.5)  # an image for which the variant's own clip has no effect
     wrong = published_variants.OneTooMany(1.0).project(roomy, d).flatten().tolist()
     assert wrong == [5.5, 0.0]
 
@@ -132,7 +132,7 @@ def test_slide_takes_its_quantile_at_every_step():
 
 
 def test_drawing_the_quantile_once_makes_one_attack_of_many():
-    """Trap 6, the quirk: one draw decides the sparsity of the whole attack."""
+    """Trap 6, the variant: one draw decides the sparsity of the whole attack."""
     w = torch.linspace(1, 2, 20, dtype=torch.float64).view(1, 4, 5)
     x = torch.full((1, 1, 4, 5), 0.5, dtype=torch.float64)
     y = torch.zeros(1, dtype=torch.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpbook.figures.sliders import Line
-from mpbook.figures.style import INK, LABELS, LOOKS, Look, canvas, style
+from mpbook.figures.style import INK, LABELS, LOOKS, Look, canvas, numbers, style
 from mpkit.core.statistics import Estimate
 from mpkit.evaluation import accuracies
 from mpkit.sets.threat_model import kind
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mpkit.evaluation import Ledger
-
-
-def numbers(values: Any) -> NDArray[Any]:
-    """Give an array from a tensor on any device, an array or nested sequences."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
 
 
 def _look(key: str) -> Look:
@@ -126,9 +121,8 @@ def bars_with_intervals(ax: Axes, accuracies: Mapping[str, Mapping[str, float | 
                 estimate = group[key]
                 fill: dict[str, Any] = {"color": look.color, "hatch": look.hatch}
                 fill["label"] = look.label if place == 0 else None
-                (ax.barh if lying else ax.bar)(
-                    at, float(_ends([estimate])[0][0]), 0.9 * thick, **fill
-                )
+                height = float(_ends([estimate])[0][0])
+                (ax.barh if lying else ax.bar)(at, height, 0.9 * thick, **fill)
                 _tip(ax, at, estimate, lying)
         side, other = ("y", "x") if lying else ("x", "y")
         ax.set(**{f"{side}ticks": range(len(names)), f"{side}ticklabels": names})
@@ -201,11 +195,7 @@ def _slots(n: int) -> NDArray[Any]:
 def draw_lines(ax: Axes, lines: Sequence[Line]) -> None:
     """Draw the lines of a `slider_chart` in a figure that stands still.
 
-    A line of at most a dozen points shows them.
-
-    Args:
-        ax: where to draw.
-        lines: in the order of the legend.
+    A line of at most a dozen points shows them; the legend keeps the order.
     """
     forms: dict[str, dict[str, Any]] = {
         "line": {"linestyle": "-", "markersize": 4},

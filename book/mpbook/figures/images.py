@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpbook.figures.charts import numbers
-from mpbook.figures.style import COLORS, INK, LABELS, WIDTH, canvas, style
+from mpbook.figures.style import COLORS, INK, LABELS, WIDTH, canvas, numbers, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

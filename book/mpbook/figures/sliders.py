@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mpbook.figures.style import INK
+from mpbook.figures.style import INK, numbers
 
 GREY = [[0, "black"], [1, "white"]]
 CLEAR: dict[str, Any] = {
@@ -60,8 +60,7 @@ class Slider:
         """Give the book's form: an empty drawing, a range control, and the frames as JSON."""
         data = {"frames": self.frames, "labels": self.labels, "layout": self.layout}
         frozen = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-        texts = (self.labels[0], self.title, self.alt, self.name)
-        first, title, alt, name = map(escape, texts)
+        first, title, alt, name = map(escape, (self.labels[0], self.title, self.alt, self.name))
         return (
             f'<div class="mp-slider" id="{name}">'
             f'<div class="mp-slider-plot" role="img" aria-label="{alt}"></div>'
@@ -74,7 +73,7 @@ class Slider:
 
 def _trace(image: Any, axis: str) -> dict[str, Any]:
     """Draw one image (H, W), (1, H, W) or (3, H, W) in [0, 1] with 256 levels."""
-    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=float)
+    pixels = numbers(image)
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     levels = np.rint(255 * np.clip(pixels, 0, 1)).astype(int)
@@ -98,26 +97,14 @@ def _layout(panels: Sequence[str]) -> dict[str, Any]:
         "margin": {"l": 4, "r": 4, "t": 8, "b": 44},
         "meta": {"square": len(panels)},
     }
-    bare = {
-        "ticks": "",
-        "showticklabels": False,
-        "showgrid": False,
-        "zeroline": False,
-        "fixedrange": True,
-    }
+    hidden = {"ticks": "", "showticklabels": False, "showgrid": False, "zeroline": False}
+    bare = {**hidden, "fixedrange": True}
     for number, panel in enumerate(panels, start=1):
         axis = str(number) if number > 1 else ""
-        layout[f"xaxis{axis}"] = {
-            **bare,
-            "title": {"text": panel.replace(" + ", "<br>+ ")},
-            "constrain": "domain",
-        }
-        layout[f"yaxis{axis}"] = {
-            **bare,
-            "autorange": "reversed",
-            "scaleanchor": f"x{axis}",
-            "constrain": "domain",
-        }
+        title = {"text": panel.replace(" + ", "<br>+ ")}
+        square = {"autorange": "reversed", "scaleanchor": f"x{axis}"}
+        layout[f"xaxis{axis}"] = {**bare, "title": title, "constrain": "domain"}
+        layout[f"yaxis{axis}"] = {**bare, **square, "constrain": "domain"}
     return layout
 
 
@@ -128,14 +115,11 @@ def _matched(function: str, frames: Sequence[Any], labels: Sequence[str]) -> Non
         )
 
 
+Rows = Sequence[Sequence[Any]]
+
+
 def slider_figure(
-    frames: Sequence[Sequence[Any]],
-    labels: Sequence[str],
-    title: str,
-    alt: str,
-    *,
-    panels: Sequence[str],
-    name: str,
+    frames: Rows, labels: Sequence[str], title: str, alt: str, *, panels: Sequence[str], name: str
 ) -> Slider:
     """Put precomputed rows of images behind a slider.
 
@@ -158,10 +142,7 @@ def slider_figure(
             "give every frame one image for each panel"
         )
     axes = ["", *map(str, range(2, len(panels) + 1))]
-    drawn = tuple(
-        tuple(_trace(image, axis) for image, axis in zip(frame, axes, strict=True))
-        for frame in frames
-    )
+    drawn = tuple(tuple(map(_trace, frame, axes)) for frame in frames)
     return Slider(drawn, tuple(labels), _layout(panels), title, alt, name)
 
 

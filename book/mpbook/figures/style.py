@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -77,6 +80,11 @@ RC: dict[str, Any] = {
     "ytick.color": INK,
 }
 """What `style` sets on top of matplotlib's defaults."""
+
+
+def numbers(values: Any) -> NDArray[Any]:
+    """Give an array from a tensor on any device, an array or nested sequences."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
 
 
 @contextmanager

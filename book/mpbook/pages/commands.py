@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mpkit.cli.options import cluster_options, count, folder, workers_of
 
 jobs_option = count("--jobs", default=2, help="Chapters executed at the same time.")
+
+
+def timeout_option(what: str) -> Callable[[Any], Any]:
+    """The option ``--timeout`` of a command that runs chapters."""
+    kind, text = click.FloatRange(min=0, min_open=True), f"Seconds that {what} may take."
+    return click.option("--timeout", type=kind, default=3600.0, show_default=True, help=text)
 
 
 @click.command("chapters")
@@ -45,13 +53,7 @@ def list_chapters(form: str | None) -> None:
     "--output", help="Folder for the notebook and the pages. [default: _build/runs/CHAPTER-KEY]"
 )
 @click.option("--force", is_flag=True, help="Execute again, and replace what stands in --output.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3600.0,
-    show_default=True,
-    help="Seconds that the chapter may take.",
-)
+@timeout_option("the chapter")
 def run(
     chapter: str,
     given: tuple[tuple[str, str], ...],
@@ -156,13 +158,7 @@ class Assigned(click.ParamType[tuple[str, str]]):
 @folder(
     "--output", help="Folder for the summary and the pages. [default: _build/sweeps/CHAPTER-KEY]"
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3600.0,
-    show_default=True,
-    help="Seconds that each run may take.",
-)
+@timeout_option("each run")
 @click.option("--no-pages", is_flag=True, help="Do not render a page for every run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and start nothing.")
 def sweep(

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from mpbook.pages import chapters
 from mpbook.pages.chapters import Chapter, ChapterError, Value
-from mpbook.pages.execution import effective, end_all, execute, run_key, stored, to_text
+from mpbook.pages.execution import Report, effective, end_all, execute, run_key, stored, to_text
 from mpbook.pages.rendering import MARK, STRICT, check_target, is_current, render, site_key
 from mpbook.pages.tolerance import Tolerance, settled
 from mpkit.core.processor import ONE_ARITHMETIC
@@ -69,8 +71,8 @@ def run_chapter(
         raise ChapterError(f"{output} holds another run: name another folder, or add --force")
     if force or not notebook.is_file():
         profile = "quick" if not parameters else "custom"
-        with _bar([chapter], [parameters]) as bar:
-            execute(chapter, parameters, store, profile=profile, timeout=timeout, report=bar.report)
+        with _told([(chapter, parameters)]) as report:
+            execute(chapter, parameters, store, profile=profile, timeout=timeout, report=report)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         new = Path(scratch) / "new"
@@ -151,16 +153,9 @@ def execute_all(work: Sequence[Job], store: Path, profile: str, jobs: int) -> di
     if not work:
         return found
     threads = max(1, (os.cpu_count() or 1) // min(jobs, len(work)))
-    with (
-        _bar([chapter for chapter, _ in work], [values for _, values in work]) as bar,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
-        futures = [
-            pool.submit(
-                execute, chapter, values, store, profile=profile, report=bar.report, threads=threads
-            )
-            for chapter, values in work
-        ]
+    with _told(work) as report, ThreadPoolExecutor(jobs) as pool:
+        run = partial(execute, store=store, profile=profile, report=report, threads=threads)
+        futures = [pool.submit(run, *job) for job in work]
         try:
             wait(futures)
         except BaseException:  # an interrupt: waiting threads end when their workers do
@@ -209,16 +204,11 @@ def _settle(new: dict[str, Any], old: Mapping[str, Any]) -> None:
             cell["outputs"] = settled(cell["outputs"], before["outputs"], tolerance, same)
 
 
-class _Bar(tqdm):  # type: ignore[misc]
+@contextmanager
+def _told(work: Sequence[Job]) -> Iterator[Report]:
     """A progress bar over the cells of all chapters."""
-
-    def report(self, done: int, cells: int) -> None:
-        """Count finished cells (see execution.Report)."""
-        self.update(done)
-
-
-def _bar(wanted: Sequence[Chapter], values: Sequence[Mapping[str, Value]]) -> _Bar:
-    cells = [len(json.loads(chapter.path.read_text())["cells"]) for chapter in wanted]
-    total = sum(cells) + sum(1 for given in values if given)
-    title = wanted[0].id if len(wanted) == 1 else f"{len(wanted)} chapters"
-    return _Bar(total=total, unit="cell", desc=title, leave=False, dynamic_ncols=True)
+    cells = [len(json.loads(chapter.path.read_text())["cells"]) for chapter, _ in work]
+    total = sum(cells) + sum(1 for _, given in work if given)
+    title = work[0][0].id if len(work) == 1 else f"{len(work)} chapters"
+    with tqdm(total=total, unit="cell", desc=title, leave=False, dynamic_ncols=True) as bar:
+        yield lambda done, cells: bar.update(done)

@@ -1,12 +1,13 @@
 """An oracle for attacks of any library: is what they return allowed, and do they leave traces?
 
 An attack is here a plain function of a model, images and labels that returns images, so that one
-written elsewhere is judged by the same lines as one of this package. What there is to compare
-with is in ``known_answers``.
+written elsewhere is checked by the same lines as one of this package. What there is to compare
+with is in ``known_optima``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,12 +26,7 @@ TOLERANCE = 1e-5
 
 
 def ours(attack: Attack, seed: int = 0) -> Search:
-    """An attack of this package as a plain function, with a generator of its own.
-
-    Args:
-        attack: any attack on images.
-        seed: of its randomness, the same at every call.
-    """
+    """An attack of this package as a plain function, with the same randomness at every call."""
 
     def search(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return attack(model, x, y, torch.Generator(x.device).manual_seed(seed)).image
@@ -51,7 +47,7 @@ class Membership(NamedTuple):
 
 
 def membership(ball: Ball, x: Tensor, image: Tensor) -> Membership:
-    """Whether images lie in ball ∩ box, in float64, by ``membership.excess``.
+    """Whether images lie in ball ∩ box, in float64, by ``mpkit.evaluation.verification.excess``.
 
     Args:
         ball: the set that the attack was given.
@@ -68,9 +64,9 @@ def brought_back(ball: Ball, x: Tensor, image: Tensor) -> Tensor:
     What is left of a result that lies outside, so that nothing is counted that is not allowed
     and nothing is lost that is.
     """
-    there = image.double().nan_to_num(0.0, 1.0, 0.0) - x.double()
-    inside = excess(ball, x.double(), image.double() - x.double()) <= TOLERANCE
-    near = (x.double() + ball.project(x.double(), there)).to(x.dtype)
+    clean, there = x.double(), image.double().nan_to_num(0.0, 1.0, 0.0) - x.double()
+    inside = excess(ball, clean, image.double() - clean) <= TOLERANCE
+    near = (clean + ball.project(clean, there)).to(x.dtype)
     return torch.where(inside.view(-1, 1, 1, 1), image.to(x.dtype), near)
 
 
@@ -97,22 +93,17 @@ class Traces(NamedTuple):
 def traces(search: Search, shape: tuple[int, int, int] = (1, 4, 4)) -> Traces:
     """Hand an attack a small network with batch norm in training mode, and look at it afterwards.
 
-    Args:
-        search: the attack; few steps are enough.
-        shape: of the images.
+    A few steps of the attack are enough.
     """
     rng = torch.Generator().manual_seed(0)
-    size = shape[0] * shape[1] * shape[2]
-    model = nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), nn.Linear(size, 10))
+    model = nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), nn.Linear(math.prod(shape), 10))
     for weight in model.parameters():
-        with torch.no_grad():
-            weight.copy_(torch.randn(weight.shape, generator=rng))
+        nn.init.normal_(weight, generator=rng)
     next(model.parameters()).requires_grad_(False)
     model.train()
     model[2].eval()
     x, y = torch.rand(8, *shape, generator=rng), torch.arange(8)
-    before = _state(model)
-    kept, ran = x.clone(), []
+    before, kept, ran = _state(model), x.clone(), []
     hook = model[0].register_forward_pre_hook(lambda module, _: ran.append(module.training))
     search(model, x, y)
     hook.remove()

@@ -1,6 +1,6 @@
 """Answers that are known: optima of linear models, and projections by sorting, in float64.
 
-None of this shares a line with the attacks and projections that it judges.
+None of this shares a line with the attacks and projections that it checks.
 """
 
 from __future__ import annotations
@@ -36,23 +36,17 @@ def best_linear(ball: Ball, w: Tensor, x: Tensor) -> Tensor:
         left = (eps - (room.cumsum(1) - room)).clamp(min=0)
         return (size * torch.minimum(room, left)).sum(1)
     if isinstance(ball, L2):  # z = min(t |w|, room), the t found by halving
-        low, high = (torch.zeros(len(x), 1).double(), room.amax(1, keepdim=True) / size.min() + 1)
-        high = high.expand(len(x), 1).clone()
+        low, high = torch.zeros(len(x), 1).double(), room.amax(1, keepdim=True) / size.min() + 1
         for _ in range(200):
             middle = (low + high) / 2
             long = torch.minimum(middle * size, room).norm(dim=1, keepdim=True) > eps
-            low, high = (torch.where(long, low, middle), torch.where(long, middle, high))
+            low, high = torch.where(long, low, middle), torch.where(long, middle, high)
         return (size * torch.minimum(low * size, room)).sum(1)
     raise TypeError(f"best_linear: needs a Linf, L2 or L1 ball, got {type(ball).__name__}")
 
 
 class Threshold(nn.Module):
-    """A linear classifier of ten classes: class 1 gets ⟨w, x⟩ - level, class 0 gets 0.
-
-    Args:
-        w: (C, H, W).
-        level: class 1 wins beyond it.
-    """
+    """A linear classifier of ten classes: class 1 gets ⟨w, x⟩ - level, class 0 gets 0."""
 
     def __init__(self, w: Tensor, level: float) -> None:
         super().__init__()
@@ -78,7 +72,7 @@ def reach(
     The model's threshold lies so high that a given share of the greatest possible gain is needed
     to cross it. An attack that loses the fraction g crosses all thresholds below 1 - g. What
     counts is what is crossed inside of the set, whatever the attack returns where it fails, so
-    attacks that maximize a loss and attacks that minimize a norm are judged alike.
+    attacks that maximize a loss and attacks that minimize a norm are treated alike.
 
     Args:
         search: the attack, set to this ball.
@@ -97,7 +91,7 @@ def _reach_of_one(
     search: Search, ball: Ball, shape: tuple[int, int, int], seed: int, copies: int
 ) -> float:
     rng = torch.Generator().manual_seed(seed)
-    w, x = (torch.randn(shape, generator=rng), torch.rand(shape, generator=rng))
+    w, x = torch.randn(shape, generator=rng), torch.rand(shape, generator=rng)
     x = torch.where(x < 0.4, 0, torch.where(x > 0.9, 1, x)).unsqueeze(0)
     w = w * (5 / float(best_linear(ball, w, x)))  # no logit so large that a softmax saturates
     lead, reached = float((w * x).double().sum()), 0.0
@@ -120,8 +114,7 @@ def nearest_l1(d: Tensor, eps: float) -> Tensor:
     """
     rows = d.double().flatten(1)
     size = rows.abs().sort(1, descending=True).values
-    places = torch.arange(1, size.shape[1] + 1)
-    levels = (size.cumsum(1) - eps) / places
+    levels = (size.cumsum(1) - eps) / torch.arange(1, size.shape[1] + 1)
     active = (size > levels).sum(1, keepdim=True).clamp(min=1)
     level = levels.gather(1, active - 1).clamp(min=0)
     return ((rows.abs() - level).clamp(min=0) * rows.sign()).view(d.shape)
@@ -131,8 +124,7 @@ def nearest_l2(d: Tensor, eps: float) -> Tensor:
     """The nearest point of the l_2 ball in float64: (B, ...) to (B, ...)."""
     rows = d.double().flatten(1)
     length: Tensor = rows.norm(p=2, dim=1, keepdim=True)
-    factor = (eps / length).clamp(max=1)
-    return (rows * factor).view(d.shape)
+    return (rows * (eps / length).clamp(max=1)).view(d.shape)
 
 
 class Misplaced(NamedTuple):

@@ -1,8 +1,8 @@
-"""A ward of patients: networks whose gradients are hidden on purpose, each in a known way.
+"""Obfuscated networks, each with a known way of masking its gradient.
 
 Every class wraps a network that was trained as usual, and none makes it any harder to fool: it
 only becomes harder to see how. They are teaching material and fixtures for tests; use none of
-them as a defence. Random ones draw from a generator of their own.
+them as a defence. Random ones draw from a generator of their own, on the device of the images.
 """
 
 from __future__ import annotations
@@ -17,34 +17,42 @@ from mpkit.sets.norms import root
 from mpkit.sets.spatial import warp
 
 
-class Saturated(nn.Module):
-    """Logits times a large number: softmax becomes 0 or 1, and cross-entropy has no gradient.
+class Obfuscated(nn.Module):
+    """A network, images (B, C, H, W) to logits (B, K), that is shown something else."""
 
-    Predictions are those of the network. In float32 a lead of about 100 is enough.
-
-    Args:
-        network: images to logits.
-        scale: the factor.
-    """
-
-    def __init__(self, network: nn.Module, scale: float = 1e4) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.scale = network, scale
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K)."""
-        logits: Tensor = self.network(x)
-        return self.scale * logits
+        logits: Tensor = self.network(self._shown(x))
+        return logits
+
+    def _shown(self, x: Tensor) -> Tensor:
+        """What the network gets in place of the images: (B, C, H, W)."""
+        return x
+
+
+class Saturated(Obfuscated):
+    """Logits times a large ``scale``: softmax becomes 0 or 1, and cross-entropy has no gradient.
+
+    Predictions are those of the network. In float32 a lead of about 100 is enough.
+    """
+
+    def __init__(self, network: nn.Module, scale: float = 1e4) -> None:
+        super().__init__(network)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K)."""
+        return self.scale * super().forward(x)
 
 
 class Probabilities(Saturated):
     """Probabilities in place of logits, rounded by the arithmetic to 0 and 1: flat for any loss.
 
-    Predictions are those of the network.
-
-    Args:
-        network: images to logits.
-        scale: factor on the logits before the softmax.
+    Predictions are those of the network. The logits are multiplied by ``scale`` first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,71 +60,51 @@ class Probabilities(Saturated):
         return super().forward(x).softmax(dim=1)
 
 
-class Quantised(nn.Module):
-    """Pixels rounded to a few levels: a staircase, flat nearly everywhere.
+class Quantised(Obfuscated):
+    """Pixels rounded to a few grey levels, at least 2: a staircase, flat nearly everywhere.
 
     Predictions are those of the network on images that have only these levels.
-
-    Args:
-        network: images to logits.
-        levels: number of grey levels, at least 2.
     """
 
     def __init__(self, network: nn.Module, levels: int = 5) -> None:
-        super().__init__()
-        self.network, self.steps = network, levels - 1
+        super().__init__(network)
+        self.steps = levels - 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
-        logits: Tensor = self.network((x * self.steps).round() / self.steps)
-        return logits
+    def _shown(self, x: Tensor) -> Tensor:
+        return (x * self.steps).round() / self.steps
 
 
-class Thresholded(nn.Module):
-    """Pixels made black or white, as first-order training on MNIST learns to do by itself.
-
-    Args:
-        network: images to logits.
-        level: pixels above it become white.
-    """
+class Thresholded(Obfuscated):
+    """Pixels made black, or white above a level, as first-order training on MNIST learns to do."""
 
     def __init__(self, network: nn.Module, level: float = 0.5) -> None:
-        super().__init__()
-        self.network, self.level = network, level
+        super().__init__(network)
+        self.level = level
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
-        logits: Tensor = self.network((x > self.level).to(x.dtype))
-        return logits
+    def _shown(self, x: Tensor) -> Tensor:
+        return (x > self.level).to(x.dtype)
 
 
-class RoundedWaves(nn.Module):
-    """The heart of JPEG: coefficients of the cosine transform are rounded.
-
-    Args:
-        network: images to logits.
-        step: distance of the values that a coefficient may take.
-    """
+class RoundedWaves(Obfuscated):
+    """The heart of JPEG: coefficients of the cosine transform, rounded to multiples of a step."""
 
     def __init__(self, network: nn.Module, step: float = 0.4) -> None:
-        super().__init__()
-        self.network, self.step = network, step
+        super().__init__(network)
+        self.step = step
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
+    def _shown(self, x: Tensor) -> Tensor:
         across, down = cosines(x.shape[3]).to(x), cosines(x.shape[2]).to(x)
         waves = down @ x @ across.T
         image = down.T @ ((waves / self.step).round() * self.step) @ across
-        logits: Tensor = self.network(image.clamp(0, 1))
-        return logits
+        return image.clamp(0, 1)
 
 
-class Shaken(nn.Module):
+class Shaken(Obfuscated):
     """Each image is shifted and turned at random before it is looked at.
 
     Args:
         network: images to logits.
-        rng: draws the poses, on the device of the images.
+        rng: draws the poses.
         pixels: largest shift in each axis.
         degrees: largest angle.
     """
@@ -124,76 +112,43 @@ class Shaken(nn.Module):
     def __init__(
         self, network: nn.Module, rng: torch.Generator, pixels: float = 1.0, degrees: float = 15.0
     ) -> None:
-        super().__init__()
-        self.network, self.rng, self.bounds = (network, rng, (pixels, pixels, degrees))
+        super().__init__(network)
+        self.rng, self.bounds = rng, (pixels, pixels, degrees)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
+    def _shown(self, x: Tensor) -> Tensor:
         share = torch.rand(len(x), 3, generator=self.rng, dtype=x.dtype, device=x.device)
-        logits: Tensor = self.network(warp(x, (2 * share - 1) * x.new_tensor(self.bounds)))
-        return logits
+        return warp(x, (2 * share - 1) * x.new_tensor(self.bounds))
 
 
-class Noisy(nn.Module):
-    """Gaussian noise is added to each image before it is looked at.
-
-    Args:
-        network: images to logits.
-        rng: draws the noise, on the device of the images.
-        deviation: of the noise, in pixel units.
-    """
+class Noisy(Obfuscated):
+    """Gaussian noise, of a deviation in pixel units, is added to each image that is looked at."""
 
     def __init__(self, network: nn.Module, rng: torch.Generator, deviation: float = 0.2) -> None:
-        super().__init__()
-        self.network, self.rng, self.deviation = network, rng, deviation
+        super().__init__(network)
+        self.rng, self.deviation = rng, deviation
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
+    def _shown(self, x: Tensor) -> Tensor:
         noise = torch.randn(x.shape, generator=self.rng, dtype=x.dtype, device=x.device)
-        logits: Tensor = self.network(x + self.deviation * noise)
-        return logits
+        return x + self.deviation * noise
 
 
-class Detached(nn.Module):
-    """The image is cut off from the graph: no gradient comes back. Predictions are unchanged.
+class Detached(Obfuscated):
+    """The image is cut off from the graph: no gradient comes back. Predictions are unchanged."""
 
-    Args:
-        network: images to logits.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
-        logits: Tensor = self.network(x.detach())
-        return logits
+    def _shown(self, x: Tensor) -> Tensor:
+        return x.detach()
 
 
-class Flipped(nn.Module):
-    """Gradients come back with the wrong sign. Predictions are unchanged.
+class Flipped(Obfuscated):
+    """Gradients come back with the wrong sign. Predictions are unchanged."""
 
-    Args:
-        network: images to logits.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K)."""
-        logits: Tensor = self.network(_Flip.apply(x))
-        return logits
+    def _shown(self, x: Tensor) -> Tensor:
+        flipped: Tensor = _Flip.apply(x)
+        return flipped
 
 
 class Staircase(nn.Module):
-    """An activation with steps in place of slopes: rounds to multiples of a step.
-
-    Args:
-        step: the height of the steps.
-    """
+    """An activation with steps in place of slopes: rounds to multiples of a step."""
 
     def __init__(self, step: float) -> None:
         super().__init__()
@@ -205,12 +160,7 @@ class Staircase(nn.Module):
 
 
 def with_steps(network: nn.Sequential, step: float = 0.25) -> nn.Sequential:
-    """The network with a staircase behind its first ReLU; weights are shared.
-
-    Args:
-        network: layers in a row, one of them a ReLU.
-        step: the height of the steps.
-    """
+    """The network, of layers in a row, with a `Staircase` behind its first ReLU; weights shared."""
     layers = list(network)
     at = next(i for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU))
     return nn.Sequential(*layers[: at + 1], Staircase(step), *layers[at + 1 :])

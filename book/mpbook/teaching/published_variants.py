@@ -17,12 +17,12 @@ from mpkit.sets.norms import l1_norm, per_row
 from mpkit.sets.projections import clip_to_box, nearest_in_l1_ball
 
 
-class Quirk(L1):
+class Inexact(L1):
     """An l_1 ball whose projection is not the nearest point of ball ∩ box."""
 
 
 @dataclass(frozen=True)
-class OneTooMany(Quirk):
+class OneTooMany(Inexact):
     """The threshold counts one entry too many: (10, 0) at eps = 1 goes to (5.5, 0).
 
     In the sorted form of the projection the number of active entries is taken one too large, so
@@ -44,7 +44,7 @@ class OneTooMany(Quirk):
 
 
 @dataclass(frozen=True)
-class Rescaled(Quirk):
+class Rescaled(Inexact):
     """Rows outside are scaled down radially, which is feasible but not nearest."""
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Rescaled(Quirk):
 
 
 @dataclass(frozen=True)
-class ClippedAfter(Quirk):
+class ClippedAfter(Inexact):
     """The exact projection onto the ball, and only then the box: feasible but not nearest."""
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class ClippedAfter(Quirk):
 
 
 @dataclass(frozen=True)
-class BoxIgnored(Quirk):
+class BoxIgnored(Inexact):
     """The exact projection onto the ball, and no box: pixels leave [0, 1]."""
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
@@ -77,10 +77,7 @@ class StartClippedToOne(Start):
     """A start clipped to [0, 1] for images that a network sees on another scale.
 
     With images in 0..255 every start image is then nearly black; in our scale the same start is
-    the image clipped to [0, 1 / 255].
-
-    Args:
-        top: the wrong upper end in our scale.
+    the image clipped to [0, top] with top = 1 / 255.
     """
 
     top: float = 1 / 255
@@ -91,41 +88,35 @@ class StartClippedToOne(Start):
         return (x + ball.sample(x, problem.rng)).clamp_(0, self.top) - x
 
     def inside(self, ball: Ball, problem: Problem) -> Tensor:
-        """The same: it is not brought into the ball, which is the quirk."""
+        """The same: it is not brought into the ball, which is the fault."""
         return self(ball, problem)
 
 
 @dataclass(frozen=True)
-class QuantileOnce(SLIDE):
-    """SLIDE with its quantile drawn once per attack, where once per step was meant.
-
-    Args:
-        lowest: the quantile is drawn uniformly from [lowest, quantile).
-    """
+class RandomQuantile(SLIDE):
+    """SLIDE with its quantile drawn uniformly from [lowest, quantile)."""
 
     lowest: float = 0.8
+
+    def drawn(self, problem: Problem) -> SLIDE:
+        """SLIDE with a quantile drawn now."""
+        share = float(torch.rand((), generator=problem.rng, device=problem.x.device))
+        quantile = self.lowest + share * (self.quantile - self.lowest)
+        fields = (self.set, self.steps, self.step, self.loss, self.start, self.schedule)
+        return SLIDE(*fields, quantile)
+
+
+class QuantileOnce(RandomQuantile):
+    """SLIDE with its quantile drawn once per attack, where once per step was meant."""
 
     def find(self, problem: Problem) -> AttackResult:
         """Draw the quantile, then run SLIDE."""
-        share = float(torch.rand((), generator=problem.rng, device=problem.x.device))
-        quantile = self.lowest + share * (self.quantile - self.lowest)
-        fields = (self.set, self.steps, self.step, self.loss, self.start, self.schedule)
-        return SLIDE(*fields, quantile).find(problem)
+        return self.drawn(problem).find(problem)
 
 
-@dataclass(frozen=True)
-class QuantileEachStep(SLIDE):
-    """SLIDE with its quantile drawn anew at every step.
-
-    Args:
-        lowest: the quantile is drawn uniformly from [lowest, quantile).
-    """
-
-    lowest: float = 0.8
+class QuantileEachStep(RandomQuantile):
+    """SLIDE with its quantile drawn anew at every step."""
 
     def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
         """Draw this step's quantile, then step."""
-        share = float(torch.rand((), generator=problem.rng, device=problem.x.device))
-        quantile = self.lowest + share * (self.quantile - self.lowest)
-        fields = (self.set, self.steps, self.step, self.loss, self.start, self.schedule)
-        return SLIDE(*fields, quantile).advance(problem, state, k)
+        return self.drawn(problem).advance(problem, state, k)

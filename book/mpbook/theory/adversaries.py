@@ -1,7 +1,9 @@
 """The adversaries of the proofs as maps that can be run on samples.
 
-Every adversary is called ``adversary(f, x, y, rng)`` and returns the attacked points (N, d + 1).
-The maps of the proofs ignore the classifier: that is what makes the theorems hold for every one.
+Every adversary is called ``adversary(f, x, y, rng)``, with points x (N, d + 1) and labels y (N,) of
+-1.0 and +1.0, and returns the attacked points (N, d + 1). The maps of the proofs ignore the
+classifier f: that is what makes the theorems hold for every one. Amounts are in the units of the
+features.
 """
 
 from __future__ import annotations
@@ -24,18 +26,13 @@ class ShiftWeak:
     """Move every weak feature by ``amount`` against the label; the strong one stays.
 
     With amount 2η this is theorem 1's l_inf adversary: N(ηy, 1) becomes N(-ηy, 1).
-
-    Args:
-        amount: how far, in the units of the features; it costs as much in l_inf.
     """
 
     amount: float
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) with amount · y taken from x_1..x_d."""
-        moved = x.clone()
-        moved[:, 1:] -= self.amount * y[:, None]
-        return moved
+        """The points with amount · y taken from x_1..x_d."""
+        return torch.cat([x[:, :1], x[:, 1:] - self.amount * y[:, None]], dim=1)
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,20 @@ class FlipStrong:
     """Send x_0 to -x_0: theorem 1's l_1 adversary, at a cost of 2 |x_0| = 2."""
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) with the sign of their first feature changed."""
-        moved = x.clone()
-        moved[:, 0] = -moved[:, 0]
-        return moved
+        """The points with the sign of their first feature changed."""
+        return torch.cat([-x[:, :1], x[:, 1:]], dim=1)
 
 
-@dataclass(frozen=True)
-class ShiftIfTrue:
+class ShiftIfTrue(ShiftWeak):
     """Shift as ``ShiftWeak``, but only the points whose strong feature has the sign of the label.
 
     Half of the proof (ours) that R_inf + (2p - 1) R_other ≥ p: the points that a lying strong
     feature already spoils stay where they are, and stand where the others would be recognised.
-
-    Args:
-        amount: how far, in the units of the features.
     """
 
-    amount: float
-
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) with amount · y taken from x_1..x_d where x_0 y > 0."""
-        return torch.where((x[:, 0] * y > 0)[:, None], ShiftWeak(self.amount)(f, x, y, rng), x)
+        """The points with amount · y taken from x_1..x_d where x_0 y > 0."""
+        return torch.where((x[:, 0] * y > 0)[:, None], super().__call__(f, x, y, rng), x)
 
 
 @dataclass(frozen=True)
@@ -72,41 +61,26 @@ class Lie:
     """Set x_0 to -y: the other half of that proof for theorem 1, at an l_1 cost of 2 or 0."""
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) with -y as their first feature."""
-        moved = x.clone()
-        moved[:, 0] = -y
-        return moved
+        """The points with -y as their first feature."""
+        return torch.cat([-y[:, None], x[:, 1:]], dim=1)
 
 
-@dataclass(frozen=True)
-class Erase:
+class Erase(ShiftWeak):
     """Set x_0 to 0 and move every weak feature by ``amount`` against the label (ours).
 
     With amount 1/d this costs 1 + 1 = 2 in l_1. The bit is gone, and what the weak features
     still say is worth a risk of Φ(1/√d - α): the floor under R_1.
-
-    Args:
-        amount: how far, in the units of the features.
     """
 
-    amount: float
-
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) with 0 first and amount · y taken from x_1..x_d."""
-        moved = ShiftWeak(self.amount)(f, x, y, rng)
+        """The points with 0 first and amount · y taken from x_1..x_d."""
+        moved = super().__call__(f, x, y, rng)
         moved[:, 0] = 0
         return moved
 
 
 def swap(x: Tensor, j: Tensor) -> Tensor:
-    """Exchange x_0 with x_j in every row.
-
-    Args:
-        x: (N, d + 1).
-        j: (N,) int64 in 0..d; 0 leaves the row as it is.
-
-    Returns: (N, d + 1), a new tensor.
-    """
+    """A copy of x (N, d + 1) with x_0 and x_j exchanged; j (N,) is int64 in 0..d, 0 for no swap."""
     rows = torch.arange(len(x))
     swapped = x.clone()
     swapped[rows, 0], swapped[rows, j] = x[rows, j], x[rows, 0]
@@ -124,17 +98,13 @@ class WorstSwap:
     n: int
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) of lowest y · f among the n + 1 candidates."""
+        """The points of lowest y · f among the n + 1 candidates."""
         if isinstance(f, Linear):
             weight = f.weight.to(x)
             change = (weight[0] - weight[: self.n + 1]) * (x[:, : self.n + 1] - x[:, :1])
             return swap(x, (y[:, None] * change).argmin(dim=1))
-        lowest, chosen = y * f(x), torch.zeros(len(x), dtype=torch.int64)
-        for j in range(1, self.n + 1):
-            score = y * f(swap(x, torch.full_like(chosen, j)))
-            chosen = torch.where(score < lowest, j, chosen)
-            lowest = torch.minimum(score, lowest)
-        return swap(x, chosen)
+        places = torch.arange(self.n + 1)[:, None].expand(-1, len(x))
+        return swap(x, torch.stack([y * f(swap(x, j)) for j in places]).argmin(dim=0))
 
 
 @dataclass(frozen=True)
@@ -144,44 +114,24 @@ class Plant:
     Of x_1..x_N it chooses x_J with probability proportional to w(x_J), where w is the density of
     N(-y, s²) over that of N(ηy, 1), and swaps it with x_0. With many candidates the new x_0 is
     nearly N(-y, s²), and the old one is lost in the crowd. (The explicit adversary is ours; the
-    paper argues that a suitable one exists.)
-
-    Args:
-        model: gives N, s and η.
+    paper argues that a suitable one exists.) The model gives N, s and η.
     """
 
     model: StrongPixel
 
     def log_weights(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log w of the N candidates of every point.
-
-        Args:
-            x: (n, d + 1).
-            y: (n,), -1.0 or +1.0.
-
-        Returns: (n, N).
-        """
-        candidates = x[:, 1 : self.model.swaps + 1]
-        mean = self.model.eta * y[:, None]
-        return log_ratio(candidates, -y[:, None], self.model.s, mean)
+        """Log w of the N candidates of every point: x (n, d + 1) and y (n,) to (n, N)."""
+        candidates, label = x[:, 1 : self.model.swaps + 1], y[:, None]
+        return log_ratio(candidates, -label, self.model.s, self.model.eta * label)
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (n, d + 1) after the swap."""
+        """The points after the swap."""
         chances = self.log_weights(x, y).softmax(dim=1)
         return swap(x, torch.multinomial(chances, 1, generator=rng)[:, 0] + 1)
 
 
 def log_ratio(v: Tensor, mean: Tensor | float, sd: float, base: Tensor | float) -> Tensor:
-    """Log of the density of N(mean, sd²) over that of N(base, 1), at v.
-
-    Args:
-        v: any shape.
-        mean: broadcasts with v.
-        sd: positive.
-        base: broadcasts with v.
-
-    Returns: the shape of v.
-    """
+    """Log of the density of N(mean, sd²) over that of N(base, 1), at every entry of v."""
     return ((v - base) ** 2 - ((v - mean) / sd) ** 2) / 2 - math.log(sd)
 
 
@@ -203,7 +153,7 @@ class FrankWolfe:
     steps: int = 20
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) of lowest y · f among those visited, x included."""
+        """The points of lowest y · f among those visited, x included."""
         best, lowest = x, (y * f(x)).detach()
         delta = torch.zeros_like(x)
         for k in range(self.steps):
@@ -218,16 +168,12 @@ class FrankWolfe:
 
 @dataclass(frozen=True)
 class WorstOf:
-    """Per point, the adversary out of several that hurts the classifier most.
-
-    Args:
-        adversaries: at least one.
-    """
+    """Per point, the adversary out of several, at least one, that hurts the classifier most."""
 
     adversaries: tuple[Adversary, ...]
 
     def __call__(self, f: Classifier, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The points (N, d + 1) of lowest y · f among the adversaries' answers."""
+        """The points of lowest y · f among the adversaries' answers."""
         answers = torch.stack([adversary(f, x, y, rng) for adversary in self.adversaries])
         scores = torch.stack([(y * f(answer)).detach() for answer in answers])
         return answers[scores.argmin(dim=0), torch.arange(len(x))]

@@ -28,6 +28,8 @@ class AffineInBox:
         x: (d,) image in [0, 1].
         eps_1: l_1 radius > 0.
         eps_inf: l_inf radius > 0.
+
+    A method's β in [0, 1] is the share of the l_1 budget; the l_inf budget gets the rest.
     """
 
     weight: Tensor
@@ -50,13 +52,7 @@ class AffineInBox:
         return torch.where(self.weight > 0, 1 - self.x, self.x)
 
     def parts(self, beta: float) -> tuple[Tensor, Tensor]:
-        """The best l_inf part and the best l_1 part for one β.
-
-        Args:
-            beta: fraction of the l_1 budget, in [0, 1]; the l_inf budget gets the rest.
-
-        Returns: (d,) each, signed, their sum in the box when added to x.
-        """
+        """The best l_inf and l_1 part for one β: (d,) each, signed; x plus both is in the box."""
         shared, own = self._moves(beta)
         return self.weight.sign() * shared, self.weight.sign() * own
 
@@ -70,10 +66,7 @@ class AffineInBox:
         return beta * self.loss(1.0) + (1 - beta) * self.loss(0.0)
 
     def best(self) -> tuple[float, float]:
-        """The best β and its loss: bisection on the sign of the slope, to rounding error.
-
-        Returns: (β, loss).
-        """
+        """The best β and its loss: bisection on the sign of the slope, to rounding error."""
         low, high = 0.0, 1.0
         for _ in range(60):
             middle = (low + high) / 2
@@ -84,12 +77,9 @@ class AffineInBox:
         return max(((b, self.loss(b)) for b in (0.0, low, high, 1.0)), key=lambda pair: pair[1])
 
     def by_linear_programming(self, beta: float | None = None) -> float:
-        """The same number from scipy's linear programming, with nothing assumed about its shape.
+        """``loss`` from scipy's linear programming, with nothing assumed about its shape.
 
-        Args:
-            beta: fixed, or None to let the program choose the best.
-
-        Returns: the greatest rise of weight · x.
+        Without a β the program chooses the best.
         """
         from scipy.optimize import linprog
 

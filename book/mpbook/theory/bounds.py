@@ -23,13 +23,7 @@ from mpkit.core.statistics import Estimate, mean_of
 def overlap(a: float, b: float, sd: float, base: float) -> float:
     """The integral of N(a, sd²) N(b, sd²) / N(base, 1): densities, over the whole line.
 
-    Args:
-        a: mean of the first.
-        b: mean of the second.
-        sd: their common standard deviation, below √2 (else the integral is infinite).
-        base: mean of the denominator.
-
-    Returns: a positive number; with a = b it is 1 + χ².
+    It is infinite unless sd < √2; with a = b it is 1 + χ².
     """
     return _half_line(a, b, sd, base) + _half_line(-a, -b, sd, -base)
 
@@ -37,12 +31,7 @@ def overlap(a: float, b: float, sd: float, base: float) -> float:
 def chi_square(mean: float, sd: float, base: float) -> float:
     """χ²(N(mean, sd²) ‖ N(base, 1)) = exp((mean - base)² / (2 - sd²)) / (sd √(2 - sd²)) - 1.
 
-    Args:
-        mean: mean of the first law.
-        sd: its standard deviation, below √2 (else χ² is infinite).
-        base: mean of the second law.
-
-    Returns: a number ≥ 0.
+    Raises: ValueError: unless 0 < sd < √2.
     """
     if not 0 < sd < math.sqrt(2):
         raise ValueError(f"chi_square: sd must lie in (0, √2), got {sd}; χ² is infinite beyond")
@@ -60,11 +49,7 @@ def _half_line(a: float, b: float, sd: float, base: float) -> float:
 
 @dataclass(frozen=True)
 class SwapBound:
-    """Theorem 2 with its constant: R_inf + R_RT ≥ 1 - τ for every classifier.
-
-    Args:
-        model: gives N, s and η.
-    """
+    """Theorem 2 with its constant: R_inf + R_RT ≥ 1 - τ for every classifier."""
 
     model: StrongPixel
 
@@ -105,13 +90,9 @@ class SwapBound:
 
 
 def planted_over_shifted(model: StrongPixel, x: Tensor) -> Tensor:
-    """The density dL/dT of the two attacked laws at given points, in closed form.
+    """The density dL/dT (n,) of the two attacked laws at points x (n, d + 1), in closed form.
 
-    Args:
-        model: gives N, s and η.
-        x: (n, d + 1); for the mirror image (labels exchanged) pass -x.
-
-    Returns: (n,), positive.
+    For the mirror image (labels exchanged) pass -x.
     """
     crowd = x[:, 1 : model.swaps + 1]
     w = log_ratio(crowd, 1.0, model.s, -model.eta).exp()
@@ -125,11 +106,8 @@ def planted_over_shifted(model: StrongPixel, x: Tensor) -> Tensor:
 class NeymanPearson:
     """The classifier of least tilt · R_inf + (1 - tilt) · R_RT against the two maps of the proof.
 
-    It knows both adversaries and weighs the exact densities of the four attacked laws.
-
-    Args:
-        model: gives N, s and η.
-        tilt: weight of R_inf, in (0, 1).
+    It knows both adversaries and weighs the exact densities of the four attacked laws. The tilt,
+    in (0, 1), is the weight of R_inf.
     """
 
     model: StrongPixel
@@ -146,15 +124,7 @@ class NeymanPearson:
 
 
 def attacked_distance(model: StrongPixel, n: int, rng: torch.Generator) -> Estimate:
-    """The exact distance of the two attacked laws, E_T[(1 - dL/dT)⁺], by simulation.
-
-    Args:
-        model: gives N, s and η.
-        n: samples.
-        rng: source of all randomness.
-
-    Returns: the estimate with a 99.9 % interval.
-    """
+    """The exact distance of the two attacked laws, E_T[(1 - dL/dT)⁺], by n samples, at 99.9 %."""
     x = torch.randn(n, model.swaps + 1, generator=rng, dtype=torch.float64)
     x[:, 0] = 1 + model.s * x[:, 0]
     x[:, 1:] -= model.eta

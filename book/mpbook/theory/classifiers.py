@@ -16,13 +16,7 @@ from mpbook.theory.linear import Linear, OnSome, Reach, spread
 
 
 def simple_classifiers(model: GaussianModel) -> dict[str, Linear]:
-    """The classifiers that need no training.
-
-    Args:
-        model: either Gaussian model.
-
-    Returns: name to classifier: the strong feature, the mean, the clean Bayes rule, a constant.
-    """
+    """The classifiers that need no training, by name."""
     return {
         "strong feature": model.strong_only(),
         "mean": model.mean_only(),
@@ -42,9 +36,8 @@ class Network(nn.Module):
 
     def __init__(self, d: int, widths: Sequence[int], rng: torch.Generator) -> None:
         super().__init__()
-        sizes = [d + 1, *widths, 1]
         layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
+        for before, after in pairwise([d + 1, *widths, 1]):
             layer = nn.Linear(before, after, dtype=torch.float64)
             nn.init.normal_(layer.weight, std=before**-0.5, generator=rng)
             nn.init.zeros_(layer.bias)
@@ -72,15 +65,13 @@ def train(
     maps of a proof this is training on the attacked distribution itself.
 
     Args:
-        f: the network, trained in place.
+        f: the network, trained in place and returned.
         model: where the points come from.
         adversaries: at least one.
-        steps: Adam steps, the rate falling to 0 along a cosine.
+        steps: Adam steps, the rate falling from ``lr`` to 0 along a cosine.
         rng: source of all randomness.
         batch: fresh points per step.
         lr: Adam's first rate.
-
-    Returns: the same network.
     """
     adam = torch.optim.Adam(f.parameters(), lr=lr, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -118,8 +109,8 @@ class ThreeViews:
 
     def views(self) -> tuple[Linear, Linear, Linear]:
         """The three classifiers that look at one feature each."""
-        first, second, third = torch.eye(3, dtype=torch.float64)
-        return Linear(first), Linear(second), Linear(third)
+        first, second, third = map(Linear, torch.eye(3, dtype=torch.float64))
+        return first, second, third
 
     def adversaries(self) -> dict[str, Reach]:
         """The two adversaries, by the feature that they touch."""

@@ -18,7 +18,6 @@ two risks of *every* classifier add up to exactly 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from itertools import product
@@ -43,22 +42,12 @@ class Risks(NamedTuple):
 
 @dataclass(frozen=True)
 class Floor:
-    """Half-planes a · R_inf + b · R_other ≥ c that hold for every classifier.
-
-    Args:
-        lines: (a, b, c) with a, b ≥ 0, not both 0.
-    """
+    """Half-planes a · R_inf + b · R_other ≥ c, with a, b ≥ 0, that hold for every classifier."""
 
     lines: tuple[tuple[float, float, float], ...]
 
     def lowest(self, linf: Tensor) -> Tensor:
-        """The least R_other that the floor allows at each R_inf; infinite where none is allowed.
-
-        Args:
-            linf: (K,), values of R_inf.
-
-        Returns: (K,).
-        """
+        """The least R_other (K,) that the floor allows at each R_inf (K,), or infinity."""
         least = torch.zeros_like(linf)
         for a, b, c in self.lines:
             rest = c - a * linf
@@ -75,11 +64,8 @@ class Floor:
 def floor(model: GaussianModel) -> Floor:
     """What no classifier can go below, against the full sets of the theorem about this model.
 
-    Args:
-        model: a ``StrongBit`` (sets: l_inf radius 2η, l_1 radius 2) or a ``StrongPixel`` (sets:
-            l_inf radius 2η, swaps of x_0 with x_1..x_N).
-
-    Returns: the floor; the proofs are on the book's pages.
+    The sets are l_inf radius 2η and, for a ``StrongBit``, l_1 radius 2, for a ``StrongPixel`` the
+    swaps of x_0 with x_1..x_N. The proofs are on the book's pages.
     """
     raise ValueError(f"floor: no theorem about {type(model).__name__}; give StrongBit, StrongPixel")
 
@@ -104,67 +90,42 @@ def _(model: StrongPixel) -> Floor:
 def linear_risks(model: StrongBit, strong: Tensor, bias: Tensor) -> Risks:
     """Risks of strong · x_0 + (x_1 + ... + x_d) / √d + bias against the full balls, exactly.
 
-    Only √d enters, so d may be as large as 10^12.
-
-    Args:
-        model: theorem 1's data; radii 2η (l_inf) and 2 (l_1).
-        strong: (K,) weights of x_0.
-        bias: (K,).
-
-    Returns: (K,) risks each.
+    The radii are 2η (l_inf) and 2 (l_1); weights and biases are (K,), and so are the risks. Only √d
+    enters, so d may be as large as 10^12.
     """
-    root = math.sqrt(model.d)
+    root, one = math.sqrt(model.d), torch.ones_like(strong)
     costs = (2 * model.eta * (strong.abs() + root), 2 * strong.abs().clamp(min=1 / root))
-    return Risks(*(_linear_risk(model, strong, bias, cost) for cost in costs))
-
-
-def _linear_risk(model: StrongBit, strong: Tensor, bias: Tensor, cost: Tensor) -> Tensor:
-    one, risk = torch.ones_like(strong), torch.zeros_like(strong)
-    for bit, chance in ((strong, model.p), (-strong, 1 - model.p)):
-        for label in (bias, -bias):
+    risks = Risks(torch.zeros_like(strong), torch.zeros_like(strong))
+    bits = ((strong, model.p), (-strong, 1 - model.p))
+    for risk, cost in zip(risks, costs, strict=True):
+        for (bit, chance), label in product(bits, (bias, -bias)):
             risk += chance / 2 * chance_of_error(model.alpha + bit + label - cost, one)
-    return risk
+    return risks
 
 
 def linear_frontier(model: StrongBit, points: int = 200) -> Risks:
     """The best that linear classifiers with equal weak weights do against the full balls.
 
     Searches a grid of the strong weight (0, 1/√d and up) and the bias, adds sign(x_0) and the
-    constant, and keeps the lower hull: the pairs that a coin between two of them attains.
-
-    Args:
-        model: theorem 1's data.
-        points: grid points of each of the two weights.
-
-    Returns: the corners of the hull, by increasing R_inf.
+    constant, and keeps the `lower_hull`: the pairs that a coin between two of them attains.
     """
     top = 2 * model.alpha + 6
     knee = torch.tensor([0.0, 1 / math.sqrt(model.d)], dtype=torch.float64)
     strong = torch.cat([knee, torch.linspace(0, top, points, dtype=torch.float64)])
     bias = torch.linspace(0, top, points, dtype=torch.float64)
     grid = torch.cartesian_prod(strong, bias)
-    spread_out = linear_risks(model, grid[:, 0], grid[:, 1])
-    alone = _strong_only(model)
-    linf = torch.cat([spread_out.linf, torch.tensor([alone[0], 0.5], dtype=torch.float64)])
-    other = torch.cat([spread_out.other, torch.tensor([alone[1], 0.5], dtype=torch.float64)])
-    return lower_hull(Risks(linf, other))
-
-
-def _strong_only(model: StrongBit) -> tuple[float, float]:
-    """Risks of sign(x_0) against the full balls: the bit survives l_inf if and only if 2η < 1."""
-    return (1 - model.p if 2 * model.eta < 1 else 1.0), 1.0
+    spread_out = torch.stack(linear_risks(model, grid[:, 0], grid[:, 1]))
+    alone = 1 - model.p if 2 * model.eta < 1 else 1.0  # of sign(x_0), which l_1 always spoils
+    corners = torch.tensor([[alone, 0.5], [1.0, 0.5]], dtype=torch.float64)
+    return lower_hull(Risks(*torch.cat([spread_out, corners], dim=1)))
 
 
 def lower_hull(risks: Risks) -> Risks:
     """The lower left boundary of the convex hull of pairs of risks.
 
     A classifier that tosses a coin between two others has the average of their risks, even when the
-    adversary sees the coin: so every point of this boundary is attained.
-
-    Args:
-        risks: (K,) each.
-
-    Returns: the corners, by increasing R_inf and decreasing R_other.
+    adversary sees the coin: so every point of this boundary is attained. Returned are its corners,
+    by increasing R_inf and decreasing R_other.
     """
     hull: list[tuple[float, float]] = []
     for point in sorted(zip(risks.linf.tolist(), risks.other.tolist(), strict=True)):
@@ -173,8 +134,7 @@ def lower_hull(risks: Risks) -> Risks:
         while len(hull) > 1 and _turn(hull[-2], hull[-1], point) <= 0:
             hull.pop()
         hull.append(point)
-    corners = torch.tensor(hull, dtype=torch.float64)
-    return Risks(corners[:, 0], corners[:, 1])
+    return Risks(*torch.tensor(hull, dtype=torch.float64).T)
 
 
 def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
@@ -189,61 +149,36 @@ def least_risk(model: StrongBit, tilt: float, cells: int = 6) -> float:
         model: theorem 1's data; its d is not used.
         tilt: weight of R_inf, in [0, 1].
         cells: grid cells of T per α, at least 1; T's noise is cut off at 4 standard deviations.
-
-    Returns: the optimum of the linear program.
     """
     from scipy.optimize import linprog
     from scipy.sparse import coo_array
 
     noise = grid_noise(model, cells)
-    width = len(noise) + 6 * cells
-    points = list(_points(model, tilt, noise, cells))
-    cost = np.concatenate([np.zeros(2 * width), [point.weight for point in points]])
+    width, half = len(noise) + 6 * cells, len(noise) // 2
+    cost: list[float] = [0.0] * (2 * width)
     entries: list[tuple[int, int, float]] = []
     limits: list[float] = []
-    for index, point in enumerate(points):
-        for bit, place in product(point.bits, point.places):
-            # Its chance of error is at least Pr[f ≠ label] wherever the adversary can take it.
-            unknown = bit * width + place + width // 2
-            entries.append((len(limits), unknown, -point.label))
-            entries.append((len(limits), 2 * width + index, -1.0))
-            limits.append(-1.0 if point.label > 0 else 0.0)
+    for label, bit, k in product((-1, 1), (0, 1), range(-half, half + 1)):
+        chance = float(noise[k + half]) / 2 * (model.p if label == 2 * bit - 1 else 1 - model.p)
+        place = label * cells + k
+        near = range(place - 2 * cells, place + 2 * cells + 1)
+        # One clean point before each adversary: its share of the risk, and where it can be taken.
+        for weight, reached in (
+            (tilt * chance, product((bit,), near)),
+            ((1 - tilt) * chance, product((0, 1), (place,))),
+        ):
+            for at_bit, at in reached:  # its chance of error is at least Pr[f ≠ label] there
+                entries.append((len(limits), at_bit * width + at + width // 2, -label))
+                entries.append((len(limits), len(cost), -1.0))
+                limits.append(-1.0 if label > 0 else 0.0)
+            cost.append(weight)
     row, column, value = (np.array(part) for part in zip(*entries, strict=True))
     table = coo_array((value, (row, column)), shape=(len(limits), len(cost)))
     return float(linprog(cost, table.tocsr(), np.array(limits), bounds=(0, 1)).fun)
 
 
-class _Point(NamedTuple):
-    """One clean point before one adversary: its share of the risk and where it can be taken."""
-
-    weight: float
-    label: float
-    bits: Sequence[int]
-    places: Sequence[int]
-
-
-def _points(
-    model: StrongBit, tilt: float, noise: NDArray[np.float64], cells: int
-) -> Iterator[_Point]:
-    half = len(noise) // 2
-    for label, bit, k in product((-1, 1), (0, 1), range(-half, half + 1)):
-        right = bit == (label + 1) // 2
-        chance = float(noise[k + half]) / 2 * (model.p if right else 1 - model.p)
-        place = label * cells + k
-        near = range(place - 2 * cells, place + 2 * cells + 1)
-        yield _Point(tilt * chance, label, (bit,), near)
-        yield _Point((1 - tilt) * chance, label, (0, 1), (place,))
-
-
 def grid_noise(model: StrongBit, cells: int) -> NDArray[np.float64]:
-    """The probabilities of T - αy on the grid, symmetric, with an odd number of cells.
-
-    Args:
-        model: gives α.
-        cells: grid cells per α.
-
-    Returns: (K,), summing to 1.
-    """
+    """The probabilities (K,) of T - αy on the grid of so many cells per α: symmetric, K odd."""
     half = math.ceil(4 * cells / model.alpha)
     mass = np.exp(-((np.arange(-half, half + 1) * model.alpha / cells) ** 2) / 2)
     return np.asarray(mass / mass.sum())

@@ -42,14 +42,7 @@ class GaussianModel(ABC):
         return self.alpha / math.sqrt(self.d)
 
     def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n labelled points.
-
-        Args:
-            n: how many.
-            rng: source of all randomness.
-
-        Returns: points (n, d + 1) and labels (n,), both float64.
-        """
+        """Draw n points (n, d + 1) and their labels (n,), both float64."""
         y = 2.0 * torch.randint(2, (n,), generator=rng).double() - 1
         x = torch.randn(n, self.d + 1, generator=rng, dtype=torch.float64)
         x[:, 1:] += self.eta * y[:, None]
@@ -66,14 +59,7 @@ class GaussianModel(ABC):
 
     @abstractmethod
     def linear_risk(self, f: Linear, reach: Reach | None = None) -> float:
-        """The exact risk of a linear classifier under the full set of an adversary.
-
-        Args:
-            f: weight (d + 1,) and bias.
-            reach: what the adversary may add to a point; None for clean data.
-
-        Returns: a probability in [0, 1].
-        """
+        """The exact risk of a linear classifier under all of ``reach``; None for clean data."""
 
     def strong_only(self) -> Linear:
         """The classifier sign(x_0)."""
@@ -91,13 +77,7 @@ def _both_labels(f: Linear, drift: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StrongBit(GaussianModel):
-    """Theorem 1's data: x_0 = y with probability p, else -y.
-
-    Args:
-        d: number of weak features, at least 1.
-        alpha: strength α > 0 of all the weak features together.
-        p: how often the bit tells the label, in [1/2, 1].
-    """
+    """Theorem 1's data: x_0 = y with probability p in [1/2, 1], else -y."""
 
     p: float
 
@@ -120,7 +100,7 @@ class StrongBit(GaussianModel):
         if self.p == 1:
             return 0.0
         lift = math.log(self.p / (1 - self.p)) / (2 * self.alpha)
-        agree, differ = (normal_cdf(-self.alpha - lift), normal_cdf(-self.alpha + lift))
+        agree, differ = normal_cdf(-self.alpha - lift), normal_cdf(-self.alpha + lift)
         return self.p * agree + (1 - self.p) * differ
 
     def linear_risk(self, f: Linear, reach: Reach | None = None) -> float:
@@ -137,8 +117,6 @@ class StrongPixel(GaussianModel):
     """Theorem 2's data: x_0 is N(y, s²), and a spatial adversary may swap it with x_1..x_N.
 
     Args:
-        d: number of weak features, at least 1.
-        alpha: strength α > 0 of all the weak features together.
         s: noise of the strong pixel, in (0, 1]; the paper has s = 1/α.
         swaps: N, how many weak pixels can take its place, between 1 and d.
     """

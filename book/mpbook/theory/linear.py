@@ -25,13 +25,9 @@ def normal_cdf(z: float) -> float:
 
 
 def chance_of_error(margin: Tensor, spread: Tensor) -> Tensor:
-    """Pr[margin + spread · Z ≤ 0] for a standard normal Z, elementwise.
+    """Pr[margin + spread · Z ≤ 0] for a standard normal Z, elementwise and with broadcasting.
 
-    Args:
-        margin: any shape.
-        spread: ≥ 0, broadcasts with margin; 0 gives the step function, with 0 counted as an error.
-
-    Returns: probabilities in [0, 1].
+    The spread is ≥ 0; where it is 0, the margin 0 counts as an error.
     """
     step = (margin <= 0).to(margin.dtype)
     smooth = torch.special.ndtr(-margin / spread.clamp(min=torch.finfo(margin.dtype).tiny))
@@ -56,31 +52,14 @@ class Linear:
 
 
 def spread(d: int, strong: float, weak: float, bias: float = 0.0) -> Linear:
-    """The linear classifier with weight ``strong`` on x_0 and ``weak`` on each of x_1..x_d.
-
-    Args:
-        d: number of weak features, at least 1.
-        strong: weight of x_0.
-        weak: weight of every other feature.
-        bias: added to the score.
-
-    Returns: a float64 classifier on points (N, d + 1).
-    """
+    """The float64 classifier with weight ``strong`` on x_0 and ``weak`` on each of x_1..x_d."""
     weight = torch.full((d + 1,), float(weak), dtype=torch.float64)
     weight[0] = strong
     return Linear(weight, bias)
 
 
 def mix(f: Linear, g: Linear, share: float) -> Linear:
-    """The classifier whose score is ``share`` of f's score and the rest of g's.
-
-    Args:
-        f: first member.
-        g: second member, on the same features.
-        share: in [0, 1].
-
-    Returns: their weighted ensemble, linear again.
-    """
+    """The ensemble with ``share`` in [0, 1] of f's score and the rest of g's, linear again."""
     return Linear(share * f.weight + (1 - share) * g.weight, share * f.bias + (1 - share) * g.bias)
 
 
@@ -96,16 +75,7 @@ class Reach(ABC):
         """The r of the set that maximises g · r, row by row: (N, d + 1) to (N, d + 1)."""
 
     def __call__(self, f: Linear, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        """The worst points for a linear classifier, exactly.
-
-        Args:
-            f: the classifier; for any other kind use ``FrankWolfe``.
-            x: (N, d + 1).
-            y: (N,), -1.0 or +1.0.
-            rng: unused, part of every adversary's form.
-
-        Returns: (N, d + 1), x with the perturbation that lowers y · f most.
-        """
+        """As an adversary: the points of lowest y · f, exactly; for a ``Linear`` f only."""
         if not isinstance(f, Linear):
             raise ValueError(
                 f"{type(self).__name__}: exact only for Linear, got {type(f).__name__}; "
@@ -127,18 +97,24 @@ class Nothing(Reach):
         return torch.zeros_like(g)
 
 
-@dataclass(frozen=True)
-class LinfBall(Reach):
-    """All r with max |r_i| ≤ eps; no pixel box.
-
-    Args:
-        eps: radius ≥ 0, in the units of the features.
-    """
+class WithRadius(Reach):
+    """A set with a radius eps ≥ 0, in the units of the features."""
 
     eps: float
 
     def __post_init__(self) -> None:
-        _check_radius("LinfBall", self.eps)
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise ValueError(
+                f"{type(self).__name__}: eps must be finite and at least 0, got {self.eps}; "
+                "0 is no attack"
+            )
+
+
+@dataclass(frozen=True)
+class LinfBall(WithRadius):
+    """All r with max |r_i| ≤ eps; no pixel box."""
+
+    eps: float
 
     def cost(self, weight: Tensor) -> Tensor:
         """Eps times the l_1 norm of the weights."""
@@ -150,17 +126,10 @@ class LinfBall(Reach):
 
 
 @dataclass(frozen=True)
-class L1Ball(Reach):
-    """All r with Σ |r_i| ≤ eps; no pixel box.
-
-    Args:
-        eps: radius ≥ 0, in the units of the features.
-    """
+class L1Ball(WithRadius):
+    """All r with Σ |r_i| ≤ eps; no pixel box."""
 
     eps: float
-
-    def __post_init__(self) -> None:
-        _check_radius("L1Ball", self.eps)
 
     def cost(self, weight: Tensor) -> Tensor:
         """Eps times the largest weight in magnitude."""
@@ -173,19 +142,11 @@ class L1Ball(Reach):
 
 
 @dataclass(frozen=True)
-class OnSome(Reach):
-    """All r with |r_i| ≤ eps on the listed features, and 0 elsewhere.
-
-    Args:
-        features: indices of the features that the adversary may touch.
-        eps: radius ≥ 0.
-    """
+class OnSome(WithRadius):
+    """All r with |r_i| ≤ eps on the features of the listed indices, and 0 elsewhere."""
 
     features: tuple[int, ...]
     eps: float
-
-    def __post_init__(self) -> None:
-        _check_radius("OnSome", self.eps)
 
     def cost(self, weight: Tensor) -> Tensor:
         """Eps times the l_1 norm of the touched weights."""
@@ -196,8 +157,3 @@ class OnSome(Reach):
         touched = torch.zeros_like(g)
         touched[:, list(self.features)] = self.eps
         return touched * g.sign()
-
-
-def _check_radius(owner: str, eps: float) -> None:
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"{owner}: eps must be finite and at least 0, got {eps}; 0 is no attack")

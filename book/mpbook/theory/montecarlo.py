@@ -23,11 +23,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Which points each adversary turned into errors; every risk derives from it.
-
-    Args:
-        wrong: name of the adversary to (N,) bool; the rows are about the same N points.
-    """
+    """Which of the same N points each adversary turned into errors, (N,) bool by its name."""
 
     wrong: Mapping[str, Tensor]
 
@@ -41,24 +37,13 @@ class Tally:
 
     def average(self, level: float = 0.95) -> Estimate:
         """R_avg: the mean of the adversaries' risks."""
-        rates = torch.stack(list(self.wrong.values())).double().mean(dim=0)
-        return mean_of(rates, level)
+        return mean_of(torch.stack(list(self.wrong.values())).double().mean(dim=0), level)
 
 
 def measure(
     f: Classifier, model: Source, adversaries: Mapping[str, Adversary], n: int, rng: torch.Generator
 ) -> Tally:
-    """Attack n fresh points with every adversary and note the errors.
-
-    Args:
-        f: any classifier, points (N, d + 1) to scores (N,).
-        model: where the points come from.
-        adversaries: name to adversary.
-        n: how many points; each adversary sees the same ones.
-        rng: source of all randomness.
-
-    Returns: the tally of all of them.
-    """
+    """Attack n fresh points with every adversary, the same for each, and note the errors."""
     parts: dict[str, list[Tensor]] = {name: [] for name in adversaries}
     for start in range(0, n, 4096):
         x, y = model.sample(min(4096, n - start), rng)
@@ -72,15 +57,14 @@ def measure(
 def two_sample(a: Tensor, b: Tensor, rng: torch.Generator, permutations: int = 999) -> float:
     """Test whether two samples come from one law: energy distance, permutation p-value.
 
-    The p-value is exact: under one law Pr[p ≤ t] ≤ t, for any sample size.
+    The p-value in (0, 1] is exact: under one law Pr[p ≤ t] ≤ t, for any sample size; it is a
+    multiple of 1 / (permutations + 1).
 
     Args:
         a: (n, k), one sample.
         b: (m, k), the other.
         rng: source of the permutations.
-        permutations: how many; the p-value is a multiple of 1 / (permutations + 1).
-
-    Returns: the p-value in (0, 1].
+        permutations: how many.
 
     Source: Székely and Rizzo 2004.
     """

@@ -94,14 +94,7 @@ class BrightPixel:
         return self.size // 4, self.size - 1 - self.size // 4
 
     def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n labelled images.
-
-        Args:
-            n: how many.
-            rng: source of all randomness.
-
-        Returns: images (n, 1, size, size) in [0, 1], float64, and labels (n,), -1.0 or +1.0.
-        """
+        """Draw n images (n, 1, size, size) in [0, 1] and labels (n,) of -1.0 or +1.0, float64."""
         side = torch.randint(2, (n,), generator=rng)
         share = torch.rand(n, generator=rng, dtype=torch.float64)
         x = torch.zeros(n, 1, self.size, self.size, dtype=torch.float64)
@@ -122,15 +115,7 @@ class BrightPixel:
         return nn.Sequential(nn.Flatten(), layer)
 
     def ball(self, x: Tensor, y: Tensor, eps: float) -> Tensor:
-        """The worst images of the l_inf ball and the pixel box around x, exactly.
-
-        Args:
-            x: (N, 1, size, size) in [0, 1].
-            y: (N,), -1.0 or +1.0.
-            eps: radius.
-
-        Returns: (N, 1, size, size) in [0, 1].
-        """
+        """The worst images of the l_inf ball and the pixel box around x, exactly."""
         worse = -y[:, None, None, None] * self.template.sign().to(x)
         return (x + eps * worse).clamp(0, 1)
 
@@ -149,21 +134,9 @@ class BrightPixel:
         return torch.cartesian_prod(along, along, turn)
 
     def margin(self, x: Tensor, y: Tensor, poses: Tensor, eps: float) -> Tensor:
-        """The lowest y · score over poses, each followed by the worst of the ball.
-
-        Args:
-            x: (N, 1, size, size).
-            y: (N,).
-            poses: (P, 3), for example of `poses`.
-            eps: the l_inf radius that is used.
-
-        Returns: (N,); at most 0 where the classifier errs.
-        """
-        lowest = torch.full_like(y, math.inf)
-        for pose in poses:
-            attacked = self.ball(warp(x, pose.expand(len(x), 3)), y, eps)
-            lowest = torch.minimum(lowest, y * self.score(attacked))
-        return lowest
+        """The lowest y · score (N,) over poses (P, 3), each followed by the worst of the ball."""
+        posed = (warp(x, pose.expand(len(x), 3)) for pose in poses)
+        return torch.stack([y * self.score(self.ball(one, y, eps)) for one in posed]).amin(dim=0)
 
     def affine_margin(self, x: Tensor, y: Tensor, beta: float) -> Tensor:
         """The lowest y · score (N,) for β of the spatial budget and 1 - β of the l_inf budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -54,9 +55,13 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def browsing(chromium: Any, site: Site) -> Iterator[Browsing]:
-    with served(site.html) as address:
-        yield Browsing(chromium, address, site.html)
+def browsing(
+    chromium: Any, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browsing]:
+    own = tmp_path_factory.mktemp("browsed") / "html"  # links, so that none sees what is planted
+    shutil.copytree(site.html, own, copy_function=os.symlink)
+    with served(own) as address:
+        yield Browsing(chromium, address, own)
 
 
 @pytest.fixture(scope="session")
