@@ -84,7 +84,8 @@ def named(attacks: Attacks) -> tuple[Entry, ...]:
         entries.append(entry)
     if not entries:
         raise ValueError("evaluate: needs at least one attack, got none; see standard(threat)")
-    short = iter(distinct(_short(entry.attack) for entry in entries if not entry.name))
+    unnamed = [entry.attack for entry in entries if not entry.name]
+    short = iter(distinct(f"{type(one).__name__} {one.set.describe()}" for one in unnamed))
     entries = [entry if entry.name else entry._replace(name=next(short)) for entry in entries]
     names = [entry.name for entry in entries]
     for place, entry in enumerate(entries):
@@ -93,7 +94,3 @@ def named(attacks: Attacks) -> tuple[Entry, ...]:
         if entry.after is not None and entry.after not in names[:place]:
             raise ValueError(f"evaluate: {entry.name} waits for {entry.after}, not before it")
     return tuple(entries)
-
-
-def _short(attack: Attack) -> str:
-    return f"{type(attack).__name__} {attack.set.describe()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,18 +86,20 @@ class Ledger:
         """Whether all of two ledgers is equal, bit for bit."""
         if not isinstance(other, Ledger):
             return NotImplemented
-        words = (self.names, self.sets, self.facts) == (other.names, other.sets, other.facts)
-        return words and all(
+        return self.words() == other.words() and all(
             a.shape == b.shape and torch.equal(a.nan_to_num(-torch.inf), b.nan_to_num(-torch.inf))
             for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True)
         )
 
     __hash__ = None  # type: ignore[assignment]
 
+    def words(self) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+        """All but the tensors."""
+        return self.names, self.sets, self.facts
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        every = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in every.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def broken_in(self, name: str) -> Tensor:
         """Examples that are wrong when clean or were broken within one set: (N,) bool.
@@ -153,16 +155,11 @@ class Ledger:
         for i in range(1, len(self.names)):
             mine, before = self.broken[i], self.broken[:i]
             same = (self.within[:i] == self.within[i]) & before
-            others = self.broken.sum(0) - mine.long()
-            counts = (
-                self.tried[i],
-                mine,
-                mine & ~same.any(0) & ~self.broken[0],
-                mine & ~before.any(0),
-                mine & (others == 0),
-            )
-            passes = (int(n) for n in self.images[i])
-            found.append(Gain(self.names[i], *(int(c.sum()) for c in counts), *passes))
+            new_in_set = mine & ~same.any(0) & ~self.broken[0]
+            alone = mine & (self.broken.sum(0) == 1)
+            counts = (self.tried[i], mine, new_in_set, mine & ~before.any(0), alone)
+            numbers = [*(int(count.sum()) for count in counts), *self.images[i].tolist()]
+            found.append(Gain(self.names[i], *numbers))
         return found
 
     def save(self, path: Path) -> None:
@@ -171,8 +168,7 @@ class Ledger:
         Raises: OSError: disk full or not writable; an earlier file is untouched.
         """
         words = {"names": self.names, "sets": self.sets, "facts": self.facts, "format": FORMAT}
-        text = json.dumps(words, sort_keys=True)
-        content = packed(self.tensors(), ledger=text)
+        content = packed(self.tensors(), ledger=json.dumps(words, sort_keys=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write(content))
 
@@ -211,10 +207,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         return first
     if all(torch.equal(one.prints, first.prints) for one in ledgers[1:]):
         return _stacked(ledgers)
-    if any(
-        (one.names, one.sets, one.facts) != (first.names, first.sets, first.facts)
-        for one in ledgers
-    ):
+    if any(one.words() != first.words() for one in ledgers):
         raise ValueError(
             "merged: ledgers of other examples must come from the same attacks, model and seed; "
             "evaluate every shard with the same settings"
@@ -233,32 +226,26 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
 def _stacked(ledgers: Sequence[Ledger]) -> Ledger:
     first, sets = ledgers[0], list(dict.fromkeys(name for one in ledgers for name in one.sets))
     for one in ledgers[1:]:
-        same = torch.equal(one.labels, first.labels) and torch.equal(one.broken[0], first.broken[0])
-        if not same:
+        if not (one.labels.equal(first.labels) and one.broken[0].equal(first.broken[0])):
             raise ValueError(
                 "merged: the ledgers disagree on labels or on clean images; they must come from "
                 "the same model and data"
             )
-    rows: dict[str, list[Tensor]] = {name: [] for name in ("broken", "tried", "margin", "steps")}
-    within, images = [first.within[:1]], [first.images[:1]]
-    for name, part in rows.items():
-        part.append(first.tensors()[name][:1])
+    within = [first.within[:1]]
     for one in ledgers:
-        for name, part in rows.items():
-            part.append(one.tensors()[name][1:])
         places = torch.tensor([*(sets.index(name) for name in one.sets), -1], dtype=torch.int8)
         within.append(places[one.within[1:].long()])
-        images.append(one.images[1:])
-    joined: dict[str, Any] = {name: torch.cat(part) for name, part in rows.items()}
-    names = (CLEAN, *distinct(name for one in ledgers for name in one.names[1:]))
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(first, name)[:1], *(getattr(one, name)[1:] for one in ledgers)])
+        for name in ("broken", "tried", "margin", "steps", "images")
+    }
     return replace(
         first,
-        names=names,
+        names=(CLEAN, *distinct(name for one in ledgers for name in one.names[1:])),
         sets=tuple(sets),
         facts={"merged": [one.facts for one in ledgers]},
         **joined,
         within=torch.cat(within),
-        images=torch.cat(images),
         unfit=torch.stack([one.unfit for one in ledgers]).any(0),
     )
 

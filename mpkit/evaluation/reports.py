@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpkit.core.statistics import Estimate
 from mpkit.evaluation.ledger import CLEAN, Ledger
-
-if TYPE_CHECKING:
-    pass
 
 
 def accuracies(ledger: Ledger, level: float = 0.95) -> dict[str, Estimate]:
@@ -36,13 +33,10 @@ def table(ledger: Ledger) -> str:
         (g.name, *(f"{n:,}" for n in (g.tried, g.broken, g.in_union, g.forward, g.backward)))
         for g in ledger.gains()
     ]
-    text = columns(("accuracy", "", "95 % interval"), shares)
-    text += "\n\n" + columns(
-        ("attack", "tried", "broken", "new to union", "forward", "backward"), gains
-    )
+    head = ("attack", "tried", "broken", "new to union", "forward", "backward")
+    text = columns(("accuracy", "", "95 % interval"), shares) + "\n\n" + columns(head, gains)
     text += f"\n\n{len(ledger):,} examples"
-    unfit = int(ledger.unfit.sum())
-    if unfit:
+    if unfit := int(ledger.unfit.sum()):
         text += f"; the network answered NaN on {unfit:,} of them, which count as broken"
     return text
 

@@ -53,11 +53,8 @@ class ResumableLedger:
 
     def units_left(self) -> list[Unit]:
         """What is to do, in order."""
-        left = []
-        for number in range(self.done, self.units):
-            batch, row = divmod(number, self.rows)
-            left.append(Unit(row, slice(batch * self.batch, (batch + 1) * self.batch), batch))
-        return left
+        places = (divmod(number, self.rows) for number in range(self.done, self.units))
+        return [Unit(row, slice(b * self.batch, (b + 1) * self.batch), b) for b, row in places]
 
     def broken_by_set(self, columns: slice) -> Tensor:
         """Which examples of a batch are broken in which set, or wrong when clean: (S, B) bool."""
@@ -68,18 +65,14 @@ class ResumableLedger:
     def close_unit(self, file: Path | None) -> None:
         """One more unit is done: keep what there is, and at the end the bare ledger."""
         self.done += 1
-        if file is None:
-            return
-        over = self.done == self.units
-        facts = self.ledger.facts if over else {**self.ledger.facts, DONE: self.done}
-        replace(self.ledger, facts=facts).save(file)
+        if file is not None:
+            mark = {} if self.done == self.units else {DONE: self.done}
+            replace(self.ledger, facts=self.ledger.facts | mark).save(file)
 
     def note(self) -> str:
         """A short word on how it stands."""
-        seen = min(len(self.ledger), self.done // self.rows * self.batch)
-        if not seen:
-            return ""
-        return f"union {1 - float(self.ledger.broken[:, :seen].any(0).double().mean()):.1%}"
+        seen = self.ledger.broken[:, : self.done // self.rows * self.batch].any(0)
+        return f"union {1 - float(seen.double().mean()):.1%}" if len(seen) else ""
 
 
 def opened(
@@ -96,8 +89,7 @@ def opened(
         file: where the run is kept, if anywhere.
         entries: the attacks.
         facts: attacks, model, seed and batch, as plain data; "batch" is read from it.
-        x: (N, C, H, W).
-        y: (N,).
+        x: (N, C, H, W), with labels y, (N,).
         first: place of the first example in its data set.
 
     Raises: DataError: if the file is no ledger, or that of another evaluation.
@@ -125,8 +117,7 @@ def opened(
         return sheet
     kept = Ledger.load(file)
     done = kept.facts.pop(DONE, sheet.units)
-    same = (kept.names, kept.sets, kept.facts) == (blank.names, blank.sets, blank.facts)
-    if not same or not all(
+    if kept.words() != blank.words() or not all(
         torch.equal(getattr(kept, name), getattr(blank, name))
         for name in ("examples", "labels", "prints")
     ):
@@ -147,10 +138,7 @@ def _prints(x: Tensor | Rows, batch: int) -> list[int]:
         part = x[start : start + batch]
         if isinstance(x, Rows):
             require_images(part)
-        found += [_print(image) for image in part.cpu()]
+        for image in part.cpu():
+            content = hashlib.sha256(image.contiguous().numpy().tobytes()).digest()
+            found.append(int.from_bytes(content[:8], "big", signed=True))
     return found
-
-
-def _print(image: Tensor) -> int:
-    content = image.contiguous().numpy().tobytes()
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)

@@ -143,14 +143,10 @@ def evaluate_in_shards(
         finally:
             progress.close()
     if problems:
+        few = "\n".join(problems[:5])
         raise ClusterError(
-            "\n".join(
-                [
-                    *problems[:5],
-                    f"{len(problems)} of {len(files)} shards failed; the "
-                    "others are kept: run the same command again to go on",
-                ]
-            )
+            f"{few}\n{len(problems)} of {len(files)} shards failed; the others are kept: run the "
+            "same command again to go on"
         )
     ledger = merged([one for one in found.values() if one is not None])
     ledger.save(folder / "ledger.safetensors")
@@ -160,21 +156,16 @@ def evaluate_in_shards(
 def evaluate_here(
     request: Request, weights: Path | None, images: Images | Stored, folder: Path, progress: Quiet
 ) -> Sharded:
-    """Evaluate in this process; the ledger is kept in ``folder`` after every attack on a batch.
+    """Evaluate in this process; arguments as of ``evaluate_in_shards``, images on any device.
 
-    Args:
-        request: what to do.
-        weights: the network's weights.
-        images: on any device, or on disk.
-        folder: for ``ledger.safetensors``.
-        progress: told of every attack on every batch.
+    ``ledger.safetensors`` is kept after every attack on a batch, of which ``progress`` is told.
+
     Raises: ValueError: an argument is unfit, or the folder holds another evaluation.
     """
-    shape, classes, device = request.shape, request.classes, request.device
-    network = load_model(request.spec, weights, shape, classes, device)
+    network = load_model(request.spec, weights, request.shape, request.classes, request.device)
     file = folder / "ledger.safetensors"
     ledger = _evaluate(request, network, images.x, images.y, 0, file, progress)
-    return Sharded(ledger, device_name(device))
+    return Sharded(ledger, device_name(request.device))
 
 
 def evaluate_shard(request: Request, weights: bytes, x: Tensor, y: Tensor, first: int) -> Ledger:

@@ -54,9 +54,8 @@ class Budget:
     warps: tuple[int, int]
 
     def __post_init__(self) -> None:
-        numbers = (self.steps, self.targets, self.queries, self.deep, self.restarts, *self.warps)
-        names = "steps targets queries deep restarts shifts angles".split()
-        require_positive("Budget", **dict(zip(names, numbers, strict=True)))
+        numbers = {name: number for name, number in vars(self).items() if name != "warps"}
+        require_positive("Budget", **numbers, shifts=self.warps[0], angles=self.warps[1])
 
 
 BUDGETS = {
@@ -67,7 +66,7 @@ BUDGETS = {
 """Seconds, minutes and hours on a small network; "standard" is what results are reported with."""
 
 EDITION = 4
-"""Raised whenever an attack of the suites finds more: older records are then judged again."""
+"""Raised whenever an attack of the suites finds more: older records are then evaluated again."""
 
 NEIGHBOURS = (0, 1, 2, 4, 8)
 """Which near images of other classes a minimum-norm search sets out from."""

@@ -51,8 +51,7 @@ def excess(threat: PerturbationSet, x: Tensor, z: Any) -> Tensor:
 
     Returns: (B,) float64; NaN in z gives infinity.
     """
-    exact = trees.mapped(_doubled, (threat, x, z))
-    over = _excess(exact[0], exact[1], exact[2])
+    over = _excess(*trees.mapped(_doubled, (threat, x, z)))
     return torch.where(over.isnan(), torch.inf, over)
 
 
@@ -74,10 +73,8 @@ def _(threat: RotationTranslation, x: Tensor, z: Tensor) -> Tensor:
 @_excess.register
 def _(threat: Union, x: Tensor, z: Any) -> Tensor:
     which, coordinates = z
-    each = torch.stack(
-        [_excess(one, x, part) for one, part in zip(threat.sets, coordinates, strict=True)]
-    )
-    return each.gather(0, which.unsqueeze(0)).squeeze(0)
+    each = [_excess(one, x, part) for one, part in zip(threat.sets, coordinates, strict=True)]
+    return torch.stack(each).gather(0, which.unsqueeze(0)).squeeze(0)
 
 
 @_excess.register
@@ -157,10 +154,9 @@ def verified(
 
     Raises: OutsideSet: if a row is outside its set by more, or its image is not that of its z.
     """
-    over = excess(threat, x, found.z)
-    image = found.image
-    exact = trees.mapped(_doubled, (threat, x, found.z))
-    apart = (exact[0].apply(exact[1], exact[2]) - image.double()).abs().flatten(1).amax(1)
+    over, image = excess(threat, x, found.z), found.image
+    exact, *inputs = trees.mapped(_doubled, (threat, x, found.z))
+    apart = (exact.apply(*inputs) - image.double()).abs().flatten(1).amax(1)
     allowed = max(TOLERANCE, slack(x.dtype))
     for what, wrong in (
         (f"lies outside {threat.describe()}", ~(over <= allowed)),

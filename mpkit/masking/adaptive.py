@@ -54,11 +54,7 @@ class Remedy(NamedTuple):
 def first_order(case: Case, ball: Ball) -> Result:
     """What gradients give: Auto-PGD on two losses and plain PGD, each from a fresh start."""
     steps = case.effort.steps
-    attacks = (
-        APGD(ball, steps, CrossEntropy()),
-        APGD(ball, steps, Margin()),
-        PGD(ball, steps, loss=Margin(), schedule=Falling(0.05)),
-    )
+    attacks = (APGD(ball, steps, CrossEntropy()), *_climbs(ball, steps))
     return worst([case.reach(attack) for attack in attacks])
 
 
@@ -94,10 +90,9 @@ def remedies(case: Case, ball: Ball) -> Iterator[Remedy]:
 
 def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
     """Attacks that only look at outputs; of a random model, at averaged ones."""
-    effort, asked = case.effort, None
-    share = 1 if case.draws == 1 else 4
-    if case.draws > 1:
-        asked = EOT(case.sanitized, effort.draws, 0.0, case.rng)
+    effort, random = case.effort, case.draws > 1
+    share = 4 if random else 1
+    asked = EOT(case.sanitized, effort.draws, 0.0, case.rng) if random else None
     if case.surrogate is not None:
         yield Remedy(
             "transfer from a surrogate network",
@@ -131,14 +126,10 @@ def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
 
 
 @dataclass(frozen=True)
-class Steered(PGD):
-    """Projected ascent whose direction is an estimate; each point is judged by the model itself.
+class Directed(PGD):
+    """Projected ascent whose direction is an estimate; each point is scored by the model itself.
 
-    Args:
-        set: the ball, with its box.
-        steps: number of steps, > 0.
-        loss: what is maximized.
-        schedule: how the step length changes.
+    Args: as of PGD.
 
     Raises: ValueError: if steps or step is not positive.
     """
@@ -160,12 +151,10 @@ class Steered(PGD):
 
 
 @dataclass(frozen=True)
-class TransferPGD(Steered):
+class TransferPGD(Directed):
     """Ascent along the gradient of another network: a surrogate, or the model with a detour.
 
-    Args:
-        set: the ball, with its box.
-        steps: number of gradients, > 0.
+    Args: those of PGD, and
         guide: the network whose gradient is followed; in eval mode, on the device of the images.
 
     Raises: ValueError: if there is no guide, or a number is not positive.
@@ -188,16 +177,14 @@ class TransferPGD(Steered):
 
 
 @dataclass(frozen=True)
-class NES(Steered):
+class NES(Directed):
     """Ascent along finite differences averaged over Gaussian directions; needs no gradient.
 
     The estimate is the gradient of the loss smoothed over a neighbourhood, so that it sees slopes
     across flat steps and through wiggles. The width of the neighbourhood goes round through
     several scales, since the size of the steps is not known.
 
-    Args:
-        set: the ball, with its box.
-        steps: number of estimates, > 0.
+    Args: those of PGD, where a step is an estimate, and
         directions: Gaussian directions of an estimate, each looked at from both sides, > 0.
         scales: standard deviations in pixel units, taken in turn.
 

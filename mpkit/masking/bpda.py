@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,7 @@ from mpkit.attacks.gradients import Model, evaluating
 
 @dataclass
 class Call:
-    """One call of a module in a forward pass.
-
-    Args:
-        module: what was called.
-        name: its name in the network.
-        given: its input (B, ...).
-        result: its output (B, ...).
-    """
+    """One call of a module, by its name in the network: input (B, ...) and output (B, ...)."""
 
     module: nn.Module
     name: str
@@ -72,7 +65,7 @@ class BPDA(nn.Module):
             def remember(module: nn.Module, inputs: Any) -> None:
                 fed.append(inputs[0].detach())
 
-            with torch.no_grad(), _hooked(self.core.register_forward_pre_hook, remember):
+            with torch.no_grad(), self.core.register_forward_pre_hook(remember):
                 self.model(x.detach())
             run, image = self.core, x + ((fed[-1] if fed else x) - x).detach()
         return self._logits(run, image)
@@ -81,10 +74,10 @@ class BPDA(nn.Module):
         seen: list[Tensor] = []
         with ExitStack() as stack:
             for module in self.around:
-                stack.enter_context(_hooked(module.register_forward_hook, _straight))
+                stack.enter_context(module.register_forward_hook(_straight))
             if self.source is not None:
-                keep = self.source.register_forward_hook
-                stack.enter_context(_hooked(keep, lambda *call: seen.append(call[2])))
+                keep = self.source.register_forward_hook(lambda *call: seen.append(call[2]))
+                stack.enter_context(keep)
             logits: Tensor = run(image)
         return (seen[-1] if seen else logits).to(image.dtype)
 
@@ -134,16 +127,15 @@ def _watch(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            stack.enter_context(_hooked(module.register_forward_hook, note(name)))
+            stack.enter_context(module.register_forward_hook(note(name)))
         logits = model(x)
     return calls, logits
 
 
 def _keeps_shape(call: Call) -> bool:
     """Whether a module without weights and parts turns a tensor into one of the same shape."""
-    alone = not any(True for _ in call.module.children())
-    plain = not any(True for _ in call.module.parameters())
-    return alone and plain and call.given.shape == call.result.shape
+    holds = [*call.module.children(), *call.module.parameters()]
+    return not holds and call.given.shape == call.result.shape
 
 
 def _lies(call: Call, rng: torch.Generator) -> bool:
@@ -165,10 +157,8 @@ def _lies(call: Call, rng: torch.Generator) -> bool:
         except RuntimeError:
             gradient = torch.zeros_like(u)
     promised = (gradient * step).flatten(1).sum(1)
-    if not bool((change != 0).any()):
-        return False
     cosine = torch.cosine_similarity(promised, change, dim=0)
-    return not bool(cosine > 0.5)
+    return bool((change != 0).any()) and not bool(cosine > 0.5)
 
 
 def _straight(module: nn.Module, inputs: Any, result: Tensor) -> Tensor:
@@ -184,13 +174,3 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 def _title(call: Call) -> str:
     return f"{type(call.module).__name__} {call.name!r}"
-
-
-@contextmanager
-def _hooked(register: Callable[..., Any], hook: Callable[..., Any]) -> Iterator[None]:
-    """A hook for the time of a block."""
-    handle = register(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

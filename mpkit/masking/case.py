@@ -20,7 +20,7 @@ from mpkit.masking.wrappers import Assessed, Sanitized, assess
 
 
 class Result(NamedTuple):
-    """The images that an attack found (B, C, H, W), and the model's own judgement of them."""
+    """The images that an attack found (B, C, H, W), and the model's own answers to them."""
 
     image: Tensor
     assessed: Assessed
@@ -54,12 +54,7 @@ class Effort:
 
 
 class Stages:
-    """A part of the way, of a length fixed beforehand, however many stages it has in the end.
-
-    Args:
-        progress: is told.
-        length: steps in all.
-    """
+    """A part of the way, of a length fixed beforehand, however many stages it has in the end."""
 
     def __init__(self, progress: Quiet, length: int) -> None:
         self.progress, self.left = progress, length
@@ -81,14 +76,14 @@ class Case:
     """A model on the sickbed.
 
     Args:
-        model: the model as it was given, as a module.
-        tame: the same, never without a finite gradient.
+        model: the model as it was given.
+        sanitized: the same, never without a finite gradient.
         x: (B, C, H, W), images that it gets right.
         y: (B,) their labels.
         rng: the only source of randomness.
         effort: how long to try.
-        draws: how often a judgement asks: 1, or more for a random model.
-        bypass: the model with a detour for gradients, if one was found.
+        draws: how often the model is asked: 1, or more for a random model.
+        bpda: the model with a detour for gradients, if one was found.
         surrogate: a plain network to attack in its stead, if there is one.
         lesson: what the surrogate goes on learning from, if it imitates.
         stages: is told what begins.
@@ -115,7 +110,7 @@ class Case:
         return assess(self.model, image, self.y, self.draws)
 
     def reach(self, attack: Attack, model: Model | None = None) -> Result:
-        """Run an attack on the tame model, or on another in its stead, and judge what it found."""
+        """Attack the sanitized model, or another in its stead; then ask the model."""
         image = attack(model or self.sanitized, self.x, self.y, self.rng).image
         return Result(image, self.assess(image))
 

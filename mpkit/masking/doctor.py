@@ -124,9 +124,7 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
     report = replace(report, general=general.answers + general.gradients)
     left = report.accuracy["first-order"].value * len(case.x)
     for factor in (WIDER, *NARROWER):
-        if report.verdict != Verdict.SUSPICIOUS:
-            break
-        if factor < 1 and left >= CROWD:
+        if report.verdict != Verdict.SUSPICIOUS or (factor < 1 and left >= CROWD):
             break
         case.stages.begin(f"once more at {factor:g} times the radius")
         again = examine(report.set.scaled(factor), case)
@@ -163,12 +161,12 @@ def _copied(model: Model) -> nn.Module | None:
 
 def _answers(case: Case, fresh: nn.Module | None) -> list[Evidence]:
     """Whether answers are a function of the image, and logits."""
-    found = [probes.scores(case.model, case.x)]
+    model, x = case.model, case.x
+    found = [probes.scores(model, x)]
     if case.draws == 1:
-        found.append(probes.batch_dependence(case.model, case.x))
-        found.append(probes.watched(case.model, case.x, case.y))
-    if case.draws == 1 and fresh is not None:
-        found.append(probes.memory(case.model, fresh, case.x, case.rng))
+        found += [probes.batch_dependence(model, x), probes.watched(model, x, case.y)]
+        if fresh is not None:
+            found.append(probes.memory(model, fresh, x, case.rng))
     return found
 
 

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks import APGD, CrossEntropy, Grid, Margin, WorstOfK
-from mpkit.core.statistics import proportion
+from mpkit.core.statistics import Estimate, proportion
 from mpkit.masking.adaptive import FIRST_ORDER, Remedy, first_order, remedies
 from mpkit.masking.case import Case, Result, worst
 from mpkit.masking.curves import curves
 from mpkit.masking.label_only import labels_alone
-from mpkit.masking.probes import raw_slope
+from mpkit.masking.probes import raw_slope, share
 from mpkit.masking.report import LAST_LEVEL, Contest, Evidence, SetReport, Weight
-from mpkit.masking.surrogate import Lesson
 from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.sets import Ball, PerturbationSet, RotationTranslation
 
@@ -41,7 +40,7 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
     """Contests of attacks with and without gradients in a ball, and curves."""
     case.stages.begin("first-order attacks")
     first = first_order(case, threat)
-    evidence = [*_randomness(case, first), *_company(case, first), _vanishing(case, threat)]
+    evidence = [*_randomness(case, first), *_of_the_batch(case, first), _vanishing(case, threat)]
     standing = (~first.assessed.wrong).nonzero().squeeze(1)
     everything = first.assessed.wrong.clone()
     if len(standing) >= FEW:
@@ -68,11 +67,12 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
         everything[standing] |= together.wrong | labels.wrong
     case.stages.begin("curves")
     evidence += curves(case, threat)
-    found = {
-        "first-order": proportion(~first.assessed.wrong),
-        "everything": proportion(~everything),
-    }
-    return SetReport(threat, tuple(evidence), found)
+    return SetReport(threat, tuple(evidence), _rates(first.assessed.wrong, everything))
+
+
+def _rates(first: Tensor, everything: Tensor) -> dict[str, Estimate]:
+    """Accuracies where these (B,) bool were broken by first-order attacks, and by everything."""
+    return {"first-order": proportion(~first), "everything": proportion(~everything)}
 
 
 def _together(
@@ -90,28 +90,23 @@ def _together(
     for _ in range(many - 1):
         wrong |= first_order(case, ball).assessed.wrong
     contest = Contest.between(names, total, clean, control._replace(wrong=wrong), together)
-    proof = contest.leads(LAST_LEVEL)
     counts = f"{names[0]} break {contest.gained} of {contest.entered} that {names[1]} does not "
     counts += f"(the other way {contest.lost})"
-    weight = Weight.PROOF if proof else Weight.FINE
+    weight = Weight.PROOF if contest.leads(LAST_LEVEL) else Weight.FINE
     advice = "Gradients lose to attacks that need none: add all of these to the evaluation."
-    return [Evidence("all challengers together", counts, weight, advice if proof else "")]
+    return [Evidence("all challengers together", counts, weight, advice)]
 
 
 def _apply(remedy: Remedy, case: Case) -> Result:
     """Run a remedy; a surrogate that imitates learns from its own attempts and tries again."""
     results = [case.reach(attack, remedy.model) for attack in remedy.attacks]
     if remedy.name.startswith("transfer") and case.lesson is not None:
+        assert case.surrogate is not None
         for _ in range(2):
-            _learn(case, case.lesson, [image for image, _ in results])
+            case.lesson.add(torch.cat([image for image, _ in results]))
+            case.lesson.teach(case.surrogate, 4)
             results += [case.reach(attack, remedy.model) for attack in remedy.attacks]
     return worst(results)
-
-
-def _learn(case: Case, lesson: Lesson, images: list[Tensor]) -> None:
-    assert case.surrogate is not None
-    lesson.add(torch.cat(images))
-    lesson.teach(case.surrogate, 4)
 
 
 def _restarts(broken: Tensor, total: int) -> Evidence:
@@ -119,14 +114,13 @@ def _restarts(broken: Tensor, total: int) -> Evidence:
     more = int(broken.sum())
     finding = f"started once more, gradient attacks break {more} of the {len(broken)} left"
     weight = Weight.SIGN if more >= max(4, 0.1 * total) else Weight.FINE
-    return Evidence("restarts", finding, weight, "Take more restarts." if weight else "")
+    return Evidence("restarts", finding, weight, "Take more restarts.")
 
 
 def _weigh(contest: Contest, advice: str) -> Evidence:
     """What a contest says: a challenger that wins proves that gradients mislead."""
     weight = Weight.PROOF if contest.won else Weight.FINE
-    name = contest.challenger.split(",")[0]
-    return Evidence(name, contest.words(), weight, advice if contest.won else "")
+    return Evidence(contest.challenger.split(",")[0], contest.words(), weight, advice)
 
 
 def _vanishing(case: Case, ball: Ball) -> Evidence:
@@ -139,47 +133,42 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     reached = [case.reach(APGD(ball, case.effort.steps, loss)).assessed for loss in losses]
     clean, total = case.assess(case.x), len(case.x)
     contest = Contest.between(("the margin loss", "cross-entropy"), total, clean, *reached)
-    zero = [
-        (raw_slope(case.model, loss, case.x, case.y).gradient.flatten(1) == 0).all(1)
-        for loss in losses
-    ]
-    blind = zero[0] & ~zero[1]
-    finding = f"{contest.words()}; only the gradient of cross-entropy is zero for "
-    finding += f"{float(blind.double().mean()):.0%}"
-    proof = contest.won and float(blind.double().mean()) >= 0.1
-    if proof:
+    slopes = [raw_slope(case.model, loss, case.x, case.y).gradient for loss in losses]
+    zero, other_zero = ((slope.flatten(1) == 0).all(1) for slope in slopes)
+    blind = zero & ~other_zero
+    words, sign = share(blind)
+    finding = f"{contest.words()}; only the gradient of cross-entropy is zero for {words}"
+    weight = Weight.PROOF if contest.won and sign else Weight.FINE
+    if weight:
         cooled = TemperatureScaled(case.sanitized, float(-clean.margin.median()) / 4)
         other = case.reach(APGD(ball, case.effort.steps, CrossEntropy()), cooled).assessed
-        words = (f"cross-entropy at temperature {cooled.temperature:.3g}", "at 1")
-        finding += f"; {Contest.between(words, total, clean, reached[0], other).words()}"
-    sign = contest.gained - contest.lost >= 0.15 * total and contest.leads(LAST_LEVEL)
-    weight = Weight.PROOF if proof else Weight.SIGN if sign else Weight.FINE
+        names = (f"cross-entropy at temperature {cooled.temperature:.3g}", "at 1")
+        finding += f"; {Contest.between(names, total, clean, reached[0], other).words()}"
+    elif contest.gained - contest.lost >= 0.15 * total and contest.leads(LAST_LEVEL):
+        weight = Weight.SIGN
     advice = "Attack the margin or the logits ratio, or divide the logits by a temperature."
-    return Evidence(
-        "cross-entropy against margin", finding, weight, advice if weight else "", proportion(blind)
-    )
+    return Evidence("cross-entropy against margin", finding, weight, advice, proportion(blind))
 
 
 def _randomness(case: Case, first: Result) -> list[Evidence]:
-    """For a random model: whether an attack's success is still one when it is judged afresh."""
+    """For a random model: whether a success is still one if the model is asked afresh."""
     if case.draws == 1:
         return []
-    image, _ = first
-    again = [(case.sanitized(image).argmax(1) != case.y) for _ in range(case.draws)]
-    share = torch.stack(again).double().mean(0)
-    torn = (share > 0) & (share < 1)
-    proof = int(torn.sum()) >= max(3, 0.05 * len(torn))
-    finding = f"asked again, the verdict on {float(torn.double().mean()):.0%} of the attacked "
-    finding += "images is not always the same"
+    wrong = [case.sanitized(first.image).argmax(1) != case.y for _ in range(case.draws)]
+    torn = torch.stack(wrong).any(0) & ~torch.stack(wrong).all(0)
+    finding = f"asked again, the verdict on {share(torn)[0]} of the attacked images is not always "
+    finding += "the same"
     advice = "Report the mean over fresh draws, and attack the mean logits (EOT)."
-    weight = Weight.PROOF if proof else Weight.FINE
-    return [
-        Evidence("repeated judgement", finding, weight, advice if proof else "", proportion(torn))
-    ]
+    return [Evidence("repeated answers", finding, _several(torn), advice, proportion(torn))]
+
+
+def _several(which: Tensor) -> Weight:
+    """A proof, where it is so for one attacked image in twenty, and for three."""
+    return Weight.PROOF if int(which.sum()) >= max(3, 0.05 * len(which)) else Weight.FINE
 
 
 @torch.no_grad()
-def _company(case: Case, first: Result) -> list[Evidence]:
+def _of_the_batch(case: Case, first: Result) -> list[Evidence]:
     """Whether an attacked image stays what it is when its batch-mates are clean images."""
     if case.draws > 1 or len(case.x) < FEW:
         return []
@@ -191,15 +180,11 @@ def _company(case: Case, first: Result) -> list[Evidence]:
         mixed[rows] = image[rows]
         wrong[rows] = case.assess(mixed).wrong[rows]
     changed = wrong != assessed.wrong
-    proof = int(changed.sum()) >= max(3, 0.05 * len(changed))
-    finding = f"among clean images, {float(changed.double().mean()):.0%} of the attacked images "
-    finding += "are judged otherwise"
+    finding = f"among clean images, {share(changed)[0]} of the attacked images change class"
     advice = "Fix the statistics of normalization layers (eval mode)."
-    weight = Weight.PROOF if proof else Weight.FINE
     return [
-        Evidence("attacked batch-mates", finding, weight, advice if proof else "",
-                 proportion(changed))
-    ]  # fmt: skip
+        Evidence("attacked batch-mates", finding, _several(changed), advice, proportion(changed))
+    ]
 
 
 def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
@@ -208,8 +193,7 @@ def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     both = found.assessed.wrong | again.assessed.wrong
     evidence = [
         *_randomness(case, found),
-        *_company(case, found),
+        *_of_the_batch(case, found),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]
-    rates = {"first-order": proportion(~found.assessed.wrong), "everything": proportion(~both)}
-    return SetReport(threat, tuple(evidence), rates)
+    return SetReport(threat, tuple(evidence), _rates(found.assessed.wrong, both))

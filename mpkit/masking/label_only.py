@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks import Attack, Boundary, HopSkipJump, Pointwise
+from mpkit.core import trees
 from mpkit.masking.case import Case, worst
 from mpkit.masking.report import Contest, Evidence, Weight
 from mpkit.masking.wrappers import Assessed, Sanitized
@@ -41,28 +42,23 @@ def labels_alone(case: Case, ball: Ball, control: Assessed, total: int, rival: s
     """
     nobody = torch.zeros_like(control.wrong)
     few = min(case.effort.decisions, len(case.x))
-    reason = _obstacle(case)
-    if reason:
+    if reason := _obstacle(case):
         return Labels(Evidence(NAME, reason[0], Weight.NOT_RUN, reason[1]), nobody)
     rows = torch.arange(few, device=case.x.device)
     part, meter = case.take(rows), QueryCounter(Sanitized(case.model))
     try:
         tried = tuple(_attacks(ball))
         reached = worst([part.reach(attack, meter) for attack in tried]).assessed
-    except ValueError as error:  # such as a label that changes with the company of an image
+    except ValueError as error:  # such as a label that changes with the batch of an image
         return Labels(Evidence(NAME, f"not run to the end: {error}", Weight.NOT_RUN), nobody)
-    names = ", ".join(type(attack).__name__ for attack in tried)
-    rows_of_control = Assessed(control.margin[rows], control.wrong[rows])
+    names = (", ".join(type(attack).__name__ for attack in tried), rival)
     clean = part.assess(part.x)
-    contest = Contest.between((names, rival), total, clean, rows_of_control, reached)
-    proof = contest.breaks
+    contest = Contest.between(names, total, clean, trees.take(control, rows), reached)
     finding = f"{contest.words()}; they saw no score and no gradient, and asked about "
     finding += f"{meter.forwards // few} images for each"
-    advice = "Scores are hidden too: add decision-based attacks to the evaluation." if proof else ""
-    weight = Weight.PROOF if proof else Weight.FINE
-    return Labels(
-        Evidence(NAME, finding, weight, advice), nobody.index_copy(0, rows, reached.wrong)
-    )
+    advice = "Scores are hidden too: add decision-based attacks to the evaluation."
+    evidence = Evidence(NAME, finding, Weight.PROOF if contest.breaks else Weight.FINE, advice)
+    return Labels(evidence, nobody.index_copy(0, rows, reached.wrong))
 
 
 def _obstacle(case: Case) -> tuple[str, str] | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mpkit.attacks import CrossEntropy, Loss, Margin
-from mpkit.attacks.gradients import Model, evaluating
+from mpkit.attacks.gradients import Ascent, Model, climb, evaluating
 from mpkit.core.statistics import proportion
 from mpkit.masking.report import Evidence, Weight
 from mpkit.masking.wrappers import Connected
@@ -18,20 +17,20 @@ DRAWS = 24
 """How often a model is asked the same: roulette between two networks hides once in 2^23."""
 
 
-class Slope(NamedTuple):
-    """Logits (B, K) and the gradient (B, C, H, W) of a loss as the model gives it."""
-
-    logits: Tensor
-    gradient: Tensor
-
-
-def raw_slope(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Slope:
+def raw_slope(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
     """The gradient just as the model gives it, NaN and all; zero where there is none."""
-    with evaluating(model), torch.enable_grad():
-        leaf = x.detach().requires_grad_(True)
-        logits = Connected(model)(leaf)
-        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), leaf)
-    return Slope(logits.detach(), gradient)
+    with evaluating(model):
+        return climb(Connected(model), loss, x, y)
+
+
+def _steepest(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the margin, (B, C H W), zero where it is not finite."""
+    return raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
+
+
+def _range(logits: Tensor) -> Tensor:
+    """The greatest of each row of logits (B, K) minus the least, > 0."""
+    return logits.amax(1) - logits.amin(1) + torch.finfo(logits.dtype).tiny
 
 
 def share(which: Tensor) -> tuple[str, Weight]:
@@ -41,32 +40,22 @@ def share(which: Tensor) -> tuple[str, Weight]:
 
 
 @torch.no_grad()
-def repeats(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """How far logits move when the same batch is asked again, and whether the answer changes.
-
-    Returns: (B,) the largest move over the spread of the logits, and (B,) bool.
-    """
-    with evaluating(model):
-        asked = torch.stack([torch.nan_to_num(model(x)).to(x.dtype) for _ in range(DRAWS)])
-    spread = asked[0].amax(1) - asked[0].amin(1) + torch.finfo(x.dtype).tiny
-    moved = (asked - asked[0]).abs().amax((0, 2)) / spread
-    labels = asked.argmax(2)
-    return moved, (labels != labels[0]).any(0)
-
-
 def randomness(model: Model, x: Tensor) -> Evidence:
     """Ask the same thing again and again."""
-    moved, changed = repeats(model, x)
-    said, _ = share(changed)
-    if float(moved.median()) <= 1e-3:
+    with evaluating(model):
+        asked = torch.stack([torch.nan_to_num(model(x)).to(x.dtype) for _ in range(DRAWS)])
+    moved = float(((asked - asked[0]).abs().amax((0, 2)) / _range(asked[0])).median())
+    labels = asked.argmax(2)
+    changed = (labels != labels[0]).any(0)
+    if moved <= 1e-3:
         return Evidence("repeated answers", "the same image always gets the same logits")
     return Evidence(
         "repeated answers",
-        f"asked {DRAWS} times, logits move by {float(moved.median()):.1%} of their range "
-        f"(median), and {said} of the images get more than one class",
+        f"asked {DRAWS} times, logits move by {moved:.1%} of their range (median), and "
+        f"{share(changed)[0]} of the images get more than one class",
         Weight.SIGN,
         "The model is random: average logits and gradients over many draws in every attack, and "
-        "judge every example by fresh draws.",
+        "evaluate every example with fresh draws.",
         proportion(changed),
     )
 
@@ -81,18 +70,16 @@ def batch_dependence(model: Model, x: Tensor) -> Evidence:
         ranked = torch.empty_like(first)
         for rows in torch.tensor_split(order, max(1, min(8, len(x) // 2))):
             ranked[rows] = model(x[rows]).to(x.dtype)
-    spread = first.amax(1) - first.amin(1) + torch.finfo(first.dtype).tiny
-    moved = torch.stack([(other - first).abs().amax(1) / spread for other in (alone, ranked)])
-    changed = torch.stack([other.argmax(1) != first.argmax(1) for other in (alone, ranked)]).any(0)
-    if float(moved.amax(0).median()) <= 1e-3:
+    others = torch.stack([alone, ranked])
+    moved = float(((others - first).abs().amax((0, 2)) / _range(first)).median())
+    changed = (others.argmax(2) != first.argmax(1)).any(0)
+    if moved <= 1e-3:
         return Evidence("batch-mates", "logits do not depend on the other images of a batch")
-    proof = int(changed.sum()) >= max(3, 0.03 * len(x))
     return Evidence(
         "batch-mates",
-        f"logits of an image depend on its batch-mates (median move "
-        f"{float(moved.amax(0).median()):.1%} of their range), and {share(changed)[0]} of the "
-        "images change their class with their company",
-        Weight.PROOF if proof else Weight.SIGN,
+        f"logits of an image depend on its batch-mates (median move {moved:.1%} of their range), "
+        f"and {share(changed)[0]} of the images change their class with their batch",
+        Weight.PROOF if int(changed.sum()) >= max(3, 0.03 * len(x)) else Weight.SIGN,
         "Accuracy here is not a property of the image: put normalization layers into eval mode "
         "(fixed statistics) and evaluate again.",
         proportion(changed),
@@ -134,7 +121,7 @@ def watched(model: Model, x: Tensor, y: Tensor) -> Evidence:
     apart = _apart(unseen, seen)
     words = f"logits are others when a gradient is asked for, for {share(apart)[0]} of the images"
     if not share(apart)[1]:
-        return Evidence("with and without gradients", "logits are the same", Weight.FINE)
+        return Evidence("with and without gradients", "logits are the same")
     advice = "The model behaves otherwise under attack: use gradient-free attacks, read its code."
     return Evidence("with and without gradients", words, Weight.PROOF, advice, proportion(apart))
 
@@ -170,8 +157,7 @@ def memory(model: Model, fresh: Model, x: Tensor, rng: torch.Generator) -> Evide
 def _apart(first: Tensor, other: Tensor) -> Tensor:
     """Where logits (B, K) differ by more than a hundredth of their range: (B,) bool."""
     a, b = (torch.nan_to_num(logits.double()) for logits in (first, other))
-    spread = a.amax(1) - a.amin(1) + torch.finfo(a.dtype).tiny
-    return (a - b).abs().amax(1) > 0.01 * spread
+    return (a - b).abs().amax(1) > 0.01 * _range(a)
 
 
 def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
@@ -188,39 +174,33 @@ def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
     for name, slope in (("margin", margin), ("cross-entropy", entropy)):
         flat = slope.gradient.flatten(1)
         wild, zero = ~flat.isfinite().all(1), (flat == 0).all(1)
-        none = wild | zero
-        words, weight = share(none)
+        words, weight = share(wild | zero)
         finding = f"no usable gradient for {words} (zero {share(zero)[0]}, not finite "
         finding += f"{share(wild)[0]})"
-        say = advice if weight else ""
-        found.append(Evidence(f"{name} gradient", finding, weight, say, proportion(none)))
+        rate = proportion(wild | zero)
+        found.append(Evidence(f"{name} gradient", finding, weight, advice, rate))
     return found
 
 
 def truth(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Evidence]:
     """Whether gradients repeat, agree with float64, and with finite differences."""
-    here = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
-    again = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
-    odd = torch.cosine_similarity(here, again) < 0.95
-    alive = (here != 0).any(1)
-    words, weight = share(odd & alive)
-    advice = "Average gradients over many draws." if weight else ""
-    found = [
-        Evidence("repeated gradient", f"another direction at the same point for {words}",
-                 weight, advice, proportion(odd & alive))
-    ]  # fmt: skip
+    here, again = (_steepest(model, x, y) for _ in "ab")
+    odd = (torch.cosine_similarity(here, again) < 0.95) & (here != 0).any(1)
+    words, weight = share(odd)
+    finding = f"another direction at the same point for {words}"
+    advice = "Average gradients over many draws."
+    found = [Evidence("repeated gradient", finding, weight, advice, proportion(odd))]
     doubled = _doubled(model, x, y)
     if doubled is not None:
-        apart = torch.cosine_similarity(here.double(), doubled.flatten(1)) < 0.9
-        words, weight = share(apart & (doubled != 0).flatten(1).any(1))
-        say = "Attack a float64 copy." if weight else ""
-        found.append(Evidence("float64", f"another gradient in float64 for {words}", weight, say))
+        apart = torch.cosine_similarity(here.double(), doubled) < 0.9
+        words, weight = share(apart & (doubled != 0).any(1))
+        finding, advice = f"another gradient in float64 for {words}", "Attack a float64 copy."
+        found.append(Evidence("float64", finding, weight, advice))
     wrong = _wrong_slope(model, x, y, rng)
     words, weight = share(wrong)
-    advice = "Do not trust gradients: use gradient-free attacks or averaged finite differences."
-    say = advice if weight else ""
     finding = f"the margin does not move as its gradient promises for {words}"
-    return [*found, Evidence("finite differences", finding, weight, say, proportion(wrong))]
+    advice = "Do not trust gradients: use gradient-free attacks or averaged finite differences."
+    return [*found, Evidence("finite differences", finding, weight, advice, proportion(wrong))]
 
 
 def _doubled(model: Model, x: Tensor, y: Tensor) -> Tensor | None:
@@ -228,8 +208,7 @@ def _doubled(model: Model, x: Tensor, y: Tensor) -> Tensor | None:
     if not isinstance(model, nn.Module) or x.dtype == torch.float64:
         return None
     try:
-        twin = copy.deepcopy(model).double()
-        return raw_slope(twin, Margin(), x.double(), y).gradient.nan_to_num()
+        return _steepest(copy.deepcopy(model).double(), x.double(), y)
     except (RuntimeError, TypeError, ValueError):
         return None
 
@@ -242,7 +221,7 @@ def _wrong_slope(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Te
     one; the shorter of the two disagreements counts, so that a kink in between is no lie.
     """
     h: float = 1e-2 if x.dtype == torch.float32 else 1e-4
-    gradient = raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
+    gradient = _steepest(model, x, y)
     noise = torch.randn(gradient.shape, generator=rng, dtype=x.dtype, device=x.device)
     wrong: list[Tensor] = []
     with evaluating(model):

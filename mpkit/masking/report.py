@@ -47,7 +47,7 @@ class Evidence:
         finding: what was measured, a sentence with numbers.
         weight: FINE, SIGN (unusual, proves nothing), PROOF (the consequence was shown), or
             NOT_RUN (there is nothing to go by; the finding says why).
-        advice: what to do about it; empty where it is fine.
+        advice: what to do about it; left out where it is fine.
         rate: the main number with its interval, where there is one.
     """
 
@@ -57,16 +57,14 @@ class Evidence:
     advice: str = ""
     rate: Estimate | None = None
 
+    def __post_init__(self) -> None:
+        if self.weight == Weight.FINE:
+            object.__setattr__(self, "advice", "")
+
     def describe(self) -> dict[str, Any]:
         """Plain data for a record."""
         rate = None if self.rate is None else list(self.rate)
-        return {
-            "indicator": self.indicator,
-            "finding": self.finding,
-            "weight": self.weight.name.lower(),
-            "advice": self.advice,
-            "rate": rate,
-        }
+        return {**vars(self), "weight": self.weight.name.lower(), "rate": rate}
 
 
 @dataclass(frozen=True)
@@ -214,11 +212,9 @@ def at_least(k: int, n: int) -> float:
 
 @dataclass(frozen=True)
 class Contest:
-    """A challenger against a control attack of a comparable cost, on the same examples.
+    """A challenger against a control attack of a comparable cost, both named, on the same examples.
 
     Args:
-        challenger: what the challenger is, in words.
-        control: what the control is, in words.
         total: examples that the model gets right without an attack.
         entered: examples that took part.
         gained: broken by the challenger and not by the control.
@@ -245,9 +241,7 @@ class Contest:
         Args:
             names: of the challenger and of the control.
             total: examples that the model gets right without an attack.
-            clean: the examples without an attack; all arguments have (B,) rows.
-            first: what the control reached.
-            second: what the challenger reached.
+            clean: the examples without an attack, as many rows as the others.
         """
         way, further = first.margin - clean.margin, second.margin - clean.margin
         more = MATERIAL * (way.abs() + further.abs()) / 2 + 1e-6 * clean.margin.abs()

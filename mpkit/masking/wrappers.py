@@ -43,9 +43,6 @@ class Sanitized(Connected):
     """The same logits with gradients always there and finite: what is not finite becomes zero.
 
     Logits that are not finite are cut off: NaN to zero, an infinity to a very large number.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,11 +49,7 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
 
 
 def seeds(folder: Path) -> list[int]:
-    """The seeds that a folder of records has networks of, in order.
-
-    Args:
-        folder: as ``mpkit reproduce`` filled it.
-    """
+    """The seeds that a folder of records has networks of, in order."""
     found = (re.fullmatch(r".+-seed(\d+)\.json", path.name) for path in folder.iterdir())
     return sorted({int(match[1]) for match in found if match})
 
@@ -81,8 +77,7 @@ def bits(stored: Record) -> Tensor:
 
 def difference(one: Record, other: Record, key: str) -> Estimate:
     """Accuracy of one network minus that of another on the same images, paired, with interval."""
-    pair = standing(one, key).double() - standing(other, key).double()
-    return mean_of(pair)
+    return mean_of(standing(one, key).double() - standing(other, key).double())
 
 
 def after(record: Record, key: str, attacks: int) -> float:
@@ -93,12 +88,12 @@ def after(record: Record, key: str, attacks: int) -> float:
         key: linf, l2 or l1.
         attacks: how many were run; 0 for the clean accuracy.
     """
-    judged = record["evaluation"]
+    made = record["evaluation"]
     mine = [
-        gain for gain in judged["attacks"] if gain["name"].partition(" ")[2].startswith(f"{key}:")
+        gain for gain in made["attacks"] if gain["name"].partition(" ")[2].startswith(f"{key}:")
     ]
     broken = sum(gain["in_set"] for gain in mine[:attacks])
-    return float(judged["accuracy"]["clean"][0] - broken / judged["points"])
+    return float(made["accuracy"]["clean"][0] - broken / made["points"])
 
 
 def pixels(stored: Record) -> Tensor:

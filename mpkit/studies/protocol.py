@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -92,8 +93,7 @@ def examine(
         file=file,
         progress=progress,
     )
-    sets = usual(test.name, test.shape, protocol.radii)
-    return {"evaluation": summary(ledger, sets, protocol)}
+    return {"evaluation": summary(ledger, usual(test.name, test.shape, protocol.radii), protocol)}
 
 
 def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol) -> dict[str, Any]:
@@ -132,8 +132,6 @@ def _seen_by_gradient(ledger: Ledger, name: str) -> Tensor:
 
 def bits_as_text(bits: Tensor) -> dict[str, Any]:
     """A row of bools as text, eight to a byte, the first in the highest bit."""
-    import numpy as np
-
     content = np.packbits(bits.cpu().numpy()).tobytes()
     return {"count": len(bits), "bits": base64.b64encode(content).decode()}
 

@@ -61,9 +61,12 @@ def trained(
     with data_parallel.joined(where) as mine:
         if not _finished(folder, made, seed):
             model = _begin(made, images, seed, start).to(mine, dtype)
-            history = _fit(model, made, images, seed, folder, progress)
+            seen, held = split(images, made)
+            watch = Validation(held, dict(made.watch)) if made.watch else None
+            rng, keep = torch.Generator().manual_seed(seed), Checkpoints(folder, seconds=5.0)
+            history = fit(model, seen, made.scheme, made.recipe, rng, progress, watch, keep)
             if data_parallel.rank() == 0:
-                _keep(model, made, images, seed, folder, history)
+                _keep(model, made, seen, seed, folder, history)
             return rounded_to_half(model).eval()
         facts = read_record(folder / FACTS)
         return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
@@ -109,22 +112,11 @@ def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Modu
     return read_weights(start)
 
 
-def _fit(
-    model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, progress: Quiet | None
-) -> list[Epoch]:
-    seen, held = split(images, made)
-    watch = Validation(held, dict(made.watch)) if made.watch else None
-    rng = torch.Generator().manual_seed(seed)
-    keep = Checkpoints(folder, seconds=5.0)
-    return fit(model, seen, made.scheme, made.recipe, rng, progress, watch, keep)
-
-
 def _keep(
-    model: nn.Module, made: Plan, images: Images, seed: int, folder: Path, history: list[Epoch]
+    model: nn.Module, made: Plan, seen: Images, seed: int, folder: Path, history: list[Epoch]
 ) -> None:
     """Write the network and the facts, then remove the checkpoints."""
-    seen, _ = split(images, made)
-    sha256 = write_weights(folder / WEIGHTS, model, made.network, images.shape, len(images.classes))
+    sha256 = write_weights(folder / WEIGHTS, model, made.network, seen.shape, len(seen.classes))
     write_record(folder / FACTS, facts(made, seen, seed, model, history, sha256))
     for path in folder.glob("step-*"):
         path.unlink(missing_ok=True)

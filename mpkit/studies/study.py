@@ -48,7 +48,7 @@ class Study:
         work: where checkpoints, weights and ledgers go.
         scale: "cpu" or "gpu", see :mod:`mpkit.studies.catalog`.
         seeds: how many, > 0.
-        rows: schemes in order of value, such as those of :func:`rows_of`.
+        rows: schemes in order of value, such as those of :func:`mpkit.studies.catalog.rows_of`.
         protocol: how networks are evaluated.
         device: where to compute.
         root: folder of the data, see :func:`mpkit.data.load`.

@@ -119,9 +119,7 @@ def digits(scheme: str, seed: int = 0, progress: Quiet | None = None) -> nn.Modu
         digits(before.name.partition("-")[2], seed)
         start = (_with_package(before, seed) or _cached(before, seed)) / WEIGHTS
     folder = _cached(made, seed)
-    with claimed(
-        folder / "claim", wait=True
-    ):  # of several workers, one trains it and the others wait
+    with claimed(folder / "claim", wait=True):  # one worker trains it and the others wait
         if (folder / WEIGHTS).is_file():
             try:
                 return trained(made, images, seed, folder, "cpu", dtype=torch.float64)
@@ -144,7 +142,7 @@ def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:
     facts = read_record(record)
     sha256 = facts["weights"]["sha256"]
     read_weights(weights, sha256)
-    judged, parameters = facts["evaluation"], facts["parameters"]
+    made, parameters = facts["evaluation"], facts["parameters"]
     made = Card(
         facts["recipe"],
         facts["about"],
@@ -152,8 +150,8 @@ def ship(record: Path, weights: Path, folder: Path | None = None) -> Card:
         facts["seed"],
         facts["settings"],
         facts["cost"]["gradients"],
-        judged["accuracy"],
-        f"the suite {judged['budget']!r} on {judged['points']} test images, 95 % intervals",
+        made["accuracy"],
+        f"the suite {made['budget']!r} on {made['points']} test images, 95 % intervals",
         f"{facts['commit_date']} ({facts['commit']})",
         sha256,
         LIMITS,

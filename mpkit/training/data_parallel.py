@@ -61,10 +61,9 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(flat)
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-        start += tensor.numel()
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, part in zip(tensors, torch.split(flat, sizes), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class Statistics:

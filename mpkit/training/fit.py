@@ -10,27 +10,14 @@ from torch import nn
 
 from mpkit.attacks.gradients import evaluating
 from mpkit.core.cuda_graphs import Recorder
-from mpkit.core.progress import Bar, Quiet
+from mpkit.core.progress import Quiet
 from mpkit.data import Images
 from mpkit.training import data_parallel
-from mpkit.training.checkpoints import Checkpoints, DamagedCheckpoint, Saved
+from mpkit.training.checkpoints import Checkpoints
 from mpkit.training.recipes import Recipe, fingerprint
-from mpkit.training.run import Diverged, Run
+from mpkit.training.run import Run
 from mpkit.training.schemes import Scheme
-from mpkit.training.validation import Validation, accuracy
-
-__all__ = [
-    "Bar",
-    "Checkpoints",
-    "DamagedCheckpoint",
-    "Diverged",
-    "Epoch",
-    "Quiet",
-    "Recipe",
-    "Validation",
-    "accuracy",
-    "fit",
-]
+from mpkit.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,8 @@ def fit(
             are those of another run.
     """
     _check_outputs(model, images)
-    seed = data_parallel.agree(model, _draw_seed(rng))
+    drawn = torch.randint(2**62, (), generator=rng, device=rng.device, dtype=torch.int64)
+    seed = data_parallel.agree(model, int(drawn))
     parts = _identity(model, images, scheme, recipe, seed, validation) if checkpoints else {}
     job = _Job(Run(model, images, scheme, recipe, seed, recorder), validation, checkpoints, parts)
     job.resume()
@@ -107,32 +95,29 @@ def fit(
     return job.history
 
 
+@dataclass
 class _Job:
     """A run together with what is measured and kept on the way."""
 
-    def __init__(
-        self,
-        run: Run,
-        validation: Validation | None,
-        checkpoints: Checkpoints | None,
-        parts: dict[str, str],
-    ) -> None:
-        self.run, self.validation, self.checkpoints, self.parts = (
-            run,
-            validation,
-            checkpoints,
-            parts,
-        )
-        self.history: list[Epoch] = []
-        self.saved_at = time.monotonic()
+    run: Run
+    validation: Validation | None
+    checkpoints: Checkpoints | None
+    parts: dict[str, str]
+    history: list[Epoch] = field(default_factory=list)
+    saved_at: float = field(default_factory=time.monotonic)
 
     def resume(self) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        saved = self.checkpoints.latest() if self.checkpoints else None
-        if saved:
-            self._check_identity(saved)
-            self.history = [Epoch(**line) for line in saved.facts["history"]]
-            self.run.restore(saved.tensors, saved.facts["done"])
+        if not self.checkpoints or not (saved := self.checkpoints.latest()):
+            return
+        kept = saved.facts["parts"]
+        if differing := [name for name in self.parts if self.parts[name] != kept.get(name)]:
+            raise ValueError(
+                f"fit: {self.checkpoints.folder} holds another run: {', '.join(differing)} "
+                "differ(s); give this run a folder of its own, or remove that one"
+            )
+        self.history = [Epoch(**line) for line in saved.facts["history"]]
+        self.run.restore(saved.tensors, saved.facts["done"])
 
     def epoch(self, progress: Quiet) -> None:
         """Finish the epoch that has begun: its steps, validation, metrics, checkpoints."""
@@ -142,13 +127,12 @@ class _Job:
             steps = self.run.stretch(robust)
             loss = self.run.losses[(self.run.done - 1) % self.run.steps].item()
             progress.advance(steps, f"loss {loss:.3f}")
-            self.save_if_due()
+            if self.checkpoints and time.monotonic() - self.saved_at >= self.checkpoints.seconds:
+                self.save()
         loss = self.run.losses.mean().item()
         robust = self.measure(number)
-        seconds = time.perf_counter() - began
-        self.history.append(
-            Epoch(number + 1, loss, self.run.rate(self.run.done - 1), robust, seconds)
-        )
+        rate, seconds = self.run.rate(self.run.done - 1), time.perf_counter() - began
+        self.history.append(Epoch(number + 1, loss, rate, robust, seconds))
         if self.checkpoints and data_parallel.rank() == 0:
             self.checkpoints.write_metrics([asdict(line) for line in self.history])
         if self.is_last(number):
@@ -159,20 +143,13 @@ class _Job:
 
     def measure(self, number: int) -> dict[str, float]:
         """The validation's accuracies of the averaged weights, where it is due."""
-        due = self.validation and (
-            (number + 1) % self.validation.every == 0 or self.is_last(number)
-        )
-        if not self.validation or not due:
+        watch = self.validation
+        if not watch or ((number + 1) % watch.every and not self.is_last(number)):
             return {}
         self.run.swap()
-        robust = self.validation.measure(self.run.network, self.run.seed, number)
+        robust = watch.measure(self.run.network, self.run.seed, number)
         self.run.swap()
         return robust
-
-    def save_if_due(self) -> None:
-        """Keep the state if enough time has passed."""
-        if self.checkpoints and time.monotonic() - self.saved_at >= self.checkpoints.seconds:
-            self.save()
 
     def save(self) -> None:
         """Keep the state, in the first of several processes."""
@@ -181,20 +158,6 @@ class _Job:
             facts = {"done": self.run.done, "history": history, "parts": self.parts}
             self.checkpoints.save(self.run.done, self.run.tensors(), facts)
             self.saved_at = time.monotonic()
-
-    def _check_identity(self, saved: Saved) -> None:
-        differing = [
-            name for name in self.parts if self.parts[name] != saved.facts["parts"].get(name)
-        ]
-        if self.checkpoints and differing:
-            raise ValueError(
-                f"fit: {self.checkpoints.folder} holds another run: {', '.join(differing)} "
-                "differ(s); give this run a folder of its own, or remove that one"
-            )
-
-
-def _draw_seed(rng: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=rng, device=rng.device, dtype=torch.int64))
 
 
 def _identity(

@@ -37,11 +37,9 @@ class Adam:
         On a CPU in one piece: torch's other way takes square roots from MKL, whose last bit depends
         on the processor's maker.
         """
-        weights = list(weights)
-        fused = all(one.device.type == "cpu" for one in weights) or None
-        return torch.optim.AdamW(
-            weights, lr, self.betas, weight_decay=self.weight_decay, fused=fused
-        )
+        every, decay = list(weights), self.weight_decay
+        fused = all(one.device.type == "cpu" for one in every) or None
+        return torch.optim.AdamW(every, lr, self.betas, weight_decay=decay, fused=fused)
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,9 @@ class SGD:
 
     def build(self, weights: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
         """The optimizer of torch for these weights."""
+        ahead = self.nesterov and self.momentum > 0
         return torch.optim.SGD(
-            weights,
-            lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov and self.momentum > 0,
+            weights, lr, self.momentum, weight_decay=self.weight_decay, nesterov=ahead
         )
 
 
@@ -169,10 +164,7 @@ class Recipe:
             "batch": (self.batch >= 1, "at least 1"),
             "lr": (0 < self.lr < math.inf, "positive and finite, such as 0.001"),
             "clip": (self.clip is None or 0 < self.clip < math.inf, "positive, or None"),
-            "averaging": (
-                self.averaging is None or 0 <= self.averaging < 1,
-                "in [0, 1) such as 0.999, or None",
-            ),
+            "averaging": (0 <= (self.averaging or 0) < 1, "in [0, 1) such as 0.999, or None"),
             "shards": (
                 self.shards >= 1 and self.batch % self.shards == 0,
                 f"a divisor of the batch, {self.batch}",
@@ -194,10 +186,9 @@ def canonical(value: Any) -> Any:
     Raises: TypeError: a value of a kind that has no canonical form.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        given = {one.name: getattr(value, one.name) for one in fields(value) if _counts(one, value)}
-        parts = {name: canonical(part) for name, part in given.items()}
+        given = [one.name for one in fields(value) if _counts(one, value)]
         name = getattr(value, "recorded_as", type(value).__qualname__)
-        return {"class": name, **parts}
+        return {"class": name} | {part: canonical(getattr(value, part)) for part in given}
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
         content = hashlib.sha256(array.flatten().view(torch.uint8).numpy().data).hexdigest()

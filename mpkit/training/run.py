@@ -59,13 +59,12 @@ class Run:
         self.network = LowPrecision(model, recipe.compute) if recipe.compute else model
         batch = Batch(self.images, recipe, self.statistics)
         self.slope = Slope(self.network, self.weights, batch, recorder)
-        self.scheme = scheme
+        self.scheme, self.done = scheme, 0
         self.alongside: Alongside | None = None
         if recipe.natural:
             calm = replace(recipe, natural=0.0, averaging=None)
             other = Run(copy.deepcopy(model), images, Natural(), calm, mixed(seed, 0), recorder)
             self.alongside = Alongside(model, other, recipe.natural, self.average)
-        self.done = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def rate(self, number: int) -> float:
@@ -101,11 +100,9 @@ class Run:
     def _rows(self, epoch: int) -> Tensor:
         """(steps, batch) row numbers: the order of the images in an epoch."""
         if self._order[0] != epoch:
-            shuffled = torch.randperm(
-                len(self.images), generator=generator("cpu", self.seed, epoch)
-            )
-            rows = shuffled[: self.steps * self.batch].view(self.steps, self.batch)
-            self._order = (epoch, rows.to(self.device))
+            rng = generator("cpu", self.seed, epoch)
+            rows = torch.randperm(len(self.images), generator=rng)[: self.steps * self.batch]
+            self._order = (epoch, rows.view(self.steps, self.batch).to(self.device))
         return self._order[1]
 
     def step(self, epoch: int, step: int) -> None:
@@ -195,13 +192,11 @@ class Run:
         for name, tensor in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, key = name.split("/")
-                state.setdefault(int(index), {})[key] = self._like_weight(int(index), tensor)
+                like = torch.empty_like(self.weights[int(index)])
+                same = tensor.shape == like.shape
+                state.setdefault(int(index), {})[key] = like.copy_(tensor) if same else tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    def _like_weight(self, index: int, tensor: Tensor) -> Tensor:
-        weight = self.weights[index]
-        return torch.empty_like(weight).copy_(tensor) if tensor.shape == weight.shape else tensor
 
 
 def generator(device: torch.device | str, *position: int) -> torch.Generator:

@@ -87,8 +87,8 @@ class Single(Scheme):
 
 
 @dataclass(frozen=True)
-class Average(Scheme):
-    """Every attack's examples, each with the same weight (Tramèr and Boneh 2019, the avg strategy).
+class Several(Scheme):
+    """A scheme of several attacks.
 
     Args:
         attacks: at least one.
@@ -97,7 +97,12 @@ class Average(Scheme):
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        check_attacks("Average", self.attacks)
+        check_attacks(type(self).__name__, self.attacks)
+
+
+@dataclass(frozen=True)
+class Average(Several):
+    """Every attack's examples, each with the same weight (Tramèr and Boneh 2019, avg strategy)."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The mean over the attacks of the cross-entropy at the images found."""
@@ -107,31 +112,22 @@ class Average(Scheme):
 
 
 @dataclass(frozen=True)
-class Max(Scheme):
+class Max(Several):
     """For every example the attack that hurts most (Tramèr and Boneh 2019, the max strategy).
 
     The attacks are compared by cross-entropy, whatever loss each of them climbs, so their scores
     need not be comparable; the comparison runs in eval mode and without gradients.
-
-    Args:
-        attacks: at least one.
     """
-
-    attacks: tuple[Attack, ...]
-
-    def __post_init__(self) -> None:
-        check_attacks("Max", self.attacks)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The cross-entropy at the worst of the images found for each example."""
-        images = torch.stack([attack(model, x, y, rng).image for attack in self.attacks])
-        worst = _eval_losses(model, images, y).argmax(dim=0)
+        images, worst = _compared(self.attacks, model, x, y, rng)
         chosen = images[worst, torch.arange(len(x), device=x.device)]
         return cross_entropy(model(chosen), y, reduction="none")
 
 
 @dataclass(frozen=True)
-class Random(Scheme):
+class Random(Several):
     """One attack per batch, drawn at random ("SAT": Madaan, Shin and Hwang 2021).
 
     Args:
@@ -139,11 +135,10 @@ class Random(Scheme):
         weights: how often each is drawn, in proportion; empty for equally often.
     """
 
-    attacks: tuple[Attack, ...]
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        check_attacks("Random", self.attacks)
+        super().__post_init__()
         if self.weights and len(self.weights) != len(self.attacks):
             raise ValueError(
                 f"Random: weights must be empty or one per attack, got {len(self.weights)} for "
@@ -160,10 +155,9 @@ class Random(Scheme):
 
     def settled(self, rng: torch.Generator) -> Scheme:
         """Training against the attack that is drawn."""
-        weights = torch.tensor(
-            self.weights or (1.0,) * len(self.attacks), dtype=torch.float64, device=rng.device
-        )
-        return Single(self.attacks[int(torch.multinomial(weights, 1, generator=rng))])
+        weights = self.weights or (1.0,) * len(self.attacks)
+        chances = torch.tensor(weights, dtype=torch.float64, device=rng.device)
+        return Single(self.attacks[int(torch.multinomial(chances, 1, generator=rng))])
 
 
 @dataclass(frozen=True)
@@ -200,10 +194,7 @@ class LogitPairing(Scheme):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The cross-entropy at the worse image plus the weighted divergence."""
-        images = torch.stack(
-            [attack(model, x, y, rng).image for attack in (self.first, self.second)]
-        )
-        worst = _eval_losses(model, images, y).argmax(dim=0)
+        images, worst = _compared((self.first, self.second), model, x, y, rng)
         logits = torch.stack([model(image) for image in images])
         chosen = logits[worst, torch.arange(len(x), device=x.device)]
         hurt = cross_entropy(chosen, y, reduction="none")
@@ -231,11 +222,14 @@ def pairing(first: Tensor, second: Tensor, y: Tensor) -> Tensor:
     return torch.where(right, apart, apart.new_zeros(())) / share
 
 
-@torch.no_grad()
-def _eval_losses(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
-    """(K, B) cross-entropies, in eval mode, of (K, B, C, H, W) images."""
-    with evaluating(model):
-        return torch.stack([cross_entropy(model(image), y, reduction="none") for image in images])
+def _compared(
+    attacks: tuple[Attack, ...], model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(K, B, C, H, W) images that K attacks find, and (B,) which hurt most, seen in eval mode."""
+    images = torch.stack([attack(model, x, y, rng).image for attack in attacks])
+    with evaluating(model), torch.no_grad():
+        losses = [cross_entropy(model(image), y, reduction="none") for image in images]
+    return images, torch.stack(losses).argmax(dim=0)
 
 
 def check_attacks(who: str, attacks: tuple[Attack, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A quick look at clean and robust accuracy while training; the ledger is the real judge."""
+"""A quick look at clean and robust accuracy while training; the ledger is the real evaluation."""
 
 from __future__ import annotations
 

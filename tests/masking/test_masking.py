@@ -162,7 +162,7 @@ def test_ascent_along_its_own_gradient_is_as_good_as_pgd(ball):
 
 @pytest.mark.parametrize("ball", BALLS, ids=str)
 @pytest.mark.parametrize("kind", ["guided", "smoothed"])
-def test_what_steered_ascent_finds_is_allowed(ball, kind):
+def test_what_directed_ascent_finds_is_allowed(ball, kind):
     model, x, y = digits_like(6)
     attack = {
         "guided": masking.TransferPGD(ball, 5, guide=model),
