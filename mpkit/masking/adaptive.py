@@ -129,7 +129,7 @@ def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
 class Directed(PGD):
     """Projected ascent whose direction is an estimate; each point is scored by the model itself.
 
-    Args: as of PGD.
+    Settings are those of PGD.
 
     Raises: ValueError: if steps or step is not positive.
     """
@@ -142,7 +142,7 @@ class Directed(PGD):
         """A direction in which the loss should grow, (B, C, H, W)."""
 
     def advance(self, problem: Problem, state: Walk, k: int) -> Walk:
-        """Judge the current point, step along the estimate, project."""
+        """Look at the current point, step along the estimate, project."""
         image = self.set.apply(problem.x, state.z)
         here = Best.at(problem, self.loss, state.z, image)
         length = self.length(image) * self.schedule(k, self.steps)
@@ -154,7 +154,9 @@ class Directed(PGD):
 class TransferPGD(Directed):
     """Ascent along the gradient of another network: a surrogate, or the model with a detour.
 
-    Args: those of PGD, and
+    Settings are those of PGD, and a guide.
+
+    Args:
         guide: the network whose gradient is followed; in eval mode, on the device of the images.
 
     Raises: ValueError: if there is no guide, or a number is not positive.
@@ -184,7 +186,9 @@ class NES(Directed):
     across flat steps and through wiggles. The width of the neighbourhood goes round through
     several scales, since the size of the steps is not known.
 
-    Args: those of PGD, where a step is an estimate, and
+    Settings are those of PGD, where a step is an estimate, and two more.
+
+    Args:
         directions: Gaussian directions of an estimate, each looked at from both sides, > 0.
         scales: standard deviations in pixel units, taken in turn.
 
