@@ -108,6 +108,10 @@ def test_the_summary_links_to_the_page_of_every_run(tmp_path: Path) -> None:
     for point in points:
         assert f'href="{Path(point["page"]).name}"' in page
         assert str(point["results"]["value"]) in (root / "mine" / point["page"]).read_text()
+    runs = [(root / "mine" / point["page"]) for point in points]
+    for run, other in (runs, runs[::-1]):
+        body = run.read_text().partition("<article")[2].partition("</article>")[0]
+        assert other.name not in body.partition('class="prev-next')[0]
     assert "book/summary.html" in (root / "mine" / "pages" / "index.html").read_text()
     assert not list((root / "mine").glob(".pages-*"))
     other = mpkit(root, *words, "radius=0.5")

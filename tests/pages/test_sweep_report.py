@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from IPython.utils.capture import capture_output
 from helpers import ROOT
 from mpbook.pages.chapters import Chapter, chapters
 from mpbook.pages.sweep import Outcome, Point
-from mpbook.pages.sweep_report import write_summary
+from mpbook.pages.sweep_report import relabelled, write_summary
 from mpkit.core.records import DECLARED, declare, declared
 
 CHAPTERS = chapters(ROOT)
@@ -63,3 +64,34 @@ def test_what_is_declared_is_rounded_and_shows_nothing(shell: Any) -> None:
     }
     assert output.data == {"text/html": ""}
     assert not seen.stdout
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.id)
+def test_runs_in_one_site_have_labels_of_their_own(chapter: Chapter) -> None:
+    text = chapter.path.read_text()
+    copies = [json.loads(relabelled(text, number)) for number in (0, 1)]
+    own = labels_of(json.loads(text))
+    assert own, "every chapter has exercises"
+    for number, copy in enumerate(copies):
+        assert labels_of(copy) == {f"{label}-{number}" for label in own}
+        prose, before = prose_of(copy), prose_of(json.loads(text))
+        for label in own:
+            used = re.compile(rf"`{label}`|<{label}>|solution\}} {label}$", re.MULTILINE)
+            assert not used.search(prose)
+            mine = re.compile(used.pattern.replace(label, f"{label}-{number}"), re.MULTILINE)
+            assert len(mine.findall(prose)) == len(used.findall(before))
+
+
+def prose_of(notebook: dict[str, Any]) -> str:
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def labels_of(notebook: dict[str, Any]) -> set[str]:
+    """Every label that a page defines: of directives, targets, equations and figures."""
+    prose = prose_of(notebook)
+    found = set(re.findall(r":label: ([\w-]+)|^\(([\w-]+)\)=", prose, re.MULTILINE))
+    found |= {("", label) for label in re.findall(r"\$\$ \(([\w-]+)\)", prose)}
+    named = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in notebook["cells"]]
+    figures = {figure["name"] for figure in named if "name" in figure}
+    return figures | {label for pair in found for label in pair if label}

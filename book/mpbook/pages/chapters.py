@@ -163,9 +163,13 @@ def chapters(root: Path) -> list[Chapter]:
 
     Raises: ChapterError: a parameters cell that cannot be read as annotated literals with help.
     """
-    contents = yaml.safe_load((root / "_toc.yml").read_text())
-    paths = [root / f"{name}.ipynb" for name in _files(contents)]
+    paths = [root / f"{name}.ipynb" for name in pages(root)]
     return [_read(path) for path in paths if path.is_file()]
+
+
+def pages(root: Path) -> list[str]:
+    """Every page of the table of contents, such as ``book/start``, in its order."""
+    return _files(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
 
 
 def chapter(root: Path, name: str) -> Chapter:

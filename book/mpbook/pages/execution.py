@@ -38,7 +38,6 @@ def run_key(chapter: Chapter, parameters: Mapping[str, Value], machine: str | No
     versions, the device, the settings and, for one's own images, the files in their folder.
 
     Args:
-        chapter: what is run.
         parameters: checked values that differ from the defaults.
         machine: name of the device where another machine runs it (see results.device_name).
     Returns: 16 hexadecimal digits; equal keys mean that an earlier run can be reused.
@@ -77,12 +76,10 @@ def execute(
     """Execute a chapter and put it in the store, in place of an equal earlier run.
 
     Args:
-        chapter: what to run.
         parameters: checked values (see Chapter.check) that differ from the defaults.
         store: the folder of executed notebooks.
         profile: the name that the page's record gives to this set of parameters.
         timeout: seconds that the whole chapter may take.
-        report: called after each cell.
         threads: see processor.settings.
     Returns: the path of the executed notebook.
     Raises: ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
@@ -117,15 +114,8 @@ def keep(
 ) -> Path:
     """Put a notebook that was executed, and scrubbed, into the store, with its record.
 
-    Args:
-        notebook: changed in place.
-        chapter: what was run.
-        parameters: checked values that differ from the defaults.
-        store: the folder of executed notebooks.
-        seconds: wall time of the run.
-        profile: the name of this set of parameters.
-        setting: the environment variables it was run with (see processor.settings).
-    Returns: the path of the executed notebook.
+    It is changed in place; ``seconds`` is the wall time of the run, ``setting`` the environment
+    variables it was run with (see processor.settings). For the others see ``execute``.
     """
     target = stored(chapter, parameters, store)
     root = chapter.path.parents[1]

@@ -83,10 +83,8 @@ def merged(outputs: list[Any]) -> list[Any]:
 def unfinished(notebook: Any) -> int | None:
     """The number of the first code cell that was not executed in order, or None."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for count, cell in enumerate(code, start=1):
-        if cell.execution_count != count:
-            return count
-    return None
+    wrong = (n for n, cell in enumerate(code, start=1) if cell.execution_count != n)
+    return next(wrong, None)
 
 
 def run(job: dict[str, Any]) -> None:

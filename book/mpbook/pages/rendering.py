@@ -7,6 +7,7 @@ carries ``.mpkit.json``; a folder without it is never taken for one, and never o
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from mpkit.core.files import file_hash
 from mpkit.core.records import digest, write_text
 
 MARK = ".mpkit.json"
+BRIEF = (
+    "```{note}\nThis is the text of the page alone. The whole is in the book: `mpkit book`.\n```"
+)
 STRICT = ("-W", "-n", "--keep-going")
 BUILD = "from jupyter_book.cli.main import main; main()"
 SKIPPED = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints", ".*")
@@ -62,6 +66,7 @@ def render(
     site: Path,
     options: Sequence[str] = STRICT,
     contents: Mapping[str, Any] | None = None,
+    brief: bool = False,
 ) -> Path:
     """Build the pages of the book with these executed notebooks in place of the committed ones.
 
@@ -72,6 +77,7 @@ def render(
         site: where the pages go; an earlier site there is replaced when the new one is complete.
         options: further options of ``jupyter-book build``; strict unless told otherwise.
         contents: another table of contents than ``_toc.yml``, in the same form.
+        brief: whether all other pages are reduced to their prose, which references need.
     Returns: the site's front page.
     Raises: ChapterError: the build failed; the earlier site is untouched and the log is named.
     """
@@ -82,6 +88,8 @@ def render(
         shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, stage / name)
+        if brief:
+            _reduce(stage / "book")
         if contents is not None:
             (stage / "_toc.yml").write_text(json.dumps(contents))
         for name, path in executed.items():
@@ -98,14 +106,22 @@ def render(
                 f"the pages were not built\n{_complaints(done.stderr)}\n  log: {log}"
             )
         write_text(html / MARK, json.dumps({"key": key}))
-        _move_into_place(html, site, Path(scratch) / "old")
+        if site.exists():
+            site.rename(Path(scratch) / "old")
+        html.rename(site)
     return site / "index.html"
 
 
-def _move_into_place(new: Path, target: Path, aside: Path) -> None:
-    if target.exists():
-        target.rename(aside)
-    new.rename(target)
+def _reduce(book: Path) -> None:
+    """Leave of every page its prose alone, with a word about it."""
+    for path in book.rglob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+        prose[0]["source"] = [*prose[0]["source"], f"\n\n{BRIEF}"]
+        write_text(path, json.dumps({**notebook, "cells": prose}))
+    for path in (book / "api").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        write_text(path, re.sub("^% library: .*$", BRIEF, text, flags=re.MULTILINE))
 
 
 def _complaints(text: str) -> str:

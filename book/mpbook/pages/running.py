@@ -44,8 +44,6 @@ def run_chapter(
     """Execute one chapter with new parameters and render it, or reuse an identical earlier run.
 
     Args:
-        root: the checkout.
-        name: the chapter's id.
         given: parameter name to value or its text; the others keep their defaults.
         output: folder for the result; by default one named after the run under ``_build/runs``.
         force: execute again and replace a different run in ``output``.
@@ -89,7 +87,6 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
     """Execute every chapter that changed, and render the book into ``_build/html``.
 
     Args:
-        root: the checkout.
         profile: a file of ``book/profiles``, or None to render the committed outputs.
         jobs: chapters executed at the same time.
     Returns: the front page.
@@ -116,7 +113,6 @@ def refresh_chapters(root: Path, names: Sequence[str], jobs: int = 1) -> Iterato
     their cell allows stay as they are stored, so that two machines do not contradict one another.
 
     Args:
-        root: the checkout.
         names: ids of chapters; empty for all.
         jobs: chapters executed at the same time.
     Returns: pairs of notebook and what happened to it.

@@ -43,15 +43,7 @@ class Point:
 
 
 class Outcome(NamedTuple):
-    """How a point ended.
-
-    Attributes:
-        point: the point.
-        key: of its run.
-        notebook: the executed notebook, or None where it failed.
-        problem: what stopped it, for a person; empty where nothing did.
-        log: the whole traceback, where there is one.
-    """
+    """How a point ended: its run's key, the notebook or None, what stopped it, and a traceback."""
 
     point: Point
     key: str
@@ -74,7 +66,6 @@ def points_of(
     """All points of a grid, checked, the last parameter varying fastest.
 
     Args:
-        chapter: what is to be run.
         base: parameters that are the same at all points, by name.
         grid: names with the texts of their values.
     Raises: ChapterError: the grid is empty, names a parameter twice, or a value is unfit.
@@ -110,13 +101,9 @@ def sweep(
 ) -> list[Outcome]:
     """Run the chapter at every point that was not run before.
 
-    Args:
-        root: the checkout, on a file system that all workers share.
-        chapter: what is run.
-        points: see points_of.
-        place: where the workers are.
-        timeout: seconds that each run may take.
-        progress: told of every finished point.
+    The checkout, ``root``, lies on a file system that all workers share; each run may take
+    ``timeout`` seconds, and ``progress`` is told of every finished point.
+
     Returns: how every point ended, in their order.
     Raises:
         ClusterError: the workers are unfit, or the scheduler was lost; finished points are kept.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mpbook.pages.chapters import Chapter, ChapterError
+from mpbook.pages.chapters import Chapter, ChapterError, pages
 from mpbook.pages.rendering import MARK, check_target, is_current, render, site_key
 from mpbook.pages.sweep import Outcome
 from mpkit.core.records import declared, write_record, write_text
 
 PARTS = ("parameters", "results")
+LABEL = re.compile(r":label: *([\w-]+)|^\(([\w-]+)\)=|\$\$ *\(([\w-]+)\)", re.MULTILINE)
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -38,13 +41,8 @@ def write_summary(
 ) -> Path:
     """Write the notebooks, the logs and the table as CSV, JSON and MyST; returns the last.
 
-    The CSV holds only what two equal sweeps share: no times, no commits.
-
-    Args:
-        chapter: what was swept.
-        command: what to type to do it again.
-        outcomes: how every point ended.
-        folder: where everything goes.
+    The CSV holds only what two equal sweeps share: no times, no commits. The command is what to
+    type to do it again.
     """
     rows = rows_of(outcomes)
     for one, row in zip(outcomes, rows, strict=True):
@@ -67,23 +65,43 @@ def write_summary(
 
 
 def build_pages(root: Path, outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """Render the summary and the page of every finished run into one site; returns its front page.
+    """Render the summary, and the page of every finished run, into one site; returns its front.
 
-    Args:
-        root: the checkout.
-        outcomes: how every point ended.
-        folder: of the summary, which is written already.
     Raises: ChapterError: the build failed; an earlier site there is untouched.
     """
-    executed, runs, site = {"summary": folder / "summary.md"}, [], folder / "pages"
-    for one in outcomes:
-        if one.notebook is not None:
-            executed[one.notebook.stem] = one.notebook
-            runs.append({"file": f"book/{one.notebook.stem}", "title": str(one.point)})
-    if is_current(site, site_key(root, executed)):
-        return site / "index.html"
-    contents = {"format": "jb-book", "root": "book/summary", "chapters": runs}
-    return render(root, executed, site, options=(), contents=contents)
+    done = {one.notebook: str(one.point) for one in outcomes if one.notebook is not None}
+    runs = [{"file": f"book/{path.stem}", "title": point} for path, point in done.items()]
+    others = [{"file": name} for name in pages(root)]
+    parts = [{"caption": "Runs", "chapters": runs}] * bool(runs)
+    parts.append({"caption": "The book", "chapters": others})
+    contents = {"format": "jb-book", "root": "book/summary", "parts": parts}
+    with tempfile.TemporaryDirectory(prefix="mpkit-") as scratch:
+        executed, site = {"summary": folder / "summary.md"}, folder / "pages"
+        for number, path in enumerate(done):
+            executed[path.stem] = Path(scratch, path.name)
+            write_text(executed[path.stem], relabelled(path.read_text(encoding="utf-8"), number))
+        if is_current(site, site_key(root, executed)):
+            return site / "index.html"
+        return render(root, executed, site, options=(), contents=contents, brief=True)
+
+
+def relabelled(text: str, number: int) -> str:
+    """A notebook whose labels are its own among the runs of one site."""
+    notebook = json.loads(text)
+    prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    for cell in prose:
+        cell["source"] = "".join(cell["source"])
+    named = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in notebook["cells"]]
+    labels = {figure["name"] for figure in named if "name" in figure}
+    texts = [cell["source"] for cell in prose]
+    labels |= {label for text in texts for found in LABEL.findall(text) for label in found if label}
+    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, labels)) or '(?!)'})(?![\w-])")
+    for cell in prose:
+        cell["source"] = word.sub(rf"\1-{number}", cell["source"])
+    for figure in named:
+        if "name" in figure:
+            figure["name"] += f"-{number}"
+    return json.dumps(notebook)
 
 
 def summarized(outcomes: Sequence[Outcome]) -> str:

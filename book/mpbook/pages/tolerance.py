@@ -128,11 +128,7 @@ def settled(
 ) -> list[Output]:
     """The stored outputs of a cell if the new ones differ by no more than is allowed, else the new.
 
-    Args:
-        new: what the cell has shown on this processor.
-        stored: what it shows in the committed notebook.
-        tolerance: how far its numbers may move.
-        pictures: whether pictures, which are never compared, are the stored ones as well.
+    ``pictures`` says whether pictures, which are never compared, are the stored ones as well.
     """
     if not _allowed(stored, new, tolerance):
         return list(new)
