@@ -12,6 +12,7 @@ from mpkit.attacks.gradients import Model, attacking, climb_through, guard, look
 from mpkit.attacks.losses import Loss
 from mpkit.core import trees
 from mpkit.core.checks import (
+    ordinary,
     require_device,
     require_finite,
     require_fitting,
@@ -126,6 +127,7 @@ class Attack(ABC):
         """Fewest classes the attack's losses are defined for."""
         return self.loss.classes
 
+    @torch.inference_mode(False)
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
         """Search around each image; the model runs in eval mode and is left as it was.
 
@@ -139,6 +141,7 @@ class Attack(ABC):
 
         Raises: ValueError: if an argument is unfit, or the model gives non-finite scores.
         """
+        x, y = ordinary(x), ordinary(y)
         require_images(x)
         require_labels(y, x)
         require_device("rng", rng.device, x.device)

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpkit.attacks.losses import Loss
-from mpkit.core.checks import readable
+from mpkit.core.checks import ordinary, readable
+from mpkit.core.memory import ran_out
+from mpkit.models.identity import networks
+
+NO_GRADIENT = (
+    "model: gives no gradient for its images, as if it ran under no_grad or outside of torch; "
+    "take attacks that need none, such as Square or the budget 'blind', and masking.diagnose"
+)
 
 Model = Callable[[Tensor], Tensor]
 """Anything that turns images (B, C, H, W) into logits (B, K); usually an nn.Module."""
@@ -27,17 +34,20 @@ class Ascent(NamedTuple):
 def evaluating(model: Model) -> Iterator[None]:
     """Put a model in eval mode, and give every submodule its own mode back, even after an error.
 
-    A callable that is no nn.Module is left alone.
+    Of a callable that is no nn.Module the networks that it holds are taken, see ``networks``.
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    roots = networks(model)
+    modules = [module for root in roots for module in root.modules() if hasattr(module, "training")]
     modes = [module.training for module in modules]
-    if isinstance(model, nn.Module) and any(modes):
-        model.eval()
+    if any(modes):
+        for root in roots:
+            root.eval()
     try:
         yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 @contextmanager
@@ -47,7 +57,7 @@ def attacking(model: Model) -> Iterator[None]:
     A search differentiates in the images alone. As long as weights ask for gradients too, every
     layer keeps what theirs would need, which costs memory and time and is never used.
     """
-    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
+    weights = [weight for root in networks(model) for weight in root.parameters()]
     asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
     with evaluating(model):
         try:
@@ -59,27 +69,31 @@ def attacking(model: Model) -> Iterator[None]:
                 weight.requires_grad_(True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Guarded:
     """A model whose logits are checked at every call, without waiting for the device.
+
+    Its first call gets a copy of the images. If the model writes into it, every later call gets
+    one too: no caller's image is ever changed, and a model that writes nowhere costs nothing more.
 
     ``classes`` is the fewest that the labels and the loss need.
     """
 
     model: Model
     classes: int
+    writes: bool | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (B, K) in the precision of x, whatever precision the model works in.
 
         Raises: ValueError: if the model returns anything but (B, K) logits with K large enough.
         """
-        logits = self.model(x)
+        logits = self._asked(x)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
                 f"model: must return logits of shape ({len(x)}, classes), got {got}; "
-                "end the network in one flat layer of class scores"
+                "end the network in one flat layer of class scores, or wrap it in models.Logits"
             )
         if logits.shape[1] < self.classes:
             raise ValueError(
@@ -88,12 +102,50 @@ class Guarded:
             )
         return logits.to(x.dtype)
 
+    def _asked(self, x: Tensor) -> Tensor:
+        if self.writes is False:
+            return self.model(x)
+        own = x.clone()
+        version = own._version
+        try:
+            logits = self.model(own)
+        except RuntimeError as error:
+            if self.writes is not None or ran_out(error) or "numpy()" in str(error):
+                raise
+            raise ValueError(
+                f"model: cannot take images {tuple(x.shape)}, {x.dtype} on {x.device} "
+                f"({str(error).splitlines()[0]}); {_remedy(str(error))}"
+            ) from error
+        if self.writes is None:
+            self.writes = own._version != version or not (x.is_cuda or torch.equal(own, x))
+        return logits
+
+
+def _remedy(error: str) -> str:
+    """What helps against what torch complains of."""
+    if "channels" in error:
+        return "give images with as many channels as its first layer takes, or a network for these"
+    if "type" in error:
+        return "wrap it so that it converts its input and output, as models.LowPrecision does"
+    if "device" in error:
+        return "move both to one device"
+    return "give the network that these images are made for"
+
+
+def writes(model: Model, x: Tensor) -> bool:
+    """Whether a model, in its present mode, changes the images that it is given."""
+    guarded = Guarded(model, 1)
+    with torch.no_grad():
+        guarded(x)
+    return bool(guarded.writes)
+
 
 def guard(model: Model, classes: int, y: Tensor) -> Guarded:
     """Wrap a model, which must give logits of so many classes, and of every label in y (B,)."""
     return Guarded(model, max(classes, int(y.max()) + 1) if readable(y) else classes)
 
 
+@torch.inference_mode(False)
 def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
     """Score images and differentiate the scores with respect to the images only.
 
@@ -110,6 +162,7 @@ def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
 
     Raises: ValueError: if the model returns anything but (B, K) logits.
     """
+    x, y = ordinary(x), ordinary(y)
     with attacking(model):
         return climb(guard(model, loss.classes, y), loss, x, y)
 
@@ -138,8 +191,15 @@ def climb_through(
     """
     with torch.enable_grad():
         leaves = [variable.detach().requires_grad_(True) for variable in variables]
-        logits = model(render(*leaves))
+        try:
+            logits = model(render(*leaves))
+        except RuntimeError as error:
+            if "numpy()" in str(error):
+                raise ValueError(NO_GRADIENT) from error
+            raise
         score = loss(logits, y)
+        if not score.requires_grad:
+            raise ValueError(NO_GRADIENT)
         gradients = torch.autograd.grad(score.sum(), leaves)
     return logits.detach(), score.detach(), gradients
 

@@ -7,6 +7,7 @@ version. A target is one class for all examples or a tensor (B,) of classes.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,9 +39,36 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class Targeted(Loss):
-    """A loss that is large when the model says ``target``."""
+    """A loss that is large when the model says ``target``.
+
+    Raises: ValueError: if a target is no class, or there is not one for each example.
+    """
 
     target: Target
+    fewest: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        target = self.target
+        if isinstance(target, Tensor) and (target.dtype != torch.int64 or target.dim() > 1):
+            raise ValueError(
+                f"{type(self).__name__}: target must be a class, or int64 classes (B,), got "
+                f"{tuple(target.shape)} {target.dtype}; use target.long().flatten()"
+            )
+        if not isinstance(target, Tensor) or not target.is_cuda:
+            least = int(target.min()) if isinstance(target, Tensor) else target
+            if least < 0:
+                raise ValueError(
+                    f"{type(self).__name__}: target {least} is no class; number classes from 0"
+                )
+
+    @property
+    def classes(self) -> int:  # type: ignore[override]
+        """Fewest that the loss is defined for and that hold all targets."""
+        if isinstance(self.target, Tensor):
+            largest = 0 if self.target.is_cuda else int(self.target.max())
+        else:
+            largest = self.target
+        return max(self.fewest, largest + 1)
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which examples are classified as the target: (B,)."""
@@ -128,7 +156,7 @@ class TargetedDLR(Targeted):
     Source: Croce and Hein 2020 (AutoAttack), equation 7.
     """
 
-    classes = 4
+    fewest = 4
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,)."""
@@ -166,6 +194,8 @@ def _lead(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _each(target: Target, y: Tensor) -> Tensor:
+    if isinstance(target, Tensor) and target.dim() and len(target) != len(y):
+        raise ValueError(f"loss: {len(target)} targets for {len(y)} images; give one for each")
     return target.to(y) if isinstance(target, Tensor) else torch.full_like(y, target)
 
 

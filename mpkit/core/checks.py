@@ -31,6 +31,11 @@ def readable(tensor: Tensor) -> bool:
     return not (tensor.is_cuda and _UNREAD.get())
 
 
+def ordinary(tensor: Tensor) -> Tensor:
+    """A tensor that gradients can be taken through: a copy of one made in inference mode."""
+    return tensor.clone() if isinstance(tensor, Tensor) and tensor.is_inference() else tensor
+
+
 def require_radius(name: str, eps: Radius, rows: int | None = None, argument: str = "eps") -> None:
     """Refuse a radius that is not positive and finite, or not one per row.
 

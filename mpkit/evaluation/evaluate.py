@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpkit.attacks import Attack, AttackResult, Batched, CrossEntropy, Margin
 from mpkit.attacks.base import OnceReached, Problem
-from mpkit.attacks.gradients import Model, attacking, guard
+from mpkit.attacks.gradients import Guarded, Model, attacking, evaluating, guard
 from mpkit.core import trees
 from mpkit.core.checks import (
+    ordinary,
     require_device,
     require_fitting,
     require_images,
     require_labels,
     require_positive,
 )
+from mpkit.core.files import DataError
 from mpkit.core.memory import in_pieces
 from mpkit.core.progress import Quiet
 from mpkit.data.lazy import Rows
@@ -29,6 +31,7 @@ from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import ResumableLedger, Unit, opened
 from mpkit.evaluation.verification import located, verified
 from mpkit.models import QueryCounter
+from mpkit.models.identity import close, identity
 
 
 class FiniteGradients(QueryCounter):
@@ -49,6 +52,7 @@ class Part(NamedTuple):
     y: Tensor
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: Model,
     x: Tensor | Rows,
@@ -90,6 +94,7 @@ def evaluate(
         OutsideSet: if an attack returns an example outside its set.
         ValueError: if an argument is unfit, or the file belongs to another evaluation.
     """
+    x, y = x if isinstance(x, Rows) else ordinary(x), ordinary(y)
     outline = x.like() if isinstance(x, Rows) else x
     require_images(x[:1] if isinstance(x, Rows) else x)
     require_labels(y, outline)
@@ -103,7 +108,10 @@ def evaluate(
         entry.attack.set.check(outline)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
-    sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
+    facts = facts_of(model, entries, goal, batch, seed, x[:1])
+    sheet = opened(file, entries, facts, x, y, first)
+    if sheet.done:
+        _recognise(sheet, model, x[:batch], y[:batch], file)
     watched, told = FiniteGradients(model), progress or Quiet()
     told.start(sheet.units, sheet.done)
     try:
@@ -132,16 +140,39 @@ def evaluate(
 
 
 def facts_of(
-    model: Model, entries: Sequence[Entry], goal: Goal, batch: int, seed: int
+    model: Model, entries: Sequence[Entry], goal: Goal, batch: int, seed: int, image: Tensor
 ) -> dict[str, Any]:
-    """What a ledger tells of its making; equal facts and equal images give equal ledgers."""
+    """What a ledger tells of its making; equal facts and equal images give equal ledgers.
+
+    An image (1, C, H, W) gives shape and type of those that the model is asked about.
+    """
+    with evaluating(model):
+        who = identity(model, image, Guarded(model, 2))
     return {
         "attacks": [f"{entry.name}: {entry.attack!r}" for entry in entries],
         "batch": batch,
         "goal": repr(goal),
-        "model": model_hash(model),
         "seed": seed,
+        **who,
     }
+
+
+def _recognise(
+    sheet: ResumableLedger, model: Model, x: Tensor, y: Tensor, file: Path | None
+) -> None:
+    """Refuse a file whose network answered otherwise on the first batch.
+
+    Raises: DataError: it did.
+    """
+    if sheet.ledger.facts["answers"] is None:
+        return
+    with evaluating(model):
+        _, margin, _ = _answer(FiniteGradients(model), x, y)
+    if not close(margin, sheet.ledger.margin[0, : len(margin)]):
+        raise DataError(
+            f"{file}: holds the evaluation of another network, which answers otherwise on these "
+            "images; give the same one to go on, or another file"
+        )
 
 
 def _look_at_clean(sheet: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
@@ -219,14 +250,3 @@ def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.
     """Randomness of one attack on one batch, whatever ran before."""
     content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))
-
-
-def model_hash(model: Model) -> str:
-    """A hash of a network's weights and buffers, or the name of another callable."""
-    if not isinstance(model, nn.Module):
-        return getattr(model, "__qualname__", type(model).__qualname__)
-    content = hashlib.sha256(type(model).__qualname__.encode())
-    for name, tensor in model.state_dict().items():
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return content.hexdigest()

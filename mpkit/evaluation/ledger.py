@@ -13,9 +13,11 @@ from torch import Tensor
 
 from mpkit.core.files import DataError, packed, unpacked, write_atomically
 from mpkit.core.statistics import Estimate, mean_of, proportion
+from mpkit.models.identity import same
 
 CLEAN = "clean"
 FORMAT = "mpkit ledger 1"
+WHO = ("model", "settings", "answers")  # facts that tell one network from another
 
 
 class Gain(NamedTuple):
@@ -86,16 +88,27 @@ class Ledger:
         """Whether all of two ledgers is equal, bit for bit."""
         if not isinstance(other, Ledger):
             return NotImplemented
-        return self.words() == other.words() and all(
-            a.shape == b.shape and torch.equal(a.nan_to_num(-torch.inf), b.nan_to_num(-torch.inf))
-            for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True)
+        return (
+            self.words() == other.words()
+            and self.of_one_model(other)
+            and all(
+                a.shape == b.shape
+                and torch.equal(a.nan_to_num(-torch.inf), b.nan_to_num(-torch.inf))
+                for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True)
+            )
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def words(self) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
-        """All but the tensors."""
-        return self.names, self.sets, self.facts
+        """All but the tensors, and what identifies the model: see ``of_one_model``."""
+        return self.names, self.sets, {k: v for k, v in self.facts.items() if k not in WHO}
+
+    def of_one_model(self, other: Ledger) -> bool:
+        """Whether both tell of the same network; of one without an identity, nothing is known."""
+        if not all(name in one.facts for one in (self, other) for name in WHO):
+            return True
+        return same(self.facts, other.facts)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
@@ -207,7 +220,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         return first
     if all(torch.equal(one.prints, first.prints) for one in ledgers[1:]):
         return _stacked(ledgers)
-    if any(one.words() != first.words() for one in ledgers):
+    if any(one.words() != first.words() or not one.of_one_model(first) for one in ledgers):
         raise ValueError(
             "merged: ledgers of other examples must come from the same attacks, model and seed; "
             "evaluate every shard with the same settings"
@@ -226,7 +239,8 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
 def _stacked(ledgers: Sequence[Ledger]) -> Ledger:
     first, sets = ledgers[0], list(dict.fromkeys(name for one in ledgers for name in one.sets))
     for one in ledgers[1:]:
-        if not (one.labels.equal(first.labels) and one.broken[0].equal(first.broken[0])):
+        alike = one.labels.equal(first.labels) and one.broken[0].equal(first.broken[0])
+        if not (alike and one.of_one_model(first)):
             raise ValueError(
                 "merged: the ledgers disagree on labels or on clean images; they must come from "
                 "the same model and data"

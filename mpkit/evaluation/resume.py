@@ -125,6 +125,11 @@ def opened(
             f"{file}: holds another evaluation (other attacks, model, images, seed or batch); "
             "give the same ones to go on, or another file"
         )
+    if not kept.of_one_model(blank):
+        raise DataError(
+            f"{file}: holds the evaluation of another network (other weights, code or numbers); "
+            "give the same one to go on, or another file"
+        )
     return ResumableLedger(kept, facts["batch"], done)
 
 

@@ -110,7 +110,8 @@ def evaluate_in_shards(
     network = load_model(request.spec, weights, request.shape, request.classes, "cpu")
     entries = request.entries
     with opened(place, len(pieces), request.device, request.seed) as (client, ground):
-        facts = facts_of(network, entries, request.goal, request.batch, ground.drawn)
+        image = images.x[:1]
+        facts = facts_of(network, entries, request.goal, request.batch, ground.drawn, image)
 
         def kept(file: Path, piece: slice) -> Ledger | None:
             if not file.exists():

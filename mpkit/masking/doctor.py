@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.attacks.gradients import Model, evaluating, guard
-from mpkit.core.checks import require_device, require_fitting, require_images, require_labels
+from mpkit.core.checks import (
+    ordinary,
+    require_device,
+    require_fitting,
+    require_images,
+    require_labels,
+)
 from mpkit.core.progress import Quiet
 from mpkit.masking import probes
 from mpkit.masking.bpda import find_bpda
@@ -19,6 +25,7 @@ from mpkit.masking.examine import examine
 from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
 from mpkit.masking.surrogate import imitate
 from mpkit.masking.wrappers import Sanitized
+from mpkit.models import OwnInput
 from mpkit.sets import Ball, PerturbationSet
 from mpkit.sets.threat_model import kind
 
@@ -35,6 +42,7 @@ CROWD = 20
 """In a narrower ball only if fewer images than this are left for the contests."""
 
 
+@torch.inference_mode(False)
 def diagnose(
     model: Model,
     x: Tensor,
@@ -67,6 +75,7 @@ def diagnose(
 
     Raises: ValueError: an argument is unfit, or the model is right on too few images.
     """
+    x, y = ordinary(x), ordinary(y)
     require_images(x)
     require_labels(y, x)
     require_device("rng", rng.device, x.device)
@@ -101,7 +110,11 @@ def _admitted(case: Case) -> tuple[Case, General]:
     case.stages.begin("the same questions again")
     fresh = _copied(case.model)
     with evaluating(case.model), torch.no_grad():
-        guard(case.model, 2, case.y)(case.x)
+        asked = guard(case.model, 2, case.y)
+        asked(case.x)
+    if asked.writes:
+        own = OwnInput(case.model)
+        case = replace(case, model=own, sanitized=Sanitized(own))
     answers = probes.randomness(case.model, case.x)
     finite = probes.finite(case.model, case.x)
     case = _right(replace(case, draws=2 * case.effort.draws if answers.weight else 1), finite)

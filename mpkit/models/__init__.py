@@ -5,13 +5,15 @@ from mpkit.models.layers import Normalize
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
-from mpkit.models.wrappers import ChannelsLast, LowPrecision, QueryCounter
+from mpkit.models.wrappers import ChannelsLast, Logits, LowPrecision, OwnInput, QueryCounter
 
 __all__ = [
     "NETWORKS",
     "ChannelsLast",
+    "Logits",
     "LowPrecision",
     "Normalize",
+    "OwnInput",
     "QueryCounter",
     "load_model",
     "paper_mnist",

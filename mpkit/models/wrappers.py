@@ -6,6 +6,7 @@ through the wrapper and evaluating the model itself.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,37 @@ class ChannelsLast(nn.Module):
         """Images (B, C, H, W) to logits (B, K)."""
         logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
         return logits
+
+
+class OwnInput(nn.Module):
+    """The same network, which is given a copy of the images, for one that changes its input."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to logits (B, K)."""
+        return self.model(x.clone())
+
+
+class Logits(nn.Module):
+    """A network of another form as one that gives logits (B, K): the adapter for what is usual.
+
+    An output with an attribute ``logits`` gives that. One logit an image, (B,) or (B, 1), positive
+    for class 1, becomes two: zero, and itself.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to logits (B, K), K at least 2."""
+        found = self.model(x)
+        logits: Tensor = getattr(found, "logits", found)
+        rows = logits.reshape(len(logits), -1)
+        return torch.cat([torch.zeros_like(rows), rows], 1) if rows.shape[1] == 1 else rows
 
 
 class QueryCounter(nn.Module):

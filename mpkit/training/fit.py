@@ -183,7 +183,7 @@ def _identity(
 def _check_outputs(model: nn.Module, images: Images) -> None:
     weight = next(model.parameters())
     with evaluating(model):
-        outputs = model(images.x[:1].to(weight.device, weight.dtype))
+        outputs = model(images.x[:1].to(weight.device, weight.dtype, copy=True))
     if outputs.dim() != 2:
         raise ValueError(
             f"fit: the network must return (B, classes), got {tuple(outputs.shape)} for one image; "

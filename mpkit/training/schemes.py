@@ -228,7 +228,7 @@ def _compared(
     """(K, B, C, H, W) images that K attacks find, and (B,) which hurt most, seen in eval mode."""
     images = torch.stack([attack(model, x, y, rng).image for attack in attacks])
     with evaluating(model), torch.no_grad():
-        losses = [cross_entropy(model(image), y, reduction="none") for image in images]
+        losses = [cross_entropy(model(image.clone()), y, reduction="none") for image in images]
     return images, torch.stack(losses).argmax(dim=0)
 
 

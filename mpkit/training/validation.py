@@ -64,7 +64,7 @@ class Validation:
     def _survivors(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         found = [x, *(attack(model, x, y, rng).image for attack in self.attacks.values())]
         with torch.no_grad():
-            right = torch.stack([model(image).argmax(dim=1) == y for image in found])
+            right = torch.stack([model(image.clone()).argmax(dim=1) == y for image in found])
         return torch.cat([right, right.all(dim=0, keepdim=True)]).sum(dim=1)
 
 
@@ -77,5 +77,5 @@ def accuracy(model: nn.Module, images: Images, batch: int = 512) -> float:
         for start in range(0, len(images), batch):
             part = images.x[start : start + batch].to(weight.device, weight.dtype)
             labels = images.y[start : start + batch].to(weight.device)
-            right += int((model(part).argmax(dim=1) == labels).sum())
+            right += int((model(part.clone()).argmax(dim=1) == labels).sum())
     return right / len(images)
