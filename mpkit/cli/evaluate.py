@@ -25,9 +25,9 @@ from mpkit.cli.options import (
 @subject_options
 @choice(
     "--budget",
-    ["quick", "standard", "thorough"],
+    ["quick", "standard", "thorough", "blind"],
     default="standard",
-    help="How hard the attacks try.",
+    help="How hard the attacks try; blind ones need no gradient.",
 )
 @choice(
     "--goal",

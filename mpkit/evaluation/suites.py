@@ -68,6 +68,9 @@ BUDGETS = {
 EDITION = 4
 """Raised whenever an attack of the suites finds more: older records are then evaluated again."""
 
+BLIND = (Square, Grid, WorstOfK)
+"""Attacks that ask for logits alone."""
+
 NEIGHBOURS = (0, 1, 2, 4, 8)
 """Which near images of other classes a minimum-norm search sets out from."""
 
@@ -85,15 +88,20 @@ def standard(
 
     Args:
         threat: a set, or a union of sets.
-        budget: "quick", "standard", "thorough", or your own.
+        budget: "quick", "standard", "thorough", or your own; "blind" for the attacks of "standard"
+            that need no gradient, the deep ones on every image.
         classes: of the network; some losses need three or four.
 
     Raises: ValueError: if the budget is not known.
     """
+    if budget == "blind":
+        suite = standard(threat, "standard", classes)
+        return tuple(e._replace(after=None) for e in suite if isinstance(e.attack, BLIND))
     if isinstance(budget, str):
         if budget not in BUDGETS:
             raise ValueError(
-                f"standard: unknown budget {budget!r}; take {', '.join(BUDGETS)}, or a Budget"
+                f"standard: unknown budget {budget!r}; take {', '.join((*BUDGETS, 'blind'))}, or a "
+                "Budget"
             )
         budget = BUDGETS[budget]
     suites = [_suite(part, budget, classes) for part in threat.parts()]

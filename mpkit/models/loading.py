@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from mpkit.core.files import DataError, unpacked
 from mpkit.models.cnn import NETWORKS
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
+PREFIXES = ("module.", "_orig_mod.")  # of data parallel and of compiled networks
+PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, TorchScript's too
 
 
 def load_model(
@@ -45,14 +50,20 @@ def load_model(
         )
     factory: Callable[..., Any] = NETWORKS[spec] if spec in NETWORKS else _factory(spec)
     known = {"shape": shape, "classes": classes, "rng": torch.Generator().manual_seed(0)}
-    try:
+    named: Mapping[str, inspect.Parameter] = {}
+    with suppress(TypeError, ValueError):  # of a builtin, which does not tell
         named = inspect.signature(factory).parameters
-        model = factory(**{name: value for name, value in known.items() if name in named})
-    except (TypeError, ValueError) as error:
+    given = {name: value for name, value in known.items() if name in named}
+    needed = [n for n, p in named.items() if n not in given and _required(p)]
+    if needed:
         raise ValueError(
-            f"--model: {spec} cannot be called ({error}); every parameter but shape, classes and "
-            "rng needs a default"
-        ) from error
+            f"--model: {spec} cannot be called (it needs {', '.join(needed)}); every parameter but "
+            "shape, classes and rng needs a default"
+        )
+    try:
+        model = factory(**given)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"--model: {spec} raised {_told(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"--model: {spec} gave a {type(model).__name__}; it must return a torch.nn.Module"
@@ -71,17 +82,44 @@ def _factory(spec: str) -> Callable[..., Any]:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--model: {spec} cannot be imported ({error})") from error
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"--model: {spec} cannot be imported: {_told(error)}") from error
     if not callable(found):
         raise ValueError(f"--model: {spec} is a {type(found).__name__}, not a function or class")
     factory: Callable[..., Any] = found
     return factory
 
 
+def _required(parameter: inspect.Parameter) -> bool:
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and parameter.kind not in several
+
+
+def _told(error: BaseException) -> str:
+    """Class, first line and place of an error, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename not in (__file__, inspect.__file__)]
+    own = [f for f in own if "importlib" not in f.filename]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    words = str(error).splitlines()[0] if str(error) else "without a word"
+    return f"{type(error).__name__}: {words}{place}"
+
+
 def _fill(model: nn.Module, path: Path) -> None:
     """Copy a file's tensors into a network, all of them or none."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4).startswith(PICKLES):
+                raise DataError(
+                    f"{path}: is a pickle of torch.save, or TorchScript, and could run code; "
+                    "nothing is unpickled here. Where you trust it: "
+                    "safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
+                )
     try:
         tensors, _ = unpacked(path)
     except DataError as error:
@@ -89,8 +127,9 @@ def _fill(model: nn.Module, path: Path) -> None:
             f"{error}; save weights with safetensors.torch.save_file(model.state_dict(), path)"
         ) from error
     own = {name.removeprefix(OURS): t for name, t in tensors.items() if name.startswith(OURS)}
-    tensors = own or tensors
-    problems = _misfits(model.state_dict(), tensors)
+    wanted = model.state_dict()
+    tensors = _tied(wanted, _bare(path, wanted, own or tensors))
+    problems = _misfits(wanted, tensors)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(
@@ -98,6 +137,27 @@ def _fill(model: nn.Module, path: Path) -> None:
             "give the factory that these weights were trained with"
         )
     model.load_state_dict(tensors)
+
+
+def _bare(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the prefix that a wrapper gave to all their names, which is said."""
+    prefix = ""
+    while found := [p for p in PREFIXES if given and all(n.startswith(p) for n in given)]:
+        if set(given) & set(wanted):
+            break
+        given = {name.removeprefix(found[0]): tensor for name, tensor in given.items()}
+        prefix += found[0]
+    if prefix:
+        warnings.warn(f"{path}: took {prefix!r} off the names of its tensors", stacklevel=4)
+    return given
+
+
+def _tied(wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, and again under the further names of those that the network shares."""
+    places = {name: (t.data_ptr(), t.shape, t.stride()) for name, t in wanted.items() if t.numel()}
+    held = {places[name]: tensor for name, tensor in given.items() if name in places}
+    shared = {n: held[place] for n, place in places.items() if n not in given and place in held}
+    return given | shared
 
 
 def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
