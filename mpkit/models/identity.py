@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mpkit.core.memory import in_pieces
+
 Facts = dict[str, Any]
 Model = Callable[[Tensor], Tensor]
 CLOSE = 0.02
@@ -128,7 +130,8 @@ def _asked(model: Model, probe: Tensor) -> Tensor:
     devices = [probe.device] if probe.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        return model(probe.clone()).detach().cpu()
+        pieces = in_pieces("identity", lambda rows: model(probe[rows].clone()), n := len(probe), n)
+    return torch.cat(pieces).detach().cpu()
 
 
 def _hash(parts: Mapping[str, str]) -> str:
