@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +20,13 @@ from mpkit.data.lazy import Rows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pixels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.unsignedinteger[Any]]]
+Pixels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 T = TypeVar("T")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES = tuple(".png .jpg .jpeg .jpe .jfif .bmp .pgm .ppm .tif .tiff .webp .gif".split())
+LITTER = ("Thumbs.db", "desktop.ini")
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+VALIDATION = ("val", "valid", "validation")  # stand in for a test split where there is none
+ORIENTATION, TURNED = 274, 5  # the EXIF tag, and the first value that exchanges the sides
 TEST_SHARE = 5  # one image in five is held out where a folder has no split of its own
 
 
@@ -35,7 +41,8 @@ class Listing(NamedTuple):
 def list_split(path: Path, split: str) -> Listing:
     """List one split of an image folder.
 
-    ``path/train/<class>/*`` and ``path/test/<class>/*`` are taken as they are. Where a folder
+    ``path/train/<class>/*`` and ``path/test/<class>/*`` are taken as they are, in any case and by
+    the usual other names (training, testing, validation). Where a folder
     holds the classes directly, one image in five of every class, chosen by the hash of its
     name, is the test set. The order depends on the names alone, so it is the same everywhere.
 
@@ -52,18 +59,13 @@ def list_split(path: Path, split: str) -> Listing:
             f"{path}: no such folder; expected {path}/train/<class>/*.png and "
             f"{path}/test/<class>/*.png, or {path}/<class>/*.png"
         )
-    halves = [name for name in ("train", "test") if (path / name).is_dir()]
-    if len(halves) == 1:
-        missing = ({"train", "test"} - set(halves)).pop()
-        raise DataError(
-            f"{path / missing}: missing beside {halves[0]}/; add it, or move the classes up into "
-            f"{path}/<class>/ to have one image in five held out"
-        )
-    base = path / split if halves else path
+    halves = _halves(path)
+    base = halves.get(split, path)
     classes = _classes(base)
-    for half in halves:
-        if odd := sorted(set(classes) ^ set(_classes(path / half))):
-            raise DataError(f"{path}: train/ and test/ differ in their classes: {', '.join(odd)}")
+    if halves and (names := [_classes(half) for half in halves.values()])[0] != names[1]:
+        odd = sorted(set(names[0]) ^ set(names[1]))
+        ends = " and ".join(f"{half.name}/" for half in halves.values())
+        raise DataError(f"{path}: {ends} differ in their classes: {', '.join(odd)}")
     rows = []
     for label, name in enumerate(classes):
         files = _pictures(base / name, needed=1 if halves else 2)
@@ -73,6 +75,34 @@ def list_split(path: Path, split: str) -> Listing:
         rows += [(_scramble(base, file), file, label) for file in files]
     rows.sort(key=lambda row: row[0])
     return Listing([row[1] for row in rows], [row[2] for row in rows], classes)
+
+
+def _halves(path: Path) -> dict[str, Path]:
+    """The folders of a split, ``train`` first, in any case and by any usual name; {} if none."""
+    found: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+        for split, words in SPLITS.items():
+            twin = folder.name.lower() in words and found[split].setdefault(
+                folder.name.lower(), folder
+            )
+            if twin and twin != folder:
+                raise DataError(f"{twin}, {folder}: two folders of one name; keep one of them")
+    chosen = {}
+    for split, words in SPLITS.items():
+        there = [found[split][word] for word in words if word in found[split]]
+        same_word = [one for one in there if one.name.lower() not in VALIDATION]
+        if len(same_word) > 1:
+            names = ", ".join(one.name for one in same_word)
+            raise DataError(f"{path}: {names} could all be the {split} split; keep one of them")
+        if there:
+            chosen[split] = there[0]
+    if len(chosen) == 1:
+        (split, half), missing = next(iter(chosen.items())), (set(SPLITS) - set(chosen)).pop()
+        raise DataError(
+            f"{path / missing}: missing beside {half.name}/; add it, or move the classes up into "
+            f"{path}/<class>/ to have one image in five held out"
+        )
+    return chosen
 
 
 def _scramble(base: Path, file: Path) -> str:
@@ -90,17 +120,33 @@ def _classes(base: Path) -> tuple[str, ...]:
 
 
 def _pictures(folder: Path, needed: int) -> list[Path]:
-    files = [
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
+    there = [file for file in _walked(folder) if not file.name.startswith(".")]
+    files = [file for file in there if file.suffix.lower() in SUFFIXES]
+    skipped = [f for f in there if f.suffix.lower() not in SUFFIXES and f.name not in LITTER]
     if len(files) < needed:
         raise DataError(
             f"{folder}: expected at least {needed} picture(s) ({' '.join(SUFFIXES)}), "
             f"found {len(files)}; add some or remove the folder"
         )
+    if skipped:
+        warnings.warn(
+            f"{folder}: left out {len(skipped)} file(s) of another kind, such as "
+            f"{skipped[0].name}; pictures are {' '.join(SUFFIXES)}",
+            stacklevel=4,
+        )
     return sorted(files, key=lambda file: _scramble(folder, file))
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, through links too; a link that leads back is entered once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [n for n in folders if not n.startswith(".")]
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names if Path(place, name).is_file())
 
 
 def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) -> Rows:
@@ -123,7 +169,8 @@ def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) 
             size, others = ("x".join(map(str, s[::-1])) for s in (shape[1:], usual))
             raise DataError(
                 f"{file}: is {size} pixels, but most pictures are {others}; resize them all "
-                f"to one size, for example: mogrify -resize {others}! {file.parent}/*"
+                f"to one size, for example: mogrify -auto-orient -resize {others}^ -gravity center "
+                f"-extent {others} {file.parent}/*"
             )
     whole = (max(shape[0] for shape in shapes), *usual)
     if expect is not None and whole != expect:
@@ -135,8 +182,7 @@ def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) 
     def read(start: int, stop: int) -> Tensor:
         stack = np.empty((stop - start, *whole), dtype=np.float32)
         for row, file in zip(stack, files[start:stop], strict=True):
-            array = _opened(file, _pixels)
-            np.divide(array, np.iinfo(array.dtype).max, out=row, dtype=np.float32)
+            row[:] = _opened(file, _pixels)
         return torch.from_numpy(stack)
 
     return Rows(read, torch.Size((len(files), *whole)))
@@ -147,30 +193,61 @@ def _opened(file: Path, look: Callable[[Image], T]) -> T:
     from PIL import Image as pil
 
     try:
-        with pil.open(file) as picture:
+        quiet = warnings.catch_warnings(action="ignore", category=pil.DecompressionBombWarning)
+        with quiet, pil.open(file) as picture:
             return look(picture)
-    except (OSError, SyntaxError, pil.DecompressionBombError) as error:
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    except Exception as error:  # whatever a decoder raises, the file is what matters
         raise DataError(
-            f"{file}: not a readable picture ({error}); expected one of "
+            f"{file}: not a readable picture ({type(error).__name__}: {error}); expected one of "
             f"{' '.join(SUFFIXES)}; copy it again or remove it"
         ) from error
 
 
 def _grey(picture: Image) -> bool:
     """Whether a picture is stored as grey, in 8 bits or in more."""
-    return picture.mode in ("1", "L", "LA") or picture.mode.startswith("I")
+    return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
 
 
 def _shape(picture: Image) -> tuple[int, int, int]:
-    """(C, H, W), from the head of the file alone."""
+    """(C, H, W) of a picture whose pixels have one meaning, most often from its head alone.
+
+    Raises: DataError: they have several.
+    """
+    if picture.mode == "I" and picture.format == "TIFF":
+        raise DataError(
+            "32-bit integers (mode I) have no usual range; save it with 8 or 16 bits a pixel"
+        )
+    if picture.mode == "F":
+        low, high = picture.getextrema()
+        if not (0 <= low <= high <= 1):  # type: ignore[operator]
+            raise DataError(
+                f"floating point pixels (mode F) from {low:g} to {high:g}; scale them to [0, 1]"
+            )
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        low, _ = picture.convert("RGBA").getchannel("A").getextrema()
+        if low < 255:  # type: ignore[operator]
+            raise DataError(
+                f"has transparent pixels (mode {picture.mode}); put it on a background, for "
+                "example: mogrify -background white -alpha remove"
+            )
     width, height = picture.size
+    if picture.getexif().get(ORIENTATION, 1) >= TURNED:
+        width, height = height, width
     return 1 if _grey(picture) else 3, height, width
 
 
 def _pixels(picture: Image) -> Pixels:
-    """(1 or 3, H, W) unsigned integers; only pictures stored as grey keep one channel."""
+    """(1 or 3, H, W) float32 in [0, 1], upright; only pictures stored as grey keep one channel."""
+    from PIL import ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        return np.asarray(picture, dtype=np.float32)[None]
     if picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.uint16)[None]
-    if _grey(picture):
-        return np.asarray(picture.convert("L"))[None]
-    return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+        whole, stored = 65535, np.asarray(picture)
+    else:
+        whole, stored = 255, np.asarray(picture.convert("L" if _grey(picture) else "RGB"))
+    pixels: Pixels = np.divide(stored, whole, dtype=np.float32)
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
