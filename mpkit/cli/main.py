@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -34,6 +35,9 @@ class Group(click.Group):
         from mpkit.core import memory
 
         memory.keep()
+        for stream in (sys.stdout, sys.stderr):  # a terminal without Greek letters shows ?
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             return super().invoke(ctx)

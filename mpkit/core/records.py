@@ -105,7 +105,9 @@ def source_texts(*packages: str) -> list[tuple[str, str]]:
         spec = find_spec(name)
         for folder in map(Path, spec.submodule_search_locations or () if spec else ()):
             for path in sorted(folder.rglob("*.py")):
-                found.append((path.relative_to(folder.parent).as_posix(), path.read_text()))
+                found.append(
+                    (path.relative_to(folder.parent).as_posix(), path.read_text(encoding="utf-8"))
+                )
     return found
 
 
@@ -179,6 +181,10 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _git(root: Path, *words: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=30
+        ["git", "-C", str(root), *words],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=30,
     )
     return done.stdout.strip()

@@ -197,7 +197,7 @@ def profile(root: Path, name: str) -> dict[str, dict[str, Value]]:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yml")))
         raise ChapterError(f"no profile {name!r}; the profiles are: {names}")
-    content = yaml.safe_load(path.read_text()) or {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     every, special = (content.get("every") or {}, content.get("chapters") or {})
     listed = chapters(root)
     unknown = set(special) - {found.id for found in listed}

@@ -162,9 +162,9 @@ def _work(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
         start_new_session=True,
-        env={**os.environ, **setting, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        env={**os.environ, **setting, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONUTF8": "1"},
     )
     WORKERS.add(worker)
     assert worker.stdin and worker.stdout

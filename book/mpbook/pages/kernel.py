@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -17,6 +18,9 @@ from typing import Any
 
 import nbformat
 import papermill
+from ipykernel.kernelspec import make_ipkernel_cmd
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
@@ -30,6 +34,15 @@ def emit(**event: Any) -> None:
     """Write one event for the parent."""
     sys.stdout.write(EVENT + json.dumps(event) + "\n")
     sys.stdout.flush()
+
+
+class ThisPython(AsyncKernelManager):
+    """A kernel of the interpreter that runs this, whatever kernel is installed as ``python3``."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """What starts it."""
+        return KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
 
 
 class ReportingEngine(NBClientEngine):  # type: ignore[misc]
@@ -102,7 +115,13 @@ def run(job: dict[str, Any]) -> None:
         progress_bar=False,
         cwd=job["folder"],
         start_timeout=120,
+        kernel_manager_class=ThisPython,
     )
+    ran, here = done.metadata["language_info"]["version"], platform.python_version()
+    if ran != here:
+        what = f"ran in Python {ran}, while its record would say {here}"
+        emit(event="failed", what=what, where="", log="")
+        return
     count = unfinished(done)
     if count is not None:
         emit(event="failed", what=f"code cell {count} was never executed", where="", log="")

@@ -7,6 +7,7 @@ carries ``.mpkit.json``; a folder without it is never taken for one, and never o
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ MARK = ".mpkit.json"
 BRIEF = (
     "```{note}\nThis is the text of the page alone. The whole is in the book: `mpkit book`.\n```"
 )
+UTF8 = {"PYTHONUTF8": "1"}  # for children, whose packages may trust the locale
 STRICT = ("-W", "-n", "--keep-going")
 BUILD = "from jupyter_book.cli.main import main; main()"
 SKIPPED = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints", ".*")
@@ -44,7 +46,7 @@ def site_key(root: Path, executed: Mapping[str, Path]) -> str:
 def is_current(site: Path, key: str) -> bool:
     """Whether a folder holds a finished site of that key."""
     try:
-        return bool(json.loads((site / MARK).read_text())["key"] == key)
+        return bool(json.loads((site / MARK).read_text(encoding="utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -91,12 +93,18 @@ def render(
         if brief:
             _reduce(stage / "book")
         if contents is not None:
-            (stage / "_toc.yml").write_text(json.dumps(contents))
+            (stage / "_toc.yml").write_text(json.dumps(contents), encoding="utf-8")
         for name, path in executed.items():
             shutil.copy(path, stage / "book" / f"{name}{path.suffix}")
         command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=stage, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            cwd=stage,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **UTF8},
         )
         html = stage / "_build" / "html"
         if done.returncode or not (html / "index.html").is_file():

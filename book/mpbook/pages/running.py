@@ -203,7 +203,9 @@ def _settle(new: dict[str, Any], old: Mapping[str, Any]) -> None:
 @contextmanager
 def _told(work: Sequence[Job]) -> Iterator[Report]:
     """A progress bar over the cells of all chapters."""
-    cells = [len(json.loads(chapter.path.read_text())["cells"]) for chapter, _ in work]
+    cells = [
+        len(json.loads(chapter.path.read_text(encoding="utf-8"))["cells"]) for chapter, _ in work
+    ]
     total = sum(cells) + sum(1 for _, given in work if given)
     title = work[0][0].id if len(work) == 1 else f"{len(work)} chapters"
     with tqdm(total=total, unit="cell", desc=title, leave=False, dynamic_ncols=True) as bar:
