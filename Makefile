@@ -35,7 +35,7 @@ unit: $(READY) ## Run the tests of mpkit, of the pages' structure and of the ren
 	$(BIN)/pytest tests -n $(JOBS) --dist loadgroup
 
 pages: $(READY) ## Execute every page and compare with the outputs stored in it
-	$(BIN)/pytest --nbval book -n $(JOBS) --dist loadfile
+	$(BIN)/pytest --nbval --nbval-current-env book -n $(JOBS) --dist loadfile
 
 refresh: $(READY) ## Execute the committed notebooks in place and scrub what differs between equal runs
 	$(BIN)/mpkit refresh --jobs $(JOBS)

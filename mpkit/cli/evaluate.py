@@ -125,5 +125,9 @@ def evaluate(
     for chart in entry_points(group="mpkit.charts", name="ledger"):  # that of the book
         save = partial(chart.load()(done.ledger).savefig, format="png", dpi=160)
         write_atomically(output / "accuracy.png", save)
+    for hint in evaluation.hints(done.ledger, threat, images.shape, len(images.classes)):
+        click.echo(f"Note: {hint}", err=True)
     click.echo(evaluation.table(done.ledger))
     click.echo(f"\nledger, record and figure: {output}")
+    if bool(done.ledger.unfit.all()):
+        raise click.ClickException("the network answered NaN to every image: look at its weights")

@@ -100,7 +100,8 @@ SUBJECT = (
         "dataset",
         default="digits",
         show_default=True,
-        help="digits, mnist, cifar10 or folder:PATH; the test split is used.",
+        help="digits, mnist, cifar10, folder:PATH, PATH.npz or PATH.safetensors with x and y, or "
+        "package.module:factory of batches; the test split is used.",
     ),
     root,
     click.option(

@@ -101,9 +101,15 @@ def require_images(x: Tensor) -> None:
     """Refuse anything but images (B, C, H, W), float32 or float64, with values in [0, 1]."""
     if not isinstance(x, Tensor) or x.dim() != 4 or x.numel() == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        remedy = "skip empty batches"
+        if not hasattr(x, "dim"):
+            remedy = "make it a tensor with torch.as_tensor(x)"
+        elif x.dim() == 3:
+            remedy = "grey images (B, H, W) get x[:, None], a single image (C, H, W) gets x[None]"
+        elif x.dim() != 4:
+            remedy = "reshape it, channels before height and width"
         raise ValueError(
-            f"x: must be a batch of images (B, C, H, W) with at least one, got {got}; "
-            "add the missing dimension with x[None], and skip empty batches"
+            f"x: must be a batch of images (B, C, H, W) with at least one, got {got}; {remedy}"
         )
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -113,10 +119,17 @@ def require_images(x: Tensor) -> None:
     if not readable(x):
         return
     low, high = (float(v) for v in torch.aminmax(x.detach()))
+    if math.isnan(low):
+        row = int(x.isnan().flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"x: holds NaN in image {row}; look at how the images are made")
     if not (low >= 0 and high <= 1):
+        remedy = "undo the normalization (it belongs in the model's first layer)"
+        if low >= 0 and 1 < high <= 255:
+            remedy = "divide by 255"
+        elif -1 <= low < 0 and high <= 1:
+            remedy = "shift it with (x + 1) / 2 if it lies in [-1, 1], and shift back in the model"
         raise ValueError(
-            f"x: pixels must lie in [0, 1], got values from {low:g} to {high:g}; divide by 255 or "
-            "undo the normalization (it belongs in the model's first layer)"
+            f"x: pixels must lie in [0, 1], got values from {low:g} to {high:g}; {remedy}"
         )
 
 
@@ -124,8 +137,15 @@ def require_labels(y: Tensor, x: Tensor) -> None:
     """Refuse labels that are not one int64 ≥ 0 for each image of x, on the same device."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
         got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        remedy = "use y.long()"
+        if not hasattr(y, "dim"):
+            remedy = "make it a tensor with torch.as_tensor(y)"
+        elif y.dim() == 2 and len(y) == len(x):
+            remedy = "one-hot labels become numbers with y.argmax(1)"
+        elif y.shape != (len(x),):
+            remedy = "give as many labels as images"
         raise ValueError(
-            f"y: must hold one int64 label for each of the {len(x)} images, got {got}; use y.long()"
+            f"y: must hold one int64 label for each of the {len(x)} images, got {got}; {remedy}"
         )
     require_device("y", y.device, x.device)
     if readable(y) and int(y.min()) < 0:

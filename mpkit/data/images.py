@@ -15,6 +15,7 @@ from mpkit.core.files import DataError
 from mpkit.data import torchvision_sets
 from mpkit.data.folder import list_split, pictures
 from mpkit.data.lazy import Rows, Stored
+from mpkit.data.own import ARRAYS, is_own, read_own
 
 __all__ = ["DataError", "Images", "Stored", "download", "load", "stored", "where"]
 
@@ -120,8 +121,11 @@ def load(name: str, split: str = "train", root: str | Path | None = None) -> Ima
     """Load one split of a data set, in float32 on the CPU; nothing is downloaded.
 
     Args:
-        name: ``digits`` (8 x 8, comes with scikit-learn), ``mnist``, ``cifar10``, or
-            ``folder:PATH`` for pictures of your own, see :func:`mpkit.data.folder.list_split`.
+        name: ``digits`` (8 x 8, comes with scikit-learn), ``mnist``, ``cifar10``, or your own:
+            ``folder:PATH`` of pictures, see :func:`mpkit.data.folder.list_split`; ``PATH.npz`` or
+            ``PATH.safetensors`` with arrays ``x`` (N, C, H, W), uint8 or in [0, 1], and ``y`` (N,);
+            ``package.module:factory``, a function that gives pairs of such batches, and that gets
+            the ``split`` if it names it.
         split: ``train`` or ``test``.
         root: the folder that holds MNIST and CIFAR-10; without it the environment variable
             MPKIT_DATA, and then the user's cache folder, is looked in.
@@ -145,6 +149,8 @@ def stored(name: str, split: str = "train", root: str | Path | None = None) -> S
     """
     if split not in ("train", "test"):
         raise ValueError(f"load: split must be 'train' or 'test', got {split!r}")
+    if is_own(name):
+        return Stored(*read_own(name, split), name)
     folder = where(name, root)
     if name == "digits":
         return Stored(*_digits(split), name)
@@ -167,7 +173,12 @@ def where(name: str, root: str | Path | None = None) -> Path:
     if name == "digits":
         spec = find_spec("sklearn")
         return Path(spec.origin if spec and spec.origin else "sklearn").parent / "datasets"
-    raise ValueError(f"unknown data set {name!r}; use digits, mnist, cifar10 or folder:PATH")
+    if name.endswith(ARRAYS):
+        return Path(name).expanduser()
+    raise ValueError(
+        f"unknown data set {name!r}; use digits, mnist, cifar10 or folder:PATH, a file of arrays "
+        "(.npz, .safetensors) or package.module:factory"
+    )
 
 
 def download(name: str, root: str | Path | None = None) -> Path:

@@ -3,7 +3,7 @@
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
 from mpkit.evaluation.ledger import Gain, Ledger, merged
-from mpkit.evaluation.reports import accuracies, columns, summary, table
+from mpkit.evaluation.reports import accuracies, columns, hints, summary, table
 from mpkit.evaluation.sharding import evaluate_in_shards
 from mpkit.evaluation.suites import Budget, standard
 from mpkit.evaluation.verification import OutsideSet, verified
@@ -21,6 +21,7 @@ __all__ = [
     "columns",
     "evaluate",
     "evaluate_in_shards",
+    "hints",
     "merged",
     "named",
     "standard",

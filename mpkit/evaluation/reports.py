@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from mpkit.core.statistics import Estimate
 from mpkit.evaluation.ledger import CLEAN, Ledger
+from mpkit.sets import Ball, PerturbationSet
 
 
 def accuracies(ledger: Ledger, level: float = 0.95) -> dict[str, Estimate]:
@@ -39,6 +42,41 @@ def table(ledger: Ledger) -> str:
     if unfit := int(ledger.unfit.sum()):
         text += f"; the network answered NaN on {unfit:,} of them, which count as broken"
     return text
+
+
+def hints(
+    ledger: Ledger, threat: PerturbationSet, shape: tuple[int, int, int], classes: int
+) -> list[str]:
+    """What a reader should know before the numbers are believed, one line each; [] for nothing.
+
+    Args:
+        ledger: a finished one.
+        threat: the set, or union, that was searched.
+        shape: (C, H, W) of the images.
+        classes: how many there are.
+    """
+    told = []
+    if unfit := int(ledger.unfit.sum()):
+        told.append(f"the network answered NaN on {unfit:,} images, which count as broken")
+    answers = ledger.facts.get("answers")
+    if answers:
+        rows = torch.tensor(answers, dtype=torch.float64)
+        if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+            told.append(
+                "the outputs look like probabilities; attacks expect logits, and a second softmax "
+                "hides gradients: leave the network's own out"
+            )
+    clean = ledger.accuracy()
+    if clean.low <= 1 / classes:
+        told.append(
+            f"clean accuracy is {clean.value:.1%}, no better than chance among {classes} classes: "
+            "check the weights, the order of the classes and the normalization"
+        )
+    for part in threat.parts():
+        whole = part.everything(torch.zeros(1, *shape)) if isinstance(part, Ball) else None
+        if isinstance(part, Ball) and whole and float(part.eps) >= float(whole.eps):
+            told.append(f"{part.describe()} holds every image there is: check its units")
+    return told
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

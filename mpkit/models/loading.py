@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError, unpacked
+from mpkit.core.imports import imported, told
 from mpkit.models.cnn import NETWORKS
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
@@ -48,7 +46,7 @@ def load_model(
         raise ValueError(
             f"--model: {spec} comes without weights; give a safetensors file with --weights"
         )
-    factory: Callable[..., Any] = NETWORKS[spec] if spec in NETWORKS else _factory(spec)
+    factory: Callable[..., Any] = _factory(spec)
     known = {"shape": shape, "classes": classes, "rng": torch.Generator().manual_seed(0)}
     named: Mapping[str, inspect.Parameter] = {}
     with suppress(TypeError, ValueError):  # of a builtin, which does not tell
@@ -63,7 +61,7 @@ def load_model(
     try:
         model = factory(**given)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"--model: {spec} raised {_told(error)}") from error
+        raise ValueError(f"--model: {spec} raised {told(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"--model: {spec} gave a {type(model).__name__}; it must return a torch.nn.Module"
@@ -74,40 +72,19 @@ def load_model(
 
 
 def _factory(spec: str) -> Callable[..., Any]:
+    if spec in NETWORKS:
+        return NETWORKS[spec]
     module, colon, name = spec.partition(":")
     if not colon or not module or not name:
         raise ValueError(
             f"--model: {spec!r} is none of {', '.join(NETWORKS)} and not package.module:factory"
         )
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"--model: {spec} cannot be imported: {_told(error)}") from error
-    if not callable(found):
-        raise ValueError(f"--model: {spec} is a {type(found).__name__}, not a function or class")
-    factory: Callable[..., Any] = found
-    return factory
+    return imported("--model", spec)
 
 
 def _required(parameter: inspect.Parameter) -> bool:
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return parameter.default is parameter.empty and parameter.kind not in several
-
-
-def _told(error: BaseException) -> str:
-    """Class, first line and place of an error, in one line."""
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename not in (__file__, inspect.__file__)]
-    own = [f for f in own if "importlib" not in f.filename]
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    words = str(error).splitlines()[0] if str(error) else "without a word"
-    return f"{type(error).__name__}: {words}{place}"
 
 
 def _fill(model: nn.Module, path: Path) -> None:
