@@ -20,6 +20,7 @@ from mpkit.core.memory import in_pieces
 
 Facts = dict[str, Any]
 Model = Callable[[Tensor], Tensor]
+ABSENT = -1e30  # in place of NaN, which records do not hold
 CLOSE = 0.02
 """Answers of one network on two devices differ by less, as a share of the largest logit."""
 
@@ -52,7 +53,7 @@ def identity(model: Model, image: Tensor, ask: Model | None = None) -> Facts:
     return {
         "model": _hash(solid),
         "settings": _hash({k: v for k, v in told.items() if k not in solid}),
-        "answers": first.double().tolist() if steady else None,
+        "answers": first.double().nan_to_num(ABSENT).tolist() if steady else None,
     }
 
 

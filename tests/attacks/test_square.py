@@ -1,3 +1,9 @@
+"""Square, where its arithmetic meets its limits."""
+
+import torch
+
+from mpkit.attacks import Square
+from mpkit.sets import L1
 
 
 def test_a_patch_of_one_pixel_may_cancel_what_it_held():
