@@ -99,6 +99,8 @@ class Guarded:
             raise ValueError(
                 f"model: labels and loss need at least {self.classes} classes, the model gives "
                 f"{logits.shape[1]}; check the labels, or take a loss for fewer classes"
+                + "; one logit an image becomes two in models.Logits"
+                * (logits.shape[1] == 1)
             )
         return logits.to(x.dtype)
 

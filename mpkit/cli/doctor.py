@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from mpkit.cli.options import count, device, subject_options, threat_of
+from mpkit.cli.options import count, device, require_place, subject_options, threat_of
+from mpkit.cli.options import seed as seed_option
 
 
 @click.command()
 @subject_options
 @count("--points", default=150, help="Test images, from the first on; 100 to 200 do well.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @device
 @click.option(
     "--json",
@@ -67,6 +68,8 @@ def doctor(
     from mpkit.core import records
     from mpkit.core.progress import Bar
 
+    if file is not None:
+        require_place("--json", file)
     images = data.load(dataset, "test", root).first(points)
     threat = threat_of(words, dataset, images.shape)
     network = models.load_model(spec, weights, images.shape, len(images.classes), device)

@@ -15,10 +15,12 @@ from mpkit.cli.options import (
     count,
     device,
     folder,
+    require_place,
     subject_options,
     threat_of,
     workers_of,
 )
+from mpkit.cli.options import seed as seed_option
 
 
 @click.command()
@@ -41,7 +43,7 @@ from mpkit.cli.options import (
     help="Test images, from the first on; 1000 give intervals of ± 3 points.",
 )
 @count("--batch", default=250, help="Images at a time; bounds the memory.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @device
 @folder(
     "--output",
@@ -90,6 +92,8 @@ def evaluate(
     from mpkit.core.progress import Bar
     from mpkit.evaluation import sharding
 
+    assert output is not None
+    require_place("--output", output / "record.json")
     images = data.stored(dataset, "test", root).first(points)
     threat = threat_of(words, dataset, images.shape)
     request = sharding.Request(

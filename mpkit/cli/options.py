@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,9 @@ from mpkit.core.workers import ClusterError, Local, Remote, Slurm, Workers
 
 count = partial(click.option, type=click.IntRange(min=1), show_default=True)
 folder = partial(click.option, type=click.Path(file_okay=False, path_type=Path), show_default=True)
+seed = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all draws."
+)
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
@@ -25,6 +30,32 @@ def choice(name: str, words: list[str], default: str, help: str) -> Callable[...
     return click.option(
         name, type=click.Choice(words), default=default, show_default=True, help=help
     )
+
+
+class Seconds(click.ParamType[float]):
+    """A positive, finite number of seconds."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it."""
+        with suppress(ValueError):
+            if 0 < float(value) < math.inf:
+                return float(value)
+        raise click.BadParameter(f"{value!r} is no time; give a number of seconds above 0")
+
+
+def require_place(option: str, path: Path) -> None:
+    """Refuse a file that could not be written in the end, before the work begins.
+
+    Raises: ValueError: there is a folder of that name, or a file where a folder should be.
+    """
+    blocked = next((p for p in path.absolute().parents if p.exists() and not p.is_dir()), None)
+    if path.is_dir() or blocked:
+        why = f"{blocked} is a file, no folder" if blocked else "it is a folder"
+        raise ValueError(f"{option}: {path} cannot be written ({why}); name another place")
 
 
 CLUSTER = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mpkit.cli.options import choice, count, device, folder, root
+from mpkit.cli.options import seed as seed_option
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -46,7 +47,7 @@ class Duration(click.ParamType[float]):
 
 @click.command()
 @click.argument("recipe")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @scale
 @radii
 @click.option(
@@ -100,6 +101,11 @@ def train(
 
     images = load(dataset or recipe.partition("-")[0], "train", root)
     made = plan(recipe, images.shape, scale, dataset, radii)
+    if start is not None and not made.start:
+        raise ValueError(
+            f"--start: {recipe} begins with random weights and takes none; leave it out, or take a "
+            "recipe that fine-tunes (see: mpkit recipes)"
+        )
     parts = shards or int(os.environ.get("WORLD_SIZE", "1"))
     made = replace(made, recipe=replace(made.recipe, shards=parts))
     kind = scale if radii == "common" else f"{scale}-{radii}"

@@ -29,6 +29,11 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
             bound = getattr(self, argument)
             if not isinstance(bound, Tensor) and bound != 0:
                 require_radius("RotationTranslation", bound, argument=argument)
+        if not isinstance(self.degrees, Tensor) and self.degrees > 180:
+            raise ValueError(
+                f"RotationTranslation: degrees must be at most 180, all rotations, got "
+                f"{self.degrees:g}"
+            )
 
     def describe(self) -> str:
         """Such as rt:3px,30deg."""
@@ -86,6 +91,12 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
             bound = getattr(self, argument)
             if isinstance(bound, Tensor):
                 require_radius("RotationTranslation", bound, len(x), argument)
+        largest = max(x.shape[2:])
+        if not isinstance(self.pixels, Tensor) and self.pixels > largest:
+            raise ValueError(
+                f"RotationTranslation: pixels must be at most {largest}, the image's side, got "
+                f"{self.pixels:g}: such a shift leaves nothing to see"
+            )
 
 
 def warp(x: Tensor, pose: Tensor) -> Tensor:

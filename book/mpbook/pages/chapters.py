@@ -197,9 +197,22 @@ def profile(root: Path, name: str) -> dict[str, dict[str, Value]]:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yml")))
         raise ChapterError(f"no profile {name!r}; the profiles are: {names}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ChapterError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    form = f"{path.name}: expected every: and chapters:, with parameters by name below"
+    if not isinstance(content, dict):
+        raise ChapterError(f"{form}, got a {type(content).__name__}")
+    if odd := [key for key in content if key not in ("every", "chapters")]:
+        raise ChapterError(f"{path.name}: unknown key {odd[0]!r}; it has every: and chapters:")
     every, special = (content.get("every") or {}, content.get("chapters") or {})
+    if not all(isinstance(part or {}, dict) for part in (every, special, *special.values())):
+        raise ChapterError(form)
     listed = chapters(root)
+    names = {parameter.name for found in listed for parameter in found.parameters}
+    if nobody := sorted(set(every) - names):
+        raise ChapterError(f"{path.name}: no chapter has a parameter {nobody[0]!r}")
     unknown = set(special) - {found.id for found in listed}
     if unknown:
         raise ChapterError(f"{path.name} names chapters that do not exist: {sorted(unknown)}")

@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
-from mpkit.cli.options import cluster_options, count, folder, workers_of
+from mpkit.cli.options import Seconds, cluster_options, count, folder, workers_of
 
 jobs_option = count("--jobs", default=2, help="Chapters executed at the same time.")
 
 
 def timeout_option(what: str) -> Callable[[Any], Any]:
     """The option ``--timeout`` of a command that runs chapters."""
-    kind, text = click.FloatRange(min=0, min_open=True), f"Seconds that {what} may take."
-    return click.option("--timeout", type=kind, default=3600.0, show_default=True, help=text)
+    text = f"Seconds that {what} may take."
+    return click.option("--timeout", type=Seconds(), default=3600.0, show_default=True, help=text)
 
 
 @click.command("chapters")

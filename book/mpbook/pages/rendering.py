@@ -56,6 +56,9 @@ def check_target(target: Path) -> None:
 
     Raises: ChapterError: the folder exists, is not empty and carries no mark of a finished run.
     """
+    blocked = next((p for p in target.absolute().parents if p.exists() and not p.is_dir()), None)
+    if blocked:
+        raise ChapterError(f"{target}: {blocked} is a file, no folder: name another place")
     if target.is_file() or (
         target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file()
     ):

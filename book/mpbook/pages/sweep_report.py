@@ -146,8 +146,8 @@ def _summary(
         f"{len(records)} of {len(rows)} points done. {seconds:,.1f} seconds of computing in all. "
         f"Code: {', '.join(made) or 'none'}.",
         f"To repeat it:\n\n```bash\n{command}\n```",
-        "Beside this page lie `table.csv`, the same table, and `table.json`, with the record of "
-        "every run.",
+        "The folder of the sweep holds `table.csv`, the same table, and `table.json`, the records "
+        "of all runs.",
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),
     ]
     for row in rows:
