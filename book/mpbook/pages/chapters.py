@@ -210,8 +210,8 @@ def profile(root: Path, name: str) -> dict[str, dict[str, Value]]:
     if not all(isinstance(part or {}, dict) for part in (every, special, *special.values())):
         raise ChapterError(form)
     listed = chapters(root)
-    names = {parameter.name for found in listed for parameter in found.parameters}
-    if nobody := sorted(set(every) - names):
+    given_names = {parameter.name for found in listed for parameter in found.parameters}
+    if nobody := sorted(set(every) - given_names):
         raise ChapterError(f"{path.name}: no chapter has a parameter {nobody[0]!r}")
     unknown = set(special) - {found.id for found in listed}
     if unknown:
