@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -41,6 +42,9 @@ class Group(click.Group):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # of a reader that has seen enough, such as head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(0)
         except (ValueError, OSError) as error:
             raise Problem(str(error)) from error
         except RuntimeError as error:

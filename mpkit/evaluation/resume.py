@@ -123,12 +123,12 @@ def opened(
     ):
         raise DataError(
             f"{file}: holds another evaluation (other attacks, model, images, seed or batch); "
-            "give the same ones to go on, or another file"
+            "give the same ones to go on, or another file (--output FOLDER)"
         )
     if not kept.of_one_model(blank):
         raise DataError(
             f"{file}: holds the evaluation of another network (other weights, code or numbers); "
-            "give the same one to go on, or another file"
+            "give the same one to go on, or another file (--output FOLDER)"
         )
     return ResumableLedger(kept, facts["batch"], done)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import sys
@@ -142,7 +143,8 @@ class Assigned(click.ParamType[tuple[str, str]]):
     type=Assigned(),
     multiple=True,
     metavar="NAME=VALUE,VALUE",
-    help="A parameter and its values; repeated, every value meets every other.",
+    help="A parameter and its values; repeated, every value meets every other. A value with a "
+    "comma goes into double quotes.",
 )
 @click.option(
     "-p",
@@ -205,7 +207,11 @@ def sweep(
     twice = sorted({name for name, _ in given if [n for n, _ in given].count(name) > 1})
     if twice:
         raise chapters.ChapterError(f"-p: {', '.join(twice)} twice; give one value")
-    asked = [(name, [v.strip() for v in text.split(",") if v.strip()]) for name, text in grid]
+    values = [next(csv.reader([text], skipinitialspace=True), []) for _, text in grid]
+    asked = [
+        (name, [v.strip() for v in vs if v.strip()])
+        for (name, _), vs in zip(grid, values, strict=True)
+    ]
     points = points_of(wanted, {**base, **dict(given)}, asked)
     points = [Point(one.varied, at_home(one.parameters)) for one in points]
     place = workers_of(scheduler, slurm, workers, gpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -74,7 +75,8 @@ def run_chapter(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
         new = Path(scratch) / "new"
-        render(root, {name: notebook}, new / "html", options=())
+        tqdm.write("rendering the page", file=sys.stderr)
+        render(root, {name: notebook}, new / "html", options=(), brief=True)
         shutil.copy(notebook, new / f"{name}.ipynb")
         write_text(new / MARK, json.dumps({"key": digest(key, site_key(root, {}))}))
         if output.exists():
