@@ -103,32 +103,32 @@ def evaluate(
         entry.attack.set.check(outline)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
-    sheet = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
+    state = opened(file, entries, facts_of(model, entries, goal, batch, seed), x, y, first)
     watched, told = FiniteGradients(model), progress or Quiet()
-    told.start(sheet.units, sheet.done)
+    told.start(state.units, state.done)
     try:
         with attacking(watched), torch.no_grad():
             part: Part | None = None
-            for unit in sheet.units_left():
+            for unit in state.units_left():
                 watched.forwards = watched.backwards = 0
                 if part is None or part.batch != unit.batch:
                     part = Part(unit.batch, x[unit.columns], y[unit.columns])
                 if unit.row == 0:
-                    _look_at_clean(sheet, unit, watched, part)
+                    _look_at_clean(state, unit, watched, part)
                 else:
                     entry = entries[unit.row - 1]
-                    rows = _open_rows(sheet, unit, entry, goal)
+                    rows = _open_rows(state, unit, entry, goal)
                     if len(rows):
                         number = first // batch + unit.batch
                         rng_of_unit = _generator(x.device, seed, entry.name, number)
-                        _attack(sheet, unit, watched, part, entry, rows, rng_of_unit)
+                        _attack(state, unit, watched, part, entry, rows, rng_of_unit)
                 passes = torch.tensor([watched.forwards, watched.backwards])
-                sheet.ledger.images[unit.row] += passes
-                sheet.close_unit(file)
-                told.advance(1, sheet.note())
+                state.ledger.images[unit.row] += passes
+                state.close_unit(file)
+                told.advance(1, state.note())
     finally:
         told.close()
-    return sheet.ledger
+    return state.ledger
 
 
 def facts_of(
@@ -144,30 +144,30 @@ def facts_of(
     }
 
 
-def _look_at_clean(sheet: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
+def _look_at_clean(state: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
     """Fill the clean row for a batch."""
-    ledger, columns = sheet.ledger, unit.columns
+    ledger, columns = state.ledger, unit.columns
     wrong, margin, unfit = _answer(model, part.x, part.y)
     ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
     ledger.unfit[columns] = unfit
     ledger.tried[0, columns] = True
 
 
-def _open_rows(sheet: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
+def _open_rows(state: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
     """Places in a batch of the examples that the attack is run on: (n,) int64."""
-    ledger, columns = sheet.ledger, unit.columns
+    ledger, columns = state.ledger, unit.columns
     if entry.after is not None:
         earlier = ledger.names.index(entry.after)
         if not bool(ledger.broken[earlier, columns].any()):
             return torch.empty(0, dtype=torch.int64)
-    broken = sheet.broken_by_set(columns)
+    broken = state.broken_by_set(columns)
     mine = [ledger.sets.index(part.describe()) for part in entry.attack.set.parts()]
     standing = goal.open(broken, broken[mine]) & ~ledger.broken[0, columns]
     return standing.nonzero().squeeze(1)
 
 
 def _attack(
-    sheet: ResumableLedger,
+    state: ResumableLedger,
     unit: Unit,
     model: FiniteGradients,
     part: Part,
@@ -176,7 +176,7 @@ def _attack(
     rng: torch.Generator,
 ) -> None:
     """Run one attack on some examples of a batch, check what it claims, and enter it."""
-    ledger, row, device = sheet.ledger, unit.row, part.x.device
+    ledger, row, device = state.ledger, unit.row, part.x.device
     rows, places = places + unit.columns.start, places.to(device)
     images, labels = part.x[places], part.y[places]
     attack: Attack = trees.take(entry.attack, rows.to(device))
@@ -184,7 +184,7 @@ def _attack(
     guarded = guard(model, attack.classes, labels)
     every = torch.arange(len(rows), device=device)
     problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
-    found = Batched(attack, sheet.batch).find(problem)
+    found = Batched(attack, state.batch).find(problem)
     wrong, margin, unfit = _answer(model, found.image, labels)
     if bool(wrong.any()):
         claimed = wrong.nonzero().squeeze(1).to(device)

@@ -83,7 +83,7 @@ def opened(
     y: Tensor,
     first: int,
 ) -> ResumableLedger:
-    """A blank sheet, or the one of an interrupted run of the same evaluation.
+    """A new ledger, or the one of an interrupted run of the same evaluation.
 
     Args:
         file: where the run is kept, if anywhere.
@@ -112,11 +112,11 @@ def opened(
         images=torch.zeros(a, 2, dtype=torch.int64),
         unfit=torch.zeros(n, dtype=torch.bool),
     )
-    sheet = ResumableLedger(blank, facts["batch"])
+    state = ResumableLedger(blank, facts["batch"])
     if file is None or not file.exists():
-        return sheet
+        return state
     kept = Ledger.load(file)
-    done = kept.facts.pop(DONE, sheet.units)
+    done = kept.facts.pop(DONE, state.units)
     if kept.words() != blank.words() or not all(
         torch.equal(getattr(kept, name), getattr(blank, name))
         for name in ("examples", "labels", "prints")

@@ -27,7 +27,7 @@ from mpkit.data.lazy import Rows, Stored
 from mpkit.evaluation.evaluate import evaluate, facts_of
 from mpkit.evaluation.goals import Entry, Goal
 from mpkit.evaluation.ledger import Ledger, merged
-from mpkit.evaluation.resume import opened as opened_sheet
+from mpkit.evaluation.resume import opened as opened_ledger
 from mpkit.models import load_model
 
 
@@ -116,8 +116,8 @@ def evaluate_in_shards(
             if not file.exists():
                 return None
             x, y = images.x[piece], images.y[piece]
-            sheet = opened_sheet(file, entries, facts, x, y, piece.start)
-            return sheet.ledger if sheet.done == sheet.units else None
+            state = opened_ledger(file, entries, facts, x, y, piece.start)
+            return state.ledger if state.done == state.units else None
 
         whole = kept(folder / "ledger.safetensors", slice(0, len(images)))
         if whole is not None:

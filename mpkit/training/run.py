@@ -18,7 +18,7 @@ from mpkit.training import data_parallel
 from mpkit.training.gradient_projection import Alongside
 from mpkit.training.recipes import Recipe
 from mpkit.training.schemes import Natural, Scheme
-from mpkit.training.step import Batch, Slope
+from mpkit.training.step import Batch, StepGradient
 
 PEEK = 20  # steps between two looks at the losses; a look makes a GPU wait
 
@@ -31,7 +31,7 @@ class Run:
     """The moving parts of a run: network, optimizer, running mean, position.
 
     Whatever is random in a step follows from ``seed`` and the position alone. On a GPU search and
-    gradient are recorded once and replayed (see Slope).
+    gradient are recorded once and replayed (see StepGradient).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Run:
         self.statistics = data_parallel.Statistics(model, recipe.shards)
         self.network = LowPrecision(model, recipe.compute) if recipe.compute else model
         batch = Batch(self.images, recipe, self.statistics)
-        self.slope = Slope(self.network, self.weights, batch, recorder)
+        self.gradient = StepGradient(self.network, self.weights, batch, recorder)
         self.scheme, self.done = scheme, 0
         self.alongside: Alongside | None = None
         if recipe.natural:
@@ -114,7 +114,7 @@ class Run:
         number = epoch * self.steps + step
         shards = range(data_parallel.rank(), self.recipe.shards, data_parallel.world())
         seeds = [mixed(self.seed, epoch, step, shard) for shard in shards]
-        total = self.slope(scheme, rows, seeds)
+        total = self.gradient(scheme, rows, seeds)
         gradients = [w.grad for w in self.weights if w.grad is not None]
         data_parallel.add_up([total, *gradients, *self.statistics.moves])
         self.statistics.settle()

@@ -46,7 +46,7 @@ class Batch:
 
 
 @dataclass
-class Slope:
+class StepGradient:
     """Leaves the gradient of a batch's mean loss in the weights, and returns that loss.
 
     The optimizer is no part of a recording: its few launches hide behind the device's work, and

@@ -55,9 +55,9 @@ def write_summary(
     )
     lines = [[row[part].get(name, "") for part, name in names] + [row["state"]] for row in rows]
     head = [*(name for _, name in names), "state"]
-    sheet = io.StringIO()
-    csv.writer(sheet, lineterminator="\n").writerows([head, *lines])
-    write_text(folder / "table.csv", sheet.getvalue())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    write_text(folder / "table.csv", text.getvalue())
     about = {"chapter": chapter.id, "title": chapter.title, "command": command}
     write_record(folder / "table.json", {**about, "points": rows})
     write_text(folder / "summary.md", _summary(chapter, command, rows, head, lines))
