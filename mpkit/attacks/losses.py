@@ -54,21 +54,15 @@ class Targeted(Loss):
                 f"{type(self).__name__}: target must be a class, or int64 classes (B,), got "
                 f"{tuple(target.shape)} {target.dtype}; use target.long().flatten()"
             )
-        if not isinstance(target, Tensor) or not target.is_cuda:
-            least = int(target.min()) if isinstance(target, Tensor) else target
-            if least < 0:
-                raise ValueError(
-                    f"{type(self).__name__}: target {least} is no class; number classes from 0"
-                )
+        if (least := _known(target)[0]) < 0:
+            raise ValueError(
+                f"{type(self).__name__}: target {least} is no class; number classes from 0"
+            )
 
     @property
     def classes(self) -> int:  # type: ignore[override]
         """Fewest that the loss is defined for and that hold all targets."""
-        if isinstance(self.target, Tensor):
-            largest = 0 if self.target.is_cuda else int(self.target.max())
-        else:
-            largest = self.target
-        return max(self.fewest, largest + 1)
+        return max(self.fewest, _known(self.target)[1] + 1)
 
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which examples are classified as the target: (B,)."""
@@ -191,6 +185,15 @@ def _lead(logits: Tensor, y: Tensor) -> Tensor:
     own = y.unsqueeze(1)
     others = logits.scatter(1, own, float("-inf")).amax(1)
     return others - logits.gather(1, own).squeeze(1)
+
+
+def _known(target: Target) -> tuple[int, int]:
+    """The least and the greatest target, 0 where a GPU would have to be waited for."""
+    if not isinstance(target, Tensor):
+        return target, target
+    if target.is_cuda or not target.numel():
+        return 0, 0
+    return int(target.min()), int(target.max())
 
 
 def _each(target: Target, y: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ from mpkit.cli.options import seed as seed_option
     default=Path("evaluation"),
     help="Folder for ledger.safetensors, record.json and accuracy.png.",
 )
+@folder("--save", help="Folder for the adversarial images, as safetensors and as PNG.")
 @count(
     "--shards", help="Share the images, in so many parts, among workers. [default: one per batch]"
 )
@@ -67,6 +68,7 @@ def evaluate(
     seed: int,
     device: str,
     output: Path,
+    save: Path | None,
     shards: int | None,
     scheduler: str | None,
     slurm: Path | None,
@@ -92,8 +94,9 @@ def evaluate(
     from mpkit.core.progress import Bar
     from mpkit.evaluation import sharding
 
-    assert output is not None
     require_place("--output", output / "record.json")
+    if save is not None:
+        require_place("--save", save / "adversarial.safetensors")
     images = data.stored(dataset, "test", root).first(points)
     threat = threat_of(words, dataset, images.shape)
     request = sharding.Request(
@@ -107,11 +110,14 @@ def evaluate(
         device,
     )
     begun = time.monotonic()
+    kept = evaluation.AdversarialImages(save) if save else None
     if any((shards, scheduler, slurm, workers, gpu)):
+        if kept:
+            raise ValueError("--save keeps the images of one process; leave out --shards and such")
         place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
         done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
     else:
-        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"))
+        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
     parameters = {
         "model": spec,
         "weights": weights and weights.name,
@@ -127,11 +133,22 @@ def evaluate(
     record |= {"device": done.device, "ledger": evaluation.summary(done.ledger)}
     records.write_record(output / "record.json", record)
     for chart in entry_points(group="mpkit.charts", name="ledger"):  # that of the book
-        save = partial(chart.load()(done.ledger).savefig, format="png", dpi=160)
-        write_atomically(output / "accuracy.png", save)
+        draw = partial(chart.load()(done.ledger).savefig, format="png", dpi=160)
+        write_atomically(output / "accuracy.png", draw)
     for hint in evaluation.hints(done.ledger, threat, images.shape, len(images.classes)):
         click.echo(f"Note: {hint}", err=True)
     click.echo(evaluation.table(done.ledger))
     click.echo(f"\nledger, record and figure: {output}")
+    if done.exported is not None:
+        click.echo(
+            f"adversarial images: {save}\n{done.exported.rounded:,} of {done.exported.images:,} "
+            "still fool the network as PNG, rounded to 8 bits"
+        )
+        if done.exported.missing > 0:
+            click.echo(
+                f"Note: {done.exported.missing:,} successes are of a run without --save; for all, "
+                f"begin again with another --output",
+                err=True,
+            )
     if bool(done.ledger.unfit.all()):
         raise click.ClickException("the network answered NaN to every image: look at its weights")

@@ -1,5 +1,6 @@
 """Evaluation: suites of attacks, a ledger of who survived, and the checks behind every number."""
 
+from mpkit.evaluation.adversarial import AdversarialImages
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
 from mpkit.evaluation.ledger import Gain, Ledger, merged
@@ -9,6 +10,7 @@ from mpkit.evaluation.suites import Budget, standard
 from mpkit.evaluation.verification import OutsideSet, verified
 
 __all__ = [
+    "AdversarialImages",
     "Attacks",
     "Budget",
     "EachSet",

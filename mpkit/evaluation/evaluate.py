@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ from mpkit.evaluation.resume import ResumableLedger, Unit, opened
 from mpkit.evaluation.verification import located, verified
 from mpkit.models import QueryCounter
 from mpkit.models.identity import close, identity
+
+Keep = Callable[[Unit, Tensor, Tensor], None]
+"""Takes the images (n, C, H, W) that one attack on one batch broke, with their rows (n,)."""
 
 
 class FiniteGradients(QueryCounter):
@@ -65,6 +68,7 @@ def evaluate(
     first: int = 0,
     file: Path | None = None,
     progress: Quiet | None = None,
+    keep: Keep | None = None,
 ) -> Ledger:
     """Attack every example with every attack that can still add something, and keep the books.
 
@@ -87,6 +91,7 @@ def evaluate(
         file: where the ledger is kept after every attack on every batch; if it is there from an
             interrupted run it is gone on with, and the end is the same bit for bit.
         progress: told of every attack on every batch.
+        keep: handed the images of every success, such as ``AdversarialImages``.
 
     Returns: the ledger.
 
@@ -129,7 +134,7 @@ def evaluate(
                     if len(rows):
                         number = first // batch + unit.batch
                         rng_of_unit = _generator(x.device, seed, entry.name, number)
-                        _attack(state, unit, watched, part, entry, rows, rng_of_unit)
+                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keep)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 state.ledger.images[unit.row] += passes
                 state.close_unit(file)
@@ -205,6 +210,7 @@ def _attack(
     entry: Entry,
     places: Tensor,
     rng: torch.Generator,
+    keep: Keep | None,
 ) -> None:
     """Run one attack on some examples of a batch, check what it claims, and enter it."""
     ledger, row, device = state.ledger, unit.row, part.x.device
@@ -229,6 +235,8 @@ def _attack(
         counted = again & kept.cpu()
         ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)
         wrong[wrong.clone()] = counted
+        if keep is not None and bool(counted.any()):
+            keep(unit, rows[wrong], image[counted.to(device)])
     ledger.broken[row, rows], ledger.margin[row, rows] = wrong, margin
     ledger.steps[row, rows] = tally.cpu().int()
     ledger.tried[row, rows] = True

@@ -24,6 +24,7 @@ from mpkit.core.records import device_name
 from mpkit.core.workers import ClusterError, Workers
 from mpkit.data import Images
 from mpkit.data.lazy import Rows, Stored
+from mpkit.evaluation.adversarial import AdversarialImages, Exported
 from mpkit.evaluation.evaluate import evaluate, facts_of
 from mpkit.evaluation.goals import Entry, Goal
 from mpkit.evaluation.ledger import Ledger, merged
@@ -57,10 +58,11 @@ class Request:
 
 
 class Sharded(NamedTuple):
-    """A merged ledger, and the name of the device that it was made on."""
+    """A merged ledger, the name of the device that it was made on, and what was exported."""
 
     ledger: Ledger
     device: str
+    exported: Exported | None = None
 
 
 def cut(examples: int, batch: int, shards: int | None) -> list[slice]:
@@ -155,18 +157,25 @@ def evaluate_in_shards(
 
 
 def evaluate_here(
-    request: Request, weights: Path | None, images: Images | Stored, folder: Path, progress: Quiet
+    request: Request,
+    weights: Path | None,
+    images: Images | Stored,
+    folder: Path,
+    progress: Quiet,
+    keep: AdversarialImages | None = None,
 ) -> Sharded:
     """Evaluate in this process; arguments as of ``evaluate_in_shards``, images on any device.
 
-    ``ledger.safetensors`` is kept after every attack on a batch, of which ``progress`` is told.
+    ``ledger.safetensors`` is kept after every attack on a batch, of which ``progress`` is told; so
+    are the adversarial images where ``keep`` is given, which are exported in the end.
 
     Raises: ValueError: an argument is unfit, or the folder holds another evaluation.
     """
     network = load_model(request.spec, weights, request.shape, request.classes, request.device)
     file = folder / "ledger.safetensors"
-    ledger = _evaluate(request, network, images.x, images.y, 0, file, progress)
-    return Sharded(ledger, device_name(request.device))
+    ledger = _evaluate(request, network, images.x, images.y, 0, file, progress, keep)
+    exported = keep.export(ledger, network) if keep is not None else None
+    return Sharded(ledger, device_name(request.device), exported)
 
 
 def evaluate_shard(request: Request, weights: bytes, x: Tensor, y: Tensor, first: int) -> Ledger:
@@ -186,6 +195,7 @@ def _evaluate(
     first: int,
     file: Path | None = None,
     progress: Quiet | None = None,
+    keep: AdversarialImages | None = None,
 ) -> Ledger:
     where = next((p.device for p in network.parameters()), torch.device("cpu"))
     return evaluate(
@@ -199,6 +209,7 @@ def _evaluate(
         first=first,
         file=file,
         progress=progress,
+        keep=keep,
     )
 
 
