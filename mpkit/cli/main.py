@@ -56,8 +56,9 @@ class Group(click.Group):
                 f"the package {error.name!r} is missing: install the book's tools with "
                 "pip install 'mpkit[book]', or run make book"
             ) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted: what was not finished was not kept.", err=True)
+        except KeyboardInterrupt as error:
+            told = str(error) or "what was not finished was not kept."
+            click.echo(f"Interrupted: {told}", err=True)
             sys.exit(INTERRUPTED)
 
 

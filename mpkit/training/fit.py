@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -73,6 +77,7 @@ def fit(
 
     Raises:
         Diverged: a loss is not finite; the last checkpoint is from before.
+        KeyboardInterrupt: where there are checkpoints, after the steps at hand, which are kept.
         OSError: a checkpoint could not be written; earlier ones are kept.
         ValueError: the network's outputs do not fit the number of classes, or the checkpoints
             are those of another run.
@@ -86,8 +91,9 @@ def fit(
     progress = progress or Quiet()
     progress.start(recipe.epochs * job.run.steps, job.run.done)
     try:
-        while len(job.history) < recipe.epochs:
-            job.epoch(progress)
+        with _patient() if checkpoints else nullcontext() as job.asked:
+            while len(job.history) < recipe.epochs:
+                job.epoch(progress)
     finally:
         progress.close()
     job.run.swap()
@@ -105,6 +111,7 @@ class _Job:
     parts: dict[str, str]
     history: list[Epoch] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
+    asked: threading.Event | None = None
 
     def resume(self) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
@@ -127,6 +134,11 @@ class _Job:
             steps = self.run.stretch(robust)
             loss = self.run.losses[(self.run.done - 1) % self.run.steps].item()
             progress.advance(steps, f"loss {loss:.3f}")
+            if self.asked and self.asked.is_set():
+                self.save()
+                raise KeyboardInterrupt(
+                    f"saved: the same command goes on from step {self.run.done:,}"
+                )
             if self.checkpoints and time.monotonic() - self.saved_at >= self.checkpoints.seconds:
                 self.save()
         loss = self.run.losses.mean().item()
@@ -158,6 +170,26 @@ class _Job:
             facts = {"done": self.run.done, "history": history, "parts": self.parts}
             self.checkpoints.save(self.run.done, self.run.tensors(), facts)
             self.saved_at = time.monotonic()
+
+
+@contextmanager
+def _patient() -> Iterator[threading.Event]:
+    """An event for the first interrupt, so that steps end and are kept; a second one is obeyed."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _identity(
