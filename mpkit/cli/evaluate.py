@@ -50,6 +50,11 @@ from mpkit.cli.options import seed as seed_option
     default=Path("evaluation"),
     help="Folder for ledger.safetensors, record.json and accuracy.png.",
 )
+@click.option(
+    "--targeted",
+    metavar="CLASS",
+    help="Bring images to this class; least: to the least likely one, all: to each in turn.",
+)
 @folder("--save", help="Folder for the adversarial images, as safetensors and as PNG.")
 @count(
     "--shards", help="Share the images, in so many parts, among workers. [default: one per batch]"
@@ -68,6 +73,7 @@ def evaluate(
     seed: int,
     device: str,
     output: Path,
+    targeted: str | None,
     save: Path | None,
     shards: int | None,
     scheduler: str | None,
@@ -88,7 +94,9 @@ def evaluate(
           --threat 'linf:8/255 + l2:0.5 + l1:12' --points 10000
       mpkit evaluate --model small_cnn --weights w.safetensors --shards 4 --workers 4
     """
-    from mpkit import data, evaluation
+    import torch
+
+    from mpkit import data, evaluation, models
     from mpkit.core import records
     from mpkit.core.files import write_atomically
     from mpkit.core.progress import Bar
@@ -110,14 +118,6 @@ def evaluate(
         device,
     )
     begun = time.monotonic()
-    kept = evaluation.AdversarialImages(save) if save else None
-    if any((shards, scheduler, slurm, workers, gpu)):
-        if kept:
-            raise ValueError("--save keeps the images of one process; leave out --shards and such")
-        place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
-        done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
-    else:
-        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
     parameters = {
         "model": spec,
         "weights": weights and weights.name,
@@ -129,6 +129,41 @@ def evaluate(
         "seed": seed,
         "device": device,
     }
+    if targeted is not None:
+        if any((shards, scheduler, slurm, workers, gpu, save)):
+            raise ValueError("--targeted runs in one process; leave out --save, --shards and such")
+        network = models.load_model(spec, weights, images.shape, len(images.classes), device)
+        where = next((p.device for p in network.parameters()), torch.device("cpu"))
+        x, y = images.x[:].to(where), images.y.to(where)
+        aims = evaluation.targets_of(targeted, network, x, y, len(images.classes))
+        ledgers = evaluation.evaluate_toward(
+            aims,
+            network,
+            x,
+            threat,
+            seed,
+            budget=budget,
+            goal=request.goal,
+            batch=batch,
+            folder=output,
+            progress=Bar,
+        )
+        parameters |= {"targeted": targeted}
+        spent = time.monotonic() - begun
+        record = records.provenance(parameters, records.CHECKOUT, spent, "evaluate")
+        toward = {str(k): evaluation.summary(ledger) for k, ledger in ledgers.items()}
+        records.write_record(output / "targeted.json", record | {"targets": toward})
+        click.echo(evaluation.table_toward(ledgers, images.classes))
+        click.echo(f"\nledgers and record: {output}")
+        return
+    kept = evaluation.AdversarialImages(save) if save else None
+    if any((shards, scheduler, slurm, workers, gpu)):
+        if kept:
+            raise ValueError("--save keeps the images of one process; leave out --shards and such")
+        place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
+        done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
+    else:
+        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
     record = records.provenance(parameters, records.CHECKOUT, time.monotonic() - begun, "evaluate")
     record |= {"device": done.device, "ledger": evaluation.summary(done.ledger)}
     records.write_record(output / "record.json", record)

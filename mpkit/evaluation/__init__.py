@@ -7,6 +7,7 @@ from mpkit.evaluation.ledger import Gain, Ledger, merged
 from mpkit.evaluation.reports import accuracies, columns, hints, summary, table
 from mpkit.evaluation.sharding import evaluate_in_shards
 from mpkit.evaluation.suites import Budget, standard
+from mpkit.evaluation.targeted import TargetView, evaluate_toward, table_toward, targets_of
 from mpkit.evaluation.verification import OutsideSet, verified
 
 __all__ = [
@@ -18,16 +19,20 @@ __all__ = [
     "Goal",
     "Ledger",
     "OutsideSet",
+    "TargetView",
     "UnionOnly",
     "accuracies",
     "columns",
     "evaluate",
     "evaluate_in_shards",
+    "evaluate_toward",
     "hints",
     "merged",
     "named",
     "standard",
     "summary",
     "table",
+    "table_toward",
+    "targets_of",
     "verified",
 ]
