@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -47,9 +48,15 @@ def identity(model: Model, image: Tensor, ask: Model | None = None) -> Facts:
     """
     probe = _probe(image)
     first, again = (_asked(ask or model, probe) for _ in range(2))
+    steady = first.shape == again.shape and torch.equal(first.nan_to_num(), again.nan_to_num())
+    if steady and not networks(model) and not close(_asked(ask or model, probe[:2]), first[:2]):
+        warnings.warn(
+            "model: its answers depend on the other images of the batch; if a network in training "
+            "mode is behind it, call its eval() first",
+            stacklevel=5,
+        )
     told = dict(_leaves(model, "", {}))
     solid = {k: v for k, v in told.items() if k.endswith(" code") or "._parameters." in k}
-    steady = first.shape == again.shape and torch.equal(first.nan_to_num(), again.nan_to_num())
     return {
         "model": _hash(solid),
         "settings": _hash({k: v for k, v in told.items() if k not in solid}),

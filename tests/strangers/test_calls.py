@@ -202,3 +202,23 @@ def test_many_targets_still_work() -> None:
     model, x, y = problem()
     found = MultiTargeted(APGD(Linf(0.2), 5, Margin()), 3)(model, x, y, generator())
     assert bool((model(found.image).argmax(1) != y).any())
+
+
+class Hidden:
+    """A network where none looks."""
+
+    __slots__ = ("network",)
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+def test_a_hidden_network_in_training_mode_is_guessed() -> None:
+    _, x, y = problem()
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4)).train()
+    assert networks(Hidden(model)) == []
+    with pytest.warns(UserWarning, match=r"depend on the other images of the batch.*eval\(\)"):
+        evaluate(Hidden(model), x, y, {"a": PGD(Linf(0.1), 2)}, generator())
