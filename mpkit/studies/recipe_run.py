@@ -177,7 +177,7 @@ def _rate(
     layout: torch.memory_format,
     compute: torch.dtype | None,
 ) -> float:
-    """Training steps on single images that a network makes in a second, measured for half of one."""
+    """Training steps on single images in a second, measured for half of one."""
     rng = torch.Generator().manual_seed(0)
     model = NETWORKS[network](shape, 10, rng).to(where).to(memory_format=layout)
     x = torch.rand(batch, *shape, generator=rng).to(where)
