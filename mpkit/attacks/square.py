@@ -101,7 +101,8 @@ class Square(Iterative):
         shape = shape / per_row(norm(shape), z)
         shape = shape + old / per_row(norm(old), z).clamp(min=1e-6 * eps)
         free = (eps**power - per_row(norm(kept), z) ** power).clamp(min=0) ** (1 / power)
-        return kept + shape * (free / positive(per_row(norm(shape), z)))
+        size = per_row(norm(shape), z)  # zero where a single pixel cancels what it held
+        return kept + shape * torch.where(size > 0, free / positive(size), 0)
 
 
 def _signs(shape: tuple[int, ...], problem: Problem) -> Tensor:
