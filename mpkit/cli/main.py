@@ -17,6 +17,7 @@ from mpkit.cli.doctor import doctor
 from mpkit.cli.evaluate import evaluate
 from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
+from mpkit.core.files import told
 
 PROBLEM = 1
 INTERRUPTED = 130
@@ -45,7 +46,9 @@ class Group(click.Group):
         except BrokenPipeError:  # of a reader that has seen enough, such as head
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(0)
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise Problem(told(error)) from error
+        except ValueError as error:
             raise Problem(str(error)) from error
         except RuntimeError as error:
             if not type(error).__module__.startswith("mpkit."):
@@ -57,8 +60,8 @@ class Group(click.Group):
                 "pip install 'mpkit[book]', or run make book"
             ) from error
         except KeyboardInterrupt as error:
-            told = str(error) or "what was not finished was not kept."
-            click.echo(f"Interrupted: {told}", err=True)
+            kept = str(error) or "what was not finished was not kept."
+            click.echo(f"Interrupted: {kept}", err=True)
             sys.exit(INTERRUPTED)
 
 

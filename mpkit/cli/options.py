@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mpkit.core.files import require_room
 from mpkit.core.workers import ClusterError, Local, Remote, Slurm, Workers
 
 count = partial(click.option, type=click.IntRange(min=1), show_default=True)
@@ -50,12 +51,15 @@ class Seconds(click.ParamType[float]):
 def require_place(option: str, path: Path) -> None:
     """Refuse a file that could not be written in the end, before the work begins.
 
-    Raises: ValueError: there is a folder of that name, or a file where a folder should be.
+    Raises:
+        ValueError: there is a folder of that name, or a file where a folder should be.
+        OSError: the disk is full, or not to be written.
     """
     blocked = next((p for p in path.absolute().parents if p.exists() and not p.is_dir()), None)
     if path.is_dir() or blocked:
         why = f"{blocked} is a file, no folder" if blocked else "it is a folder"
         raise ValueError(f"{option}: {path} cannot be written ({why}); name another place")
+    require_room(path)
 
 
 CLUSTER = (

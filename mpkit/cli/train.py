@@ -11,6 +11,7 @@ import click
 
 from mpkit.cli.options import choice, count, device, folder, root
 from mpkit.cli.options import seed as seed_option
+from mpkit.core.files import require_room
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -110,6 +111,7 @@ def train(
     made = replace(made, recipe=replace(made.recipe, shards=parts))
     kind = scale if radii == "common" else f"{scale}-{radii}"
     folder = out or Path("_build", "train", f"{recipe}-{kind}-seed{seed}")
+    require_room(folder)
     first = os.environ.get("RANK", "0") == "0"
     trained(made, images, seed, folder, device, Bar(recipe) if first else Quiet(), start)
     if first:
@@ -211,6 +213,8 @@ def reproduce(
         device,
         root,
     )
+    require_room(study.folder)
+    require_room(study.work)
     end = None if budget is None else time.monotonic() + budget
     left = work_on(study, Bar, end, lambda line: click.echo(line, err=True))
     click.echo(f"records: {study.folder}" + (f"; {left} networks are not done" if left else ""))

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile, mkdtemp
 from typing import IO, TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+ROOM = "; make room and give the same command again: what was finished before is kept"
+PLACE = "; name another place, or allow writing there"
+REMEDIES = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: ROOM}
+REMEDIES |= {errno.EROFS: PLACE, errno.EACCES: PLACE, errno.EPERM: PLACE}
 
 
 class DataError(ValueError):
@@ -41,9 +50,41 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
+
+
+def require_room(place: Path, size: int = 1 << 18) -> None:
+    """Find a full or read-only disk before the work that ends in a place, not after it.
+
+    Args:
+        place: the file or folder that will be written; it need not exist.
+        size: bytes that are written for a trial, and deleted.
+    Raises: OSError: no; it names the folder above the place.
+    """
+    folder = next(p for p in (place.absolute(), *place.absolute().parents) if p.is_dir())
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def told(error: OSError) -> str:
+    """What the system refused, in one line, with the file's name and the remedy."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list) and error.args[0]:
+        _, name, why = error.args[0][0]
+        full = f"[Errno {errno.ENOSPC}]" in why
+        error = OSError(errno.ENOSPC, "No space left on device", name) if full else OSError(why)
+    if error.filename is None or error.errno is None:
+        return str(error)
+    why = str(error.strerror)
+    if why == os.strerror(error.errno):  # nobody has said more yet
+        why = why[:1].lower() + why[1:] + REMEDIES.get(error.errno, "")
+    return f"{error.filename}: {why}"
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
@@ -72,6 +113,26 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside of another (made if missing), for work that is renamed into place.
+
+    It is removed in the end; those that killed processes left there are removed in the beginning.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for lock in folder.glob(".mpkit-*/.lock"):
+        with claimed(lock) as free:
+            if free:
+                shutil.rmtree(lock.parent, ignore_errors=True)
+    new = Path(mkdtemp(dir=folder, prefix=".new-"))
+    with claimed(new / ".lock"):  # under another name: nobody may find it before it is claimed
+        mine = new.rename(new.with_name(new.name.replace(".new", ".mpkit", 1)))
+        try:
+            yield mine
+        finally:
+            shutil.rmtree(mine, ignore_errors=True)
 
 
 @contextmanager

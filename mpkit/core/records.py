@@ -44,6 +44,8 @@ class Code:
             root: a checkout; outside of one the commit is "unknown".
             paths: what counts as code, relative to root; only changes there are marked.
         """
+        if not (root / ".git").exists():  # an installed package may lie within another's checkout
+            return cls("unknown", "unknown")
         try:
             commit, date = _git(root, "log", "-1", "--abbrev=10", "--format=%h %cs").split()
             changed = _git(root, "status", "--porcelain", "--", *paths)

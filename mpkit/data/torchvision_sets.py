@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpkit.core.files import DataError, file_hash
+from mpkit.core.files import DataError, file_hash, scratch
 from mpkit.data.folder import list_split, pictures
 from mpkit.data.lazy import Rows, of_array, of_file
 
@@ -163,10 +162,9 @@ def _fetch_into(target: Path, name: str, root: Path) -> None:
     from torchvision import datasets
 
     source = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name]
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
-        source(scratch, download=True)
-        fresh = Path(scratch, PLACES[name])
+    with scratch(root) as place:
+        source(place, download=True)
+        fresh = place / PLACES[name]
         check(name, fresh)
         target.mkdir(parents=True, exist_ok=True)
         for file in fresh.iterdir():

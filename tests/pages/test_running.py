@@ -175,6 +175,7 @@ def test_a_killed_run_leaves_nothing_finished_and_no_process(
     again = mpkit(root, *words)
     assert again.returncode == 0, again.stderr
     assert finished(root)
+    assert not list(root.rglob(".mpkit-*"))  # what the killed one worked in
 
 
 def test_book_executes_only_what_changed(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_summary_links_to_the_page_of_every_run(tmp_path: Path) -> None:
         body = run.read_text().partition("<article")[2].partition("</article>")[0]
         assert other.name not in body.partition('class="prev-next')[0]
     assert "book/summary.html" in (root / "mine" / "pages" / "index.html").read_text()
-    assert not list((root / "mine").glob(".pages-*"))
+    assert not list((root / "mine").glob(".*-*"))
     other = mpkit(root, *words, "radius=0.5")
     assert other.returncode == 1
     assert "another folder" in other.stderr

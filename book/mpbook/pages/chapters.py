@@ -23,6 +23,7 @@ import yaml
 
 Value = str | int | float | bool
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+INSTALLED = Path(__file__).resolve().parents[1] / "home"  # the book as a wheel carries it
 
 
 class ChapterError(ValueError):
@@ -152,10 +153,25 @@ def book_root(start: Path | None = None) -> Path:
     Raises: ChapterError: no book is found.
     """
     here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[3], INSTALLED):
         if (folder / "_toc.yml").is_file() and (folder / "book").is_dir():
             return folder
     raise ChapterError(f"no book found from {here} upward: go to a clone of the repository")
+
+
+def workspace(root: Path) -> Path:
+    """The folder of ``_build``, where all goes that is made from a book: its checkout, or the
+    current folder if the book is the installed one."""
+    return Path.cwd() if root == INSTALLED else root
+
+
+def results(*names: str) -> Path:
+    """A record of the book: the file or folder in ``results/`` beside the page, else the book's.
+
+    So a page that was downloaded alone finds the records that came with the package.
+    """
+    beside = Path("results", *names)
+    return beside if beside.exists() else book_root() / "book" / beside
 
 
 def chapters(root: Path) -> list[Chapter]:

@@ -216,7 +216,9 @@ def sweep(
     points = [Point(one.varied, at_home(one.parameters)) for one in points]
     place = workers_of(scheduler, slurm, workers, gpu)
     key = sweep_key(wanted, points)
-    folder = (output or root / "_build" / "sweeps" / f"{chapter}-{key}").resolve()
+    folder = (
+        output or chapters.workspace(root) / "_build" / "sweeps" / f"{chapter}-{key}"
+    ).resolve()
     if dry_run:
         click.echo("\n".join(map(str, points)) + f"\n{len(points)} points, into {folder}")
         if isinstance(place, Slurm):

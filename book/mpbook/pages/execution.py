@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from mpbook.pages.chapters import Chapter, ChapterError, Value
 from mpkit.core import processor
+from mpkit.core.files import scratch
 from mpkit.core.records import device_name, digest, provenance, source_texts, versions, write_text
 
 DRAWING = "mpbook/figures/"  # what turns numbers into pictures
@@ -84,9 +84,8 @@ def execute(
     Returns: the path of the executed notebook.
     Raises: ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
     """
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=f".{chapter.id}-") as scratch:
-        output = Path(scratch) / "done.ipynb"
+    with scratch(store) as place:
+        output = place / "done.ipynb"
         names = [p.name for p in chapter.parameters if p.name in parameters]
         job = {
             "notebook": str(chapter.path),

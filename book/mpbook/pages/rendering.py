@@ -12,14 +12,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpbook.pages.chapters import ChapterError
-from mpkit.core.files import file_hash
-from mpkit.core.records import digest, write_text
+from mpbook.pages.execution import SOURCES
+from mpkit.core.files import file_hash, scratch
+from mpkit.core.records import digest, source_texts, write_text
 
 MARK = ".mpkit.json"
 BRIEF = (
@@ -35,12 +35,12 @@ def site_key(root: Path, executed: Mapping[str, Path]) -> str:
     """What decides the pages: every file of the book, its configuration, the executed notebooks
     and the docstrings of mpkit."""
     files = [root / "_config.yml", root / "_toc.yml"]
-    for folder in (root / "book", root / "mpkit"):
-        files += sorted(
-            p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
-        )
+    files += sorted(
+        p for p in (root / "book").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    )
     named = [(str(path.relative_to(root)), file_hash(path)) for path in files]
-    return digest(named, {name: file_hash(path) for name, path in executed.items()})
+    pages = {name: file_hash(path) for name, path in executed.items()}
+    return digest(named, source_texts(*SOURCES), pages)
 
 
 def is_current(site: Path, key: str) -> bool:
@@ -87,9 +87,8 @@ def render(
     Raises: ChapterError: the build failed; the earlier site is untouched and the log is named.
     """
     key = site_key(root, executed)
-    site.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}-") as scratch:
-        stage = Path(scratch) / "stage"
+    with scratch(site.parent) as place:
+        stage = place / "stage"
         shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, stage / name)
@@ -118,7 +117,7 @@ def render(
             )
         write_text(html / MARK, json.dumps({"key": key}))
         if site.exists():
-            site.rename(Path(scratch) / "old")
+            site.rename(place / "old")
         html.rename(site)
     return site / "index.html"
 

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mpbook.pages import chapters
-from mpbook.pages.chapters import Chapter, ChapterError, Value
+from mpbook.pages.chapters import INSTALLED, Chapter, ChapterError, Value, workspace
 from mpbook.pages.execution import Report, effective, end_all, execute, run_key, stored, to_text
 from mpbook.pages.rendering import MARK, STRICT, check_target, is_current, render, site_key
 from mpbook.pages.tolerance import Tolerance, settled
+from mpkit.core.files import require_room, scratch
 from mpkit.core.processor import ONE_ARITHMETIC
 from mpkit.core.records import VOLATILE, digest, write_text
 
@@ -59,10 +60,13 @@ def run_chapter(
     parameters = at_home(chapter.check(given))
     resolve_device(str(effective(chapter, parameters).get("device", "cpu")))
     key = run_key(chapter, parameters)
-    output = (output or root / "_build" / "runs" / f"{name}-{key}").resolve()
+    built = workspace(root) / "_build"
+    output = (output or built / "runs" / f"{name}-{key}").resolve()
     check_target(output)
+    require_room(output)
     done = Done(output / f"{name}.ipynb", output / "html" / "book" / f"{name}.html")
-    store = root / "_build" / "executed"
+    store = built / "executed"
+    require_room(store)
     notebook = stored(chapter, parameters, store)
     if not force and is_current(output, digest(key, site_key(root, {}))):
         return done
@@ -72,15 +76,14 @@ def run_chapter(
         profile = "quick" if not parameters else "custom"
         with _told([(chapter, parameters)]) as report:
             execute(chapter, parameters, store, profile=profile, timeout=timeout, report=report)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        new = Path(scratch) / "new"
+    with scratch(output.parent) as place:
+        new = place / "new"
         tqdm.write("rendering the page", file=sys.stderr)
         render(root, {name: notebook}, new / "html", options=(), brief=True)
         shutil.copy(notebook, new / f"{name}.ipynb")
         write_text(new / MARK, json.dumps({"key": digest(key, site_key(root, {}))}))
         if output.exists():
-            output.rename(Path(scratch) / "old")
+            output.rename(place / "old")
         new.rename(output)
     return done
 
@@ -95,13 +98,14 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
     Raises:
         ChapterError: a chapter failed (the others were finished and are kept), or the build did.
     """
-    site = root / "_build" / "html"
+    site = workspace(root) / "_build" / "html"
     check_target(site)
+    require_room(site)
     executed: dict[str, Path] = {}
     if profile is not None:
         given = chapters.profile(root, profile)
         work = [(chapter, given[chapter.id]) for chapter in chapters.chapters(root)]
-        executed = execute_all(work, root / "_build" / "executed", profile, jobs)
+        executed = execute_all(work, workspace(root) / "_build" / "executed", profile, jobs)
     if is_current(site, site_key(root, executed)):
         return site / "index.html"
     return render(root, executed, site, STRICT)
@@ -118,13 +122,18 @@ def refresh_chapters(root: Path, names: Sequence[str], jobs: int = 1) -> Iterato
         names: ids of chapters; empty for all.
         jobs: chapters executed at the same time.
     Returns: pairs of notebook and what happened to it.
-    Raises: ChapterError: a chapter failed; it, those beside it and those after it are untouched.
+    Raises:
+        ChapterError: a chapter failed; it, those beside it and those after it are untouched.
+        OSError: the book cannot be written; nothing was executed then.
     """
     wanted = [chapters.chapter(root, name) for name in names] or chapters.chapters(root)
-    with tempfile.TemporaryDirectory(prefix="mpkit-") as scratch:
+    if root == INSTALLED:
+        raise ChapterError("the installed book is not made anew in place: go to a clone of it")
+    require_room(root / "book")
+    with tempfile.TemporaryDirectory(prefix="mpkit-") as store:
         for start in range(0, len(wanted), jobs):
             beside = wanted[start : start + jobs]
-            done = execute_all([(one, {}) for one in beside], Path(scratch), "quick", jobs)
+            done = execute_all([(one, {}) for one in beside], Path(store), "quick", jobs)
             for chapter in beside:
                 yield chapter.path, _refresh(chapter.path, done[chapter.id])
 

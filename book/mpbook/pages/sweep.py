@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mpbook.pages.chapters import Chapter, ChapterError, Value
+from mpbook.pages.chapters import Chapter, ChapterError, Value, workspace
 from mpbook.pages.execution import Lost, effective, end_all, execute, run_key
 from mpkit.core.cluster import answers, opened
 from mpkit.core.progress import Quiet
@@ -108,7 +108,7 @@ def sweep(
     Raises:
         ClusterError: the workers are unfit, or the scheduler was lost; finished points are kept.
     """
-    store = root / "_build" / "executed"
+    store = workspace(root) / "_build" / "executed"
     device = str(effective(chapter, points[0].parameters).get("device", "cpu"))
     if isinstance(place, Local) and not place.gpus:
         here = _missing(chapter, points, store, device_name(device))

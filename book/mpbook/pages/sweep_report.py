@@ -14,6 +14,7 @@ from typing import Any
 from mpbook.pages.chapters import Chapter, ChapterError, pages
 from mpbook.pages.rendering import MARK, check_target, is_current, render, site_key
 from mpbook.pages.sweep import Outcome
+from mpkit.core.files import require_room
 from mpkit.core.records import declared, write_record, write_text
 
 PARTS = ("parameters", "results")
@@ -119,6 +120,7 @@ def claim(folder: Path, key: str) -> None:
     Raises: ChapterError: it holds another sweep, or something else.
     """
     check_target(folder)
+    require_room(folder)
     mark = {"key": f"sweep {key}"}
     if (folder / MARK).is_file() and not is_current(folder, mark["key"]):
         raise ChapterError(f"{folder} holds another run or sweep: name another folder")
