@@ -17,7 +17,7 @@ from mpkit.cli.doctor import doctor
 from mpkit.cli.evaluate import evaluate
 from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
-from mpkit.core.files import told
+from mpkit.core.files import refused
 
 PROBLEM = 1
 INTERRUPTED = 130
@@ -47,7 +47,7 @@ class Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(0)
         except OSError as error:
-            raise Problem(told(error)) from error
+            raise Problem(refused(error)) from error
         except ValueError as error:
             raise Problem(str(error)) from error
         except RuntimeError as error:

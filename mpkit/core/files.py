@@ -73,7 +73,7 @@ def require_room(place: Path, size: int = 1 << 18) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
-def told(error: OSError) -> str:
+def refused(error: OSError) -> str:
     """What the system refused, in one line, with the file's name and the remedy."""
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list) and error.args[0]:
         _, name, why = error.args[0][0]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpkit.core.checks import imported
 from mpkit.core.files import DataError, unpacked
-from mpkit.core.imports import imported
 from mpkit.data.lazy import Rows
 
 ARRAYS = (".npz", ".safetensors")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpkit.core.checks import imported, told
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError, unpacked
-from mpkit.core.imports import imported, told
 from mpkit.models.cnn import NETWORKS
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors

@@ -72,7 +72,7 @@ def bad_inputs():
     yield "float labels", x, y.float(), "one int64 label for each of the 3 images"
     yield "too few labels", x, y[:2], "one int64 label for each of the 3 images"
     yield "0..255 images", x * 255, y, r"pixels must lie in \[0, 1\]"
-    yield "NaN images", x * float("nan"), y, r"pixels must lie in \[0, 1\]"
+    yield "NaN images", x * float("nan"), y, "holds NaN in image 0"
     yield "bytes", (x * 255).byte(), y, "float32 or float64, got torch.uint8"
     yield "half precision", x.half(), y, "float32 or float64, got torch.float16"
     yield "one image", x[0], y[:1], r"batch of images \(B, C, H, W\)"

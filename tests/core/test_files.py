@@ -1,4 +1,4 @@
-"""Files: scratch folders, trials of a disk, and what is told when the system refuses."""
+"""Files: scratch folders, trials of a disk, and what is said when the system refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpkit.core import files
-from mpkit.core.files import claimed, require_room, scratch, told, write_atomically
+from mpkit.core.files import claimed, refused, require_room, scratch, write_atomically
 
 
 def test_scratch_goes_in_the_end_and_by_the_next_where_its_process_was_killed(
@@ -51,10 +51,10 @@ def test_a_disk_that_refuses_is_named_with_the_remedy(
     require_room(tmp_path / "not" / "yet" / "there")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(files, "TemporaryFile", refuse)
-    with pytest.raises(OSError, match="directory|space|system|denied") as caught:
+    with pytest.raises(OSError, match=r"directory|space|system|denied") as caught:
         require_room(tmp_path / "not" / "yet" / "there")
     assert caught.value.errno == number
-    line = told(caught.value)
+    line = refused(caught.value)
     assert line.startswith(f"{tmp_path}: ")
     assert ("make room" if number == errno.ENOSPC else "another place") in line
 
@@ -68,15 +68,15 @@ def test_a_write_that_fails_names_its_file_and_keeps_the_old_one(tmp_path: Path)
 
     with pytest.raises(OSError, match=r"record\.json") as caught:
         write_atomically(path, full)
-    assert told(caught.value).startswith(f"{path}: no space left on device; make room")
+    assert refused(caught.value).startswith(f"{path}: no space left on device; make room")
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
     assert path.read_text() == "old"
 
 
 def test_a_copy_of_many_files_tells_of_one(tmp_path: Path) -> None:
     many = [("from", f"to-{n}", "[Errno 28] No space left on device: 'to'") for n in range(50)]
-    assert told(shutil.Error(many)) == (
+    assert refused(shutil.Error(many)) == (
         "to-0: no space left on device; make room and give the same command again: what was "
         "finished before is kept"
     )
-    assert told(OSError("in words")) == "in words"
+    assert refused(OSError("in words")) == "in words"

@@ -93,9 +93,7 @@ def test_no_page_looks_for_records_by_itself() -> None:
         assert not re.search(r"""(Path|open)\(f?["'](\.\./|results|profiles)""", code), one.id
 
 
-def test_records_beside_a_page_come_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_beside_a_page_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert chapters.results("masking.json") == ROOT / "book" / "results" / "masking.json"
     (tmp_path / "results").mkdir()

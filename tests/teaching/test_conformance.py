@@ -273,7 +273,7 @@ def test_ours_kept_every_set_and_left_nothing():
 def test_page_reads_the_record_and_prints_its_numbers():
     page = json.loads((ROOT / "book" / "conformance.ipynb").read_text())
     code = [cell for cell in page["cells"] if cell["cell_type"] == "code"]
-    assert any('results/conformance.json"' in "".join(cell["source"]) for cell in code)
+    assert any('results("conformance.json")' in "".join(cell["source"]) for cell in code)
     printed = "".join(
         "".join(output.get("text", ""))
         for cell in code
