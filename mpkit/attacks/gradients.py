@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mpkit.attacks.losses import Loss
 from mpkit.core.checks import ordinary, readable
 from mpkit.core.memory import ran_out
-from mpkit.models.identity import networks
+from mpkit.models.anatomy import behind
 
 NO_GRADIENT = (
     "model: gives no gradient for its images, as if it ran under no_grad or outside of torch; "
@@ -31,21 +32,33 @@ class Ascent(NamedTuple):
 
 
 @contextmanager
-def evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[list[nn.Module]]:
     """Put a model in eval mode, and give every submodule its own mode back, even after an error.
 
-    Of a callable that is no nn.Module the networks that it holds are taken, see ``networks``.
+    Gives the networks that are known to be in it.
+
+    Of a callable that is no nn.Module the networks that it holds are taken, see ``networks``; any
+    other that it calls is put in eval mode when it is called.
     """
-    roots = networks(model)
-    modules = [module for root in roots for module in root.modules() if hasattr(module, "training")]
-    modes = [module.training for module in modules]
-    if any(modes):
-        for root in roots:
+    modes: dict[nn.Module, bool] = {}
+
+    def quiet(root: nn.Module, *_: object) -> None:
+        modules = [module for module in root.modules() if hasattr(module, "training")]
+        if any(module.training for module in modules):
+            for module in modules:
+                modes.setdefault(module, module.training)
             root.eval()
+
+    roots, hiding = behind(model)
+    for root in roots:
+        quiet(root)
+    watch = register_module_forward_pre_hook(quiet) if hiding else None
     try:
-        yield
+        yield roots
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        if watch is not None:
+            watch.remove()
+        for module, mode in modes.items():
             if module.training != mode:
                 module.training = mode
 
@@ -57,9 +70,9 @@ def attacking(model: Model) -> Iterator[None]:
     A search differentiates in the images alone. As long as weights ask for gradients too, every
     layer keeps what theirs would need, which costs memory and time and is never used.
     """
-    weights = [weight for root in networks(model) for weight in root.parameters()]
-    asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
-    with evaluating(model):
+    with evaluating(model) as roots:
+        weights = [weight for root in roots for weight in root.parameters()]
+        asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
         try:
             for weight in asking:
                 weight.requires_grad_(False)

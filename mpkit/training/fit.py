@@ -16,6 +16,7 @@ from mpkit.attacks.gradients import evaluating
 from mpkit.core.cuda_graphs import Recorder
 from mpkit.core.progress import Quiet
 from mpkit.data import Images
+from mpkit.models.anatomy import leaves
 from mpkit.training import data_parallel
 from mpkit.training.checkpoints import Checkpoints
 from mpkit.training.recipes import Recipe, fingerprint
@@ -202,7 +203,7 @@ def _identity(
 ) -> dict[str, str]:
     """What makes a run this one and no other, part by part, so that an error can name the part."""
     return {
-        "network": fingerprint(str(model), model.state_dict()),
+        "network": fingerprint(str(model), model.state_dict(), sorted(leaves(model).items())),
         "images": fingerprint(images.x, images.y),
         "scheme": fingerprint(scheme),
         "recipe": fingerprint(recipe),

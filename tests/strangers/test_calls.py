@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import weakref
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +28,7 @@ from mpkit.attacks import (
     input_gradient,
 )
 from mpkit.evaluation import evaluate, standard
-from mpkit.models.identity import networks
+from mpkit.models.anatomy import networks
 from mpkit.sets import L2, Linf, parse_threat
 
 SHAPE = (1, 4, 4)
@@ -216,9 +221,105 @@ class Hidden:
         return self.network(x)  # type: ignore[no-any-return]
 
 
-def test_a_hidden_network_in_training_mode_is_guessed() -> None:
+class Clf:
+    """An object that is not called itself."""
+
+    shared: Any = None
+
+    def __init__(self, network: nn.Module | None) -> None:
+        self.network = network
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.network(x)  # type: ignore[misc]
+
+
+class OfClass(Clf):
+    def __call__(self, x: Tensor) -> Tensor:
+        return type(self).shared(x)  # type: ignore[no-any-return]
+
+
+PLACE = SimpleNamespace(network=None)
+
+
+class ByGlobal:
+    def __call__(self, x: Tensor) -> Tensor:
+        return PLACE.network(x)  # type: ignore[misc, no-any-return]
+
+
+def of_class(network: nn.Module) -> Model:
+    OfClass.shared = network
+    return OfClass(None)
+
+
+def of_global(network: nn.Module) -> Model:
+    PLACE.network = network  # type: ignore[assignment]
+    return ByGlobal()
+
+
+def by_keyword(network: nn.Module) -> Model:
+    def ask(x: Tensor, *, by: nn.Module = network) -> Tensor:
+        return by(x)  # type: ignore[no-any-return]
+
+    return ask
+
+
+def by_attribute(network: nn.Module) -> Model:
+    def ask(x: Tensor) -> Tensor:
+        return ask.network(x)  # type: ignore[attr-defined, no-any-return]
+
+    ask.network = network  # type: ignore[attr-defined]
+    return ask
+
+
+def by_iterator(network: nn.Module) -> Model:
+    turns = itertools.cycle([network])
+    return lambda x: next(turns)(x)
+
+
+def by_weak_reference(network: nn.Module) -> Model:
+    there = weakref.ref(network)
+    return lambda x: there()(x)  # type: ignore[misc]
+
+
+def among_many(network: nn.Module) -> Model:
+    held: dict[int, Any] = {**dict.fromkeys(range(1200)), -1: network}
+    return lambda x: held[-1](x)  # type: ignore[no-any-return]
+
+
+def within(network: nn.Module) -> Model:
+    PLACE.network = network  # type: ignore[assignment]
+    return lambda x: next(one(x) for one in [PLACE.network])  # type: ignore[misc]
+
+
+HIDING: dict[str, Callable[[nn.Module], Model]] = {
+    "slots": Hidden,
+    "a bound method": lambda network: Clf(network).predict,
+    "a partial bound method": lambda network: functools.partial(Clf(network).predict),
+    "a class": of_class,
+    "a global": of_global,
+    "a keyword": by_keyword,
+    "a function's attribute": by_attribute,
+    "an iterator": by_iterator,
+    "a weak reference": by_weak_reference,
+    "many others": among_many,
+    "a function within": within,
+}
+
+
+@pytest.mark.parametrize("hide", HIDING.values(), ids=HIDING)
+def test_a_network_in_training_mode_is_quiet_wherever_it_hides(
+    hide: Callable[[nn.Module], Model], recwarn: pytest.WarningsRecorder
+) -> None:
+    """Its statistics stay, its dropout rests, and its mode comes back."""
     _, x, y = problem()
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4)).train()
-    assert networks(Hidden(model)) == []
-    with pytest.warns(UserWarning, match=r"depend on the other images of the batch.*eval\(\)"):
-        evaluate(Hidden(model), x, y, {"a": PGD(Linf(0.1), 2)}, generator())
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 4))
+    model, kept = hide(network.train()), network[1].running_mean.clone()
+    first, again = (PGD(Linf(0.1), 2)(model, x, y, generator()) for _ in range(2))
+    assert torch.equal(first.image, again.image)
+    twin = PGD(Linf(0.1), 2)(network, x, y, generator())
+    assert torch.equal(first.image, twin.image)
+    ledgers = [evaluate(model, x, y, {"a": PGD(Linf(0.1), 2)}, generator()) for _ in range(2)]
+    assert ledgers[0] == ledgers[1]
+    assert torch.equal(network[1].running_mean, kept)
+    assert all(module.training for module in network.modules())
+    assert not recwarn.list
