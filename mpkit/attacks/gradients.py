@@ -72,7 +72,7 @@ def attacking(model: Model) -> Iterator[None]:
     """
     with evaluating(model) as roots:
         weights = [weight for root in roots for weight in root.parameters()]
-        asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
+        asking = [w for w in weights if w.requires_grad and w.is_leaf and not w.is_inference()]
         try:
             for weight in asking:
                 weight.requires_grad_(False)
@@ -108,6 +108,8 @@ class Guarded:
                 f"model: must return logits of shape ({len(x)}, classes), got {got}; "
                 "end the network in one flat layer of class scores, or wrap it in models.Logits"
             )
+        if logits.is_complex():
+            raise ValueError("model: gives complex numbers; logits are real, take their size")
         if logits.shape[1] < self.classes:
             raise ValueError(
                 f"model: labels and loss need at least {self.classes} classes, the model gives "
@@ -138,6 +140,8 @@ class Guarded:
 
 def _remedy(error: str) -> str:
     """What helps against what torch complains of."""
+    if "nference" in error:
+        return "build it outside of torch.inference_mode, or take copy.deepcopy of it there"
     if "channels" in error:
         return "give images with as many channels as its first layer takes, or a network for these"
     if "type" in error:
@@ -211,6 +215,8 @@ def climb_through(
         except RuntimeError as error:
             if "numpy()" in str(error):
                 raise ValueError(NO_GRADIENT) from error
+            if "nference" in str(error):
+                raise ValueError(f"model: {error}; {_remedy(str(error))}") from error
             raise
         score = loss(logits, y)
         if not score.requires_grad:

@@ -153,6 +153,10 @@ def evaluate(
         record = records.provenance(parameters, records.CHECKOUT, spent, "evaluate")
         toward = {str(k): evaluation.summary(ledger) for k, ledger in ledgers.items()}
         records.write_record(output / "targeted.json", record | {"targets": toward})
+        with torch.no_grad():
+            odd = evaluation.hints_on_outputs(network(x[:8].clone()))
+        for hint in odd + evaluation.hints_on_radii(threat, images.shape):
+            click.echo(f"Note: {hint}", err=True)
         click.echo(evaluation.table_toward(ledgers, images.classes))
         click.echo(f"\nledgers and record: {output}")
         return

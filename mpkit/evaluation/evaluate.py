@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +112,7 @@ def evaluate(
     entries = named(attacks)
     for entry in entries:
         entry.attack.set.check(outline)
+        trees.mapped(partial(_require_rows, entry.name, len(outline)), entry.attack)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
     facts = facts_of(model, entries, goal, batch, seed, x[:1])
@@ -142,6 +144,15 @@ def evaluate(
     finally:
         told.close()
     return state.ledger
+
+
+def _require_rows(name: str, count: int, tensor: Tensor) -> Tensor:
+    if len(tensor) != count:
+        raise ValueError(
+            f"evaluate: {name} holds {len(tensor)} values of one for each image, but there are "
+            f"{count} images; give one for each"
+        )
+    return tensor
 
 
 def facts_of(

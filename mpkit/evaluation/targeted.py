@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.attacks.gradients import evaluating, guard
+from mpkit.core.checks import ordinary
 from mpkit.core.progress import Quiet
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.goals import Goal
@@ -41,6 +42,7 @@ class TargetView(nn.Module):
         return torch.stack([others.amax(1), logits[:, self.target]], 1)
 
 
+@torch.inference_mode(False)
 def targets_of(
     word: str, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, classes: int
 ) -> dict[int, Tensor]:
@@ -56,6 +58,7 @@ def targets_of(
 
     Raises: ValueError: the word is none of these, or no such class.
     """
+    x, y = ordinary(x), ordinary(y)
     if word == "least":
         with evaluating(model), torch.no_grad():
             ask = guard(model, classes, y)
@@ -63,7 +66,7 @@ def targets_of(
         each = {k: (least == k) & (y != k) for k in range(classes)}
     elif word == "all":
         each = {k: y != k for k in range(classes)}
-    elif word.isdigit() and int(word) < classes:
+    elif word.isascii() and word.isdigit() and int(word) < classes:
         each = {int(word): y != int(word)}
     else:
         raise ValueError(

@@ -44,6 +44,8 @@ class Epoch:
     seconds: float = field(default=0.0, compare=False)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     images: Images,
