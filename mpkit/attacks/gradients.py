@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mpkit.attacks.losses import Loss
-from mpkit.core.checks import ordinary, readable
+from mpkit.core.checks import ordinary, readable, require_images, require_labels, told
 from mpkit.core.memory import ran_out
 from mpkit.models.anatomy import behind
 
@@ -126,9 +126,12 @@ class Guarded:
         version = own._version
         try:
             logits = self.model(own)
-        except RuntimeError as error:
-            if self.writes is not None or ran_out(error) or "numpy()" in str(error):
+        except Exception as error:
+            known = str(error).startswith(("model:", "Logits:")) or "numpy()" in str(error)
+            if self.writes is not None or ran_out(error) or known:
                 raise
+            if not isinstance(error, RuntimeError):
+                raise ValueError(f"model: its forward raised {told(error)}") from error
             raise ValueError(
                 f"model: cannot take images {tuple(x.shape)}, {x.dtype} on {x.device} "
                 f"({str(error).splitlines()[0]}); {_remedy(str(error))}"
@@ -182,6 +185,8 @@ def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
     Raises: ValueError: if the model returns anything but (B, K) logits.
     """
     x, y = ordinary(x), ordinary(y)
+    require_images(x)
+    require_labels(y, x)
     with attacking(model):
         return climb(guard(model, loss.classes, y), loss, x, y)
 

@@ -76,6 +76,11 @@ def hints(
 def hints_on_outputs(logits: Tensor) -> list[str]:
     """What is odd about logits (B, K): they are probabilities, or a softmax of them is flat."""
     rows = logits.double()
+    if not bool((rows.abs() < 1e29).all()):  # also as records write them
+        return [
+            "the network answers with NaN or infinity, which has no gradient; leave out logarithms "
+            "of what may be zero"
+        ]
     sums = rows.sum(1)
     alike = bool(((sums - sums.mean()).abs() <= 1e-3 * sums.mean().abs()).all())
     if bool((rows >= 0).all()) and (alike or bool((rows <= 1).all())) and bool(rows.any()):

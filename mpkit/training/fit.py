@@ -85,6 +85,11 @@ def fit(
         ValueError: the network's outputs do not fit the number of classes, or the checkpoints
             are those of another run.
     """
+    if not isinstance(images, Images):
+        raise ValueError(
+            f"fit: images must be mpkit.data.Images, got a {type(images).__name__}; write "
+            "Images(x, y, classes, name), x (N, C, H, W) in [0, 1]"
+        )
     _check_outputs(model, images)
     drawn = torch.randint(2**62, (), generator=rng, device=rng.device, dtype=torch.int64)
     seed = data_parallel.agree(model, int(drawn))

@@ -367,12 +367,12 @@ def test_an_evaluation_wants_one_target_for_each_image(count: int) -> None:
 
 def test_targets_and_training_work_in_inference_mode() -> None:
     model, x, y = problem()
-    expected = targets_of("least", model, x, y, 4)
+    expected = targets_of("least", model, x, y, "0123")
     with torch.inference_mode():
-        found = targets_of("least", model, x.clone(), y.clone(), 4)
+        found = targets_of("least", model, x.clone(), y.clone(), "0123")
     assert {k: v.tolist() for k, v in found.items()} == {k: v.tolist() for k, v in expected.items()}
     with pytest.raises(ValueError, match="is no target"):
-        targets_of("²", model, x, y, 4)
+        targets_of("²", model, x, y, "0123")
     digits = data.load("digits", "train").first(64)
     weights = []
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
@@ -474,6 +474,7 @@ def test_hints_tell_what_outputs_look_like() -> None:
     for odd in (logits.softmax(1), 100 * logits.softmax(1), logits.sigmoid()):
         assert "look like probabilities" in hints_on_outputs(odd)[0]
     assert "flat" in hints_on_outputs(logits * 1e4)[0]
+    assert "infinity" in hints_on_outputs((logits * 1e3).softmax(1).log())[0]
     for fine in (logits, logits.log_softmax(1), logits - 100, torch.zeros(8, 4)):
         assert hints_on_outputs(fine) == []
 

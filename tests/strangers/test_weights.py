@@ -104,9 +104,7 @@ def test_values_that_differ_for_one_shared_tensor_are_refused(nets: str, tmp_pat
 def test_whole_numbers_are_no_weights(nets: str, tmp_path: Path) -> None:
     state = built(nets, "plain").state_dict()
     save_file({name: t.to(torch.int8) for name, t in state.items()}, file := tmp_path / "w.st")
-    with pytest.raises(
-        DataError, match=r"1\.weight is torch\.int8, the network.*float32"
-    ):
+    with pytest.raises(DataError, match=r"1\.weight is torch\.int8, the network.*float32"):
         load_model(f"{nets}:plain", file, SHAPE, CLASSES, "cpu")
 
 
