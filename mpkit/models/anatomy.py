@@ -9,6 +9,7 @@ import sys
 import types
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ OWN = ("_parameters", "_buffers", "_modules", *HOOKS)
 """What counts of the attributes that torch gives to every module."""
 
 BOOKKEEPING = frozenset(vars(nn.Module())) - set(OWN)
-LIBRARIES = frozenset({"torch", "torchvision", "numpy", "mpkit", *sys.stdlib_module_names})
+LIBRARIES = frozenset({"torch", "numpy", "mpkit", *sys.stdlib_module_names})
 """Whose code is known by its version; of others every line counts."""
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -50,7 +51,7 @@ def _walk(value: Any, path: str, seen: dict[int, Any], found: dict[str, str], de
     if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject):
         found[f"{path} tensor"] = told = _bytes(value)
         return told
-    if isinstance(value, torch.Generator) or depth > DEEP:
+    if isinstance(value, torch.Generator) or depth > DEEP or len(seen) > 50 * MANY:
         return ""
     if id(value) in seen:
         found[f"{path} again"] = told = str(seen[id(value)][1])
@@ -152,7 +153,18 @@ def _reduced(value: Any) -> dict[str, Any]:
 
 def _of_library(value: Any) -> bool:
     module = getattr(value, "__module__", None) or "builtins"
-    return str(module).partition(".")[0] in LIBRARIES and module != "__main__"
+    return _installed(str(module).partition(".")[0])
+
+
+@functools.cache
+def _installed(package: str) -> bool:
+    """Whether a package is one of the libraries, or lies where packages are installed."""
+    if package == "__main__":  # a notebook's own, though the kernel is a library's
+        return False
+    module = sys.modules.get(package)
+    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+    where = any({"site-packages", "dist-packages"} & set(Path(p).parts) for p in places)
+    return package in LIBRARIES or where
 
 
 def _class(kind: type) -> dict[str, Any]:
@@ -187,7 +199,7 @@ def _held_by(function: types.FunctionType) -> dict[str, Any]:
     known = {n: function.__globals__[n] for n in names if n in function.__globals__}
     for name, value in list(known.items()):
         if isinstance(value, types.ModuleType):
-            own = value.__name__.partition(".")[0] not in LIBRARIES
+            own = not _installed(value.__name__.partition(".")[0])
             inside = {n: getattr(value, n) for n in names if own and n in vars(value)}
             known[name] = {"module": value.__name__, **inside}
     return {

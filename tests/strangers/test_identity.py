@@ -26,6 +26,7 @@ from mpkit import data, training
 from mpkit.attacks import PGD
 from mpkit.core.files import DataError
 from mpkit.evaluation import evaluate
+from mpkit.models import anatomy
 from mpkit.models.identity import identity, same
 from mpkit.sets import Linf
 from mpkit.training import Checkpoints
@@ -395,3 +396,9 @@ def test_identities_of_equal_networks_agree_and_of_others_do_not() -> None:
     assert one == again
     assert same(one, again)
     assert not same(one, other)
+
+
+def test_what_is_written_in_a_notebook_is_nobodys_library() -> None:
+    assert not anatomy._installed("__main__")
+    assert not anatomy._installed(__name__)
+    assert anatomy._installed("pytest") and anatomy._installed("torch")
