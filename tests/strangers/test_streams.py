@@ -63,7 +63,8 @@ def shell(place: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_reader_that_has_seen_enough_is_told_by_the_code(there: Path) -> None:
-    done = shell(there, f"mpkit {EVALUATE} --budget quick --output heard 2>&1 | head -c 100")
+    long = EVALUATE.replace("linf:0.1", "linf:0.0001+l1:0.001")
+    done = shell(there, f"mpkit {long} --budget thorough --output heard 2>&1 | head -c 100")
     assert done.returncode == 141
     assert "Traceback" not in done.stdout
     assert not (there / "heard" / "record.json").exists()
