@@ -40,7 +40,7 @@ def test_an_interrupt_at_any_moment_is_told_in_a_line(there: Path, moment: str) 
         assert process.stderr.read(1)
     else:
         maps = Path("/proc", str(process.pid), "maps")
-        while "libtorch" not in maps.read_text():
+        while process.poll() is None and "libtorch" not in maps.read_text():
             time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()
