@@ -10,6 +10,7 @@ from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
 from mpkit.attacks.graphed import GraphedAttack
+from mpkit.attacks.greedy import GreedyPixels
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -45,6 +46,7 @@ __all__ = [
     "CrossEntropy",
     "Falling",
     "GraphedAttack",
+    "GreedyPixels",
     "Grid",
     "GridThenAPGD",
     "HopSkipJump",
