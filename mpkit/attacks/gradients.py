@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mpkit.attacks.losses import Loss
-from mpkit.core.checks import ordinary, readable
+from mpkit.core.checks import ordinary, readable, require_images, require_labels, told
 from mpkit.core.memory import ran_out
-from mpkit.models.identity import networks
+from mpkit.models.anatomy import behind
 
 NO_GRADIENT = (
     "model: gives no gradient for its images, as if it ran under no_grad or outside of torch; "
@@ -31,21 +32,33 @@ class Ascent(NamedTuple):
 
 
 @contextmanager
-def evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[list[nn.Module]]:
     """Put a model in eval mode, and give every submodule its own mode back, even after an error.
 
-    Of a callable that is no nn.Module the networks that it holds are taken, see ``networks``.
+    Gives the networks that are known to be in it.
+
+    Of a callable that is no nn.Module the networks that it holds are taken, see ``networks``; any
+    other that it calls is put in eval mode when it is called.
     """
-    roots = networks(model)
-    modules = [module for root in roots for module in root.modules() if hasattr(module, "training")]
-    modes = [module.training for module in modules]
-    if any(modes):
-        for root in roots:
+    modes: dict[nn.Module, bool] = {}
+
+    def quiet(root: nn.Module, *_: object) -> None:
+        modules = [module for module in root.modules() if hasattr(module, "training")]
+        if any(module.training for module in modules):
+            for module in modules:
+                modes.setdefault(module, module.training)
             root.eval()
+
+    roots, hiding = behind(model)
+    for root in roots:
+        quiet(root)
+    watch = register_module_forward_pre_hook(quiet) if hiding else None
     try:
-        yield
+        yield roots
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        if watch is not None:
+            watch.remove()
+        for module, mode in modes.items():
             if module.training != mode:
                 module.training = mode
 
@@ -57,9 +70,9 @@ def attacking(model: Model) -> Iterator[None]:
     A search differentiates in the images alone. As long as weights ask for gradients too, every
     layer keeps what theirs would need, which costs memory and time and is never used.
     """
-    weights = [weight for root in networks(model) for weight in root.parameters()]
-    asking = [weight for weight in weights if weight.requires_grad and weight.is_leaf]
-    with evaluating(model):
+    with evaluating(model) as roots:
+        weights = [weight for root in roots for weight in root.parameters()]
+        asking = [w for w in weights if w.requires_grad and w.is_leaf and not w.is_inference()]
         try:
             for weight in asking:
                 weight.requires_grad_(False)
@@ -95,6 +108,8 @@ class Guarded:
                 f"model: must return logits of shape ({len(x)}, classes), got {got}; "
                 "end the network in one flat layer of class scores, or wrap it in models.Logits"
             )
+        if logits.is_complex():
+            raise ValueError("model: gives complex numbers; logits are real, take their size")
         if logits.shape[1] < self.classes:
             raise ValueError(
                 f"model: labels and loss need at least {self.classes} classes, the model gives "
@@ -111,9 +126,12 @@ class Guarded:
         version = own._version
         try:
             logits = self.model(own)
-        except RuntimeError as error:
-            if self.writes is not None or ran_out(error) or "numpy()" in str(error):
+        except Exception as error:
+            known = str(error).startswith(("model:", "Logits:")) or "numpy()" in str(error)
+            if self.writes is not None or ran_out(error) or known:
                 raise
+            if not isinstance(error, RuntimeError):
+                raise ValueError(f"model: its forward raised {told(error)}") from error
             raise ValueError(
                 f"model: cannot take images {tuple(x.shape)}, {x.dtype} on {x.device} "
                 f"({str(error).splitlines()[0]}); {_remedy(str(error))}"
@@ -125,6 +143,8 @@ class Guarded:
 
 def _remedy(error: str) -> str:
     """What helps against what torch complains of."""
+    if "nference" in error:
+        return "build it outside of torch.inference_mode, or take copy.deepcopy of it there"
     if "channels" in error:
         return "give images with as many channels as its first layer takes, or a network for these"
     if "type" in error:
@@ -165,6 +185,8 @@ def input_gradient(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
     Raises: ValueError: if the model returns anything but (B, K) logits.
     """
     x, y = ordinary(x), ordinary(y)
+    require_images(x)
+    require_labels(y, x)
     with attacking(model):
         return climb(guard(model, loss.classes, y), loss, x, y)
 
@@ -198,6 +220,8 @@ def climb_through(
         except RuntimeError as error:
             if "numpy()" in str(error):
                 raise ValueError(NO_GRADIENT) from error
+            if "nference" in str(error):
+                raise ValueError(f"model: {error}; {_remedy(str(error))}") from error
             raise
         score = loss(logits, y)
         if not score.requires_grad:

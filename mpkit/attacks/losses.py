@@ -7,11 +7,14 @@ version. A target is one class for all examples or a tensor (B,) of classes.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from operator import index
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mpkit.core.checks import ordinary
 
 Target = int | Tensor
 
@@ -54,6 +57,16 @@ class Targeted(Loss):
                 f"{type(self).__name__}: target must be a class, or int64 classes (B,), got "
                 f"{tuple(target.shape)} {target.dtype}; use target.long().flatten()"
             )
+        try:  # whole numbers of other kinds too
+            if isinstance(target, Tensor) and target.dim():
+                object.__setattr__(self, "target", ordinary(target))
+            else:
+                object.__setattr__(self, "target", index(target))
+        except TypeError as error:
+            raise ValueError(
+                f"{type(self).__name__}: target must be a class, or a tensor of int64 classes "
+                f"(B,), got {target!r}; write 3, or torch.tensor([3, 5])"
+            ) from error
         if (least := _known(target)[0]) < 0:
             raise ValueError(
                 f"{type(self).__name__}: target {least} is no class; number classes from 0"
@@ -129,7 +142,8 @@ class TargetedCrossEntropy(Targeted):
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K): (B,); the labels only give the number of examples."""
-        return -functional.cross_entropy(logits, _each(self.target, y), reduction="none")
+        target = _each(self.target, y, logits)
+        return -functional.cross_entropy(logits, target, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ class TargetedMargin(Targeted):
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K): (B,); the labels only give the number of examples."""
-        return -_lead(logits, _each(self.target, y))
+        return -_lead(logits, _each(self.target, y, logits))
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,7 @@ class TargetedDLR(Targeted):
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,)."""
         ordered = logits.topk(4, dim=1).values
-        target = _each(self.target, y).unsqueeze(1)
+        target = _each(self.target, y, logits).unsqueeze(1)
         lead = (logits.gather(1, target) - logits.gather(1, y.unsqueeze(1))).squeeze(1)
         return lead / _gap(ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2)
 
@@ -196,7 +210,9 @@ def _known(target: Target) -> tuple[int, int]:
     return int(target.min()), int(target.max())
 
 
-def _each(target: Target, y: Tensor) -> Tensor:
+def _each(target: Target, y: Tensor, logits: Tensor) -> Tensor:
+    if isinstance(target, int) and target >= logits.shape[1]:
+        raise ValueError(f"loss: target {target}, but the model has {logits.shape[1]} classes")
     if isinstance(target, Tensor) and target.dim() and len(target) != len(y):
         raise ValueError(f"loss: {len(target)} targets for {len(y)} images; give one for each")
     return target.to(y) if isinstance(target, Tensor) else torch.full_like(y, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -98,14 +99,14 @@ def evaluate(
 
     from mpkit import data, evaluation, models
     from mpkit.core import records
-    from mpkit.core.files import write_atomically
+    from mpkit.core.files import claimed, write_atomically
     from mpkit.core.progress import Bar
     from mpkit.evaluation import sharding
 
     require_place("--output", output / "record.json")
     if save is not None:
         require_place("--save", save / "adversarial.safetensors")
-    images = data.stored(dataset, "test", root).first(points)
+    images = data.stored(dataset, "test", root, points)
     threat = threat_of(words, dataset, images.shape)
     request = sharding.Request(
         spec,
@@ -135,7 +136,7 @@ def evaluate(
         network = models.load_model(spec, weights, images.shape, len(images.classes), device)
         where = next((p.device for p in network.parameters()), torch.device("cpu"))
         x, y = images.x[:].to(where), images.y.to(where)
-        aims = evaluation.targets_of(targeted, network, x, y, len(images.classes))
+        aims = evaluation.targets_of(targeted, network, x, y, images.classes)
         ledgers = evaluation.evaluate_toward(
             aims,
             network,
@@ -148,11 +149,17 @@ def evaluate(
             folder=output,
             progress=Bar,
         )
+        if all(bool(ledger.unfit.all()) for ledger in ledgers.values()):
+            raise click.ClickException("the network answered NaN to every image: see its weights")
         parameters |= {"targeted": targeted}
         spent = time.monotonic() - begun
         record = records.provenance(parameters, records.CHECKOUT, spent, "evaluate")
         toward = {str(k): evaluation.summary(ledger) for k, ledger in ledgers.items()}
         records.write_record(output / "targeted.json", record | {"targets": toward})
+        with torch.no_grad():
+            odd = evaluation.hints_on_outputs(network(x[:8].clone()))
+        for hint in odd + evaluation.hints_on_radii(threat, images.shape):
+            click.echo(f"Note: {hint}", err=True)
         click.echo(evaluation.table_toward(ledgers, images.classes))
         click.echo(f"\nledgers and record: {output}")
         return
@@ -163,7 +170,13 @@ def evaluate(
         place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
         done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
     else:
-        done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
+        claim = claimed(save / ".lock") if save else nullcontext(True)
+        with claim as alone:
+            if not alone:
+                raise ValueError(f"--save: another evaluation is at work in {save}; wait for it")
+            done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
+    if bool(done.ledger.unfit.all()):
+        raise click.ClickException("the network answered NaN to every image: look at its weights")
     record = records.provenance(parameters, records.CHECKOUT, time.monotonic() - begun, "evaluate")
     record |= {"device": done.device, "ledger": evaluation.summary(done.ledger)}
     records.write_record(output / "record.json", record)
@@ -185,5 +198,3 @@ def evaluate(
                 f"begin again with another --output",
                 err=True,
             )
-    if bool(done.ledger.unfit.all()):
-        raise click.ClickException("the network answered NaN to every image: look at its weights")

@@ -6,9 +6,10 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -19,8 +20,7 @@ from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
 from mpkit.core.files import refused
 
-PROBLEM = 1
-INTERRUPTED = 130
+PROBLEM, INTERRUPTED, UNHEARD, TERMINATED = 1, 130, 141, 143
 
 
 class Problem(click.ClickException):
@@ -32,20 +32,30 @@ class Problem(click.ClickException):
 class Group(click.Group):
     """A group of commands that turns expected errors into short messages."""
 
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **words: Any) -> Any:
+        """Run what the command line says, in UTF-8, whatever the locale."""
+        if args is None and sys.getfilesystemencoding() != "utf-8":
+            os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+            os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        return super().main(args, *rest, **words)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; say in a few words what stopped it."""
-        from mpkit.core import memory
-
-        memory.keep()
-        for stream in (sys.stdout, sys.stderr):  # a terminal without Greek letters shows ?
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+        if sys.stderr is None or sys.stdout is None:  # closed, so that nobody listens
+            sys.stderr, sys.stdout = (s or _nobody() for s in (sys.stderr, sys.stdout))
         try:
+            from mpkit.core import memory
+
+            memory.keep()
+            for stream in (sys.stdout, sys.stderr):  # a terminal without Greek letters shows ?
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="replace")
             return super().invoke(ctx)
         except BrokenPipeError:  # of a reader that has seen enough, such as head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(0)
+            for number in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            sys.exit(UNHEARD)
         except OSError as error:
             raise Problem(refused(error)) from error
         except ValueError as error:
@@ -54,6 +64,13 @@ class Group(click.Group):
             if not type(error).__module__.startswith("mpkit."):
                 raise
             raise Problem(str(error)) from error
+        except SystemExit as error:
+            if error.code == TERMINATED:
+                raise
+            raise Problem(
+                f"the model, or the data, ended the process (exit code {error.code}): look for "
+                "exit in their code"
+            ) from error
         except ModuleNotFoundError as error:
             raise Problem(
                 f"the package {error.name!r} is missing: install the book's tools with "
@@ -63,6 +80,10 @@ class Group(click.Group):
             kept = str(error) or "what was not finished was not kept."
             click.echo(f"Interrupted: {kept}", err=True)
             sys.exit(INTERRUPTED)
+
+
+def _nobody() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -44,7 +45,7 @@ class Seconds(click.ParamType[float]):
         """Read it."""
         with suppress(ValueError):
             if 0 < float(value) < math.inf:
-                return float(value)
+                return min(float(value), threading.TIMEOUT_MAX)
         raise click.BadParameter(f"{value!r} is no time; give a number of seconds above 0")
 
 
@@ -56,8 +57,11 @@ def require_place(option: str, path: Path) -> None:
         OSError: the disk is full, or not to be written.
     """
     blocked = next((p for p in path.absolute().parents if p.exists() and not p.is_dir()), None)
-    if path.is_dir() or blocked:
-        why = f"{blocked} is a file, no folder" if blocked else "it is a folder"
+    lost = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
+    special = path.exists() and not path.is_file()
+    if blocked or lost or special:
+        why = f"{blocked} is a file, no folder" if blocked else "it is no file"
+        why = f"{lost} is a link to nothing" if lost else why
         raise ValueError(f"{option}: {path} cannot be written ({why}); name another place")
     require_room(path)
 

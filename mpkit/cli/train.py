@@ -208,7 +208,7 @@ def reproduce(
         work or Path("_build", "reproduce", table),
         scale,
         seeds,
-        tuple(rows.split(",")) if rows else rows_of(data, radii),
+        tuple(rows.split(",")) if rows is not None else rows_of(data, radii),
         Protocol(points, attacks, radii=radii),
         device,
         root,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 T = TypeVar("T")
 SUFFIXES = tuple(".png .jpg .jpeg .jpe .jfif .bmp .pgm .ppm .tif .tiff .webp .gif".split())
-LITTER = ("Thumbs.db", "desktop.ini")
+LITTER = ("Thumbs.db", "desktop.ini", "_build", "__MACOSX", "__pycache__")
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 VALIDATION = ("val", "valid", "validation")  # stand in for a test split where there is none
 ORIENTATION, TURNED = 274, 5  # the EXIF tag, and the first value that exchanges the sides
@@ -36,6 +36,7 @@ class Listing(NamedTuple):
     files: list[Path]
     labels: list[int]
     classes: tuple[str, ...]
+    others: list[Path]  # those of the other split, which must be pictures of the same form
 
 
 def list_split(path: Path, split: str) -> Listing:
@@ -66,15 +67,20 @@ def list_split(path: Path, split: str) -> Listing:
         odd = sorted(set(names[0]) ^ set(names[1]))
         ends = " and ".join(f"{half.name}/" for half in halves.values())
         raise DataError(f"{path}: {ends} differ in their classes: {', '.join(odd)}")
-    rows = []
+    rows, others = [], []
     for label, name in enumerate(classes):
-        files = _pictures(base / name, needed=1 if halves else 2)
-        if not halves:
+        files = _pictures(path, base / name, needed=1 if halves else 2)
+        if halves:
+            other = next(half for half in halves.values() if half != base)
+            others += _pictures(path, other / name, needed=1)
+        else:
             held_out = -(-len(files) // TEST_SHARE)
-            files = files[:held_out] if split == "test" else files[held_out:]
+            cut = files[:held_out], files[held_out:]
+            files, rest = cut if split == "test" else cut[::-1]
+            others += rest
         rows += [(_scramble(base, file), file, label) for file in files]
     rows.sort(key=lambda row: row[0])
-    return Listing([row[1] for row in rows], [row[2] for row in rows], classes)
+    return Listing([row[1] for row in rows], [row[2] for row in rows], classes, others)
 
 
 def _halves(path: Path) -> dict[str, Path]:
@@ -110,7 +116,9 @@ def _scramble(base: Path, file: Path) -> str:
 
 
 def _classes(base: Path) -> tuple[str, ...]:
-    names = sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    visible = (p for p in base.iterdir() if not p.name.startswith(".") and p.name not in LITTER)
+    there = [_sound(p) for p in visible]
+    names = sorted(p.name for p in there if p.is_dir())
     if len(names) < 2:
         raise DataError(
             f"{base}: expected a folder for each of at least two classes, found {len(names)}; "
@@ -119,8 +127,22 @@ def _classes(base: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _pictures(folder: Path, needed: int) -> list[Path]:
-    there = [file for file in _walked(folder) if not file.name.startswith(".")]
+def _sound(path: Path) -> Path:
+    """A path whose name is text, and that leads somewhere.
+
+    Raises: DataError: it is not, or does not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{os.fsencode(path)!r}: its name is not in UTF-8; rename it") from error
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path}: a link to {path.readlink()}, which is not there; mend it")
+    return path
+
+
+def _pictures(root: Path, folder: Path, needed: int) -> list[Path]:
+    there = [file for file in _walked(root, folder) if not file.name.startswith(".")]
     files = [file for file in there if file.suffix.lower() in SUFFIXES]
     skipped = [f for f in there if f.suffix.lower() not in SUFFIXES and f.name not in LITTER]
     if len(files) < needed:
@@ -137,19 +159,30 @@ def _pictures(folder: Path, needed: int) -> list[Path]:
     return sorted(files, key=lambda file: _scramble(folder, file))
 
 
-def _walked(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, through links too; a link that leads back is entered once."""
-    seen = set()
+def _walked(root: Path, folder: Path) -> Iterator[Path]:
+    """Every file below a folder of a class, through links too, each folder once.
+
+    Raises: DataError: a link leads to nothing, or to pictures of another class.
+    """
+    seen, home, own = set(), root.resolve(), folder.resolve()
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [n for n in folders if not n.startswith(".")]
-        if (real := os.path.realpath(place)) in seen:
+        real = Path(place).resolve()
+        if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        yield from (Path(place, name) for name in names if Path(place, name).is_file())
+        within = home in real.parents and own != real and own not in real.parents
+        if within or real == home or real in home.parents:
+            raise DataError(f"{place}: a link to {real}, which holds other classes; remove it")
+        yield from (file for name in names if (file := _sound(Path(place, name))).is_file())
+        for name in folders:
+            _sound(Path(place, name))
 
 
-def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) -> Rows:
+def pictures(
+    files: Sequence[Path], expect: tuple[int, int, int] | None = None, others: Sequence[Path] = ()
+) -> Rows:
     """Pictures as images (N, C, H, W), decoded when they are read.
 
     C is 1 if every picture is grey and 3 otherwise. Every picture's head is looked at now.
@@ -157,20 +190,22 @@ def pictures(files: Sequence[Path], expect: tuple[int, int, int] | None = None) 
     Args:
         files: the pictures.
         expect: the (C, H, W) that every one must have, if known.
+        others: pictures that must be of the same form, those of another split.
 
     Raises:
         DataError: a file is not a picture or differs in size from the others; while reading, if
             one is cut short.
     """
-    shapes = [_opened(file, _shape) for file in files]
+    everyone = [*files, *others]
+    shapes = [_opened(file, _shape) for file in everyone]
     usual = Counter(shape[1:] for shape in shapes).most_common(1)[0][0]
-    for file, shape in zip(files, shapes, strict=True):
+    for file, shape in zip(everyone, shapes, strict=True):
         if shape[1:] != usual:
-            size, others = ("x".join(map(str, s[::-1])) for s in (shape[1:], usual))
+            size, most = ("x".join(map(str, s[::-1])) for s in (shape[1:], usual))
             raise DataError(
-                f"{file}: is {size} pixels, but most pictures are {others}; resize them all "
-                f"to one size, for example: mogrify -auto-orient -resize {others}^ -gravity center "
-                f"-extent {others} {file.parent}/*"
+                f"{file}: is {size} pixels, but most pictures are {most}; resize them all "
+                f"to one size, for example: mogrify -auto-orient -resize {most}^ -gravity center "
+                f"-extent {most} {file.parent}/*"
             )
     whole = (max(shape[0] for shape in shapes), *usual)
     if expect is not None and whole != expect:
@@ -232,8 +267,12 @@ def _shape(picture: Image) -> tuple[int, int, int]:
                 f"has transparent pixels (mode {picture.mode}); put it on a background, for "
                 "example: mogrify -background white -alpha remove"
             )
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+        raise DataError(f"holds {picture.n_frames} pictures; save one of them")  # type: ignore[attr-defined]
     width, height = picture.size
     if picture.getexif().get(ORIENTATION, 1) >= TURNED:
+        if picture.format == "TIFF":
+            raise DataError("a TIFF that lies on its side; turn it: mogrify -auto-orient")
         width, height = height, width
     return 1 if _grey(picture) else 3, height, width
 

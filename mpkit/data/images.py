@@ -41,6 +41,12 @@ class Images:
     name: str
 
     def __post_init__(self) -> None:
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"Images: {name} must be a tensor, got a {type(value).__name__}; make it one "
+                    "with torch.as_tensor"
+                )
         if self.x.ndim != 4 or not self.x.is_floating_point():
             raise ValueError(
                 f"Images: x must be (N, C, H, W) floating point, got {tuple(self.x.shape)} "
@@ -55,9 +61,11 @@ class Images:
             raise ValueError(f"Images: {self.name} is empty; give at least one image")
         low, high = self.x.aminmax()
         if not (low >= 0 and high <= 1):
+            scaled = -1 <= low < 0 and high <= 1
+            remedy = "write (x + 1) / 2" if scaled else "divide 8-bit pixels by 255"
+            remedy = "NaN is no pixel" if bool(self.x.isnan().any()) else remedy
             raise ValueError(
-                f"Images: x must lie in [0, 1], got [{low.item():g}, {high.item():g}]; "
-                "divide 8-bit pixels by 255"
+                f"Images: x must lie in [0, 1], got [{low.item():g}, {high.item():g}]; {remedy}"
             )
         if self.y.min() < 0 or self.y.max() >= len(self.classes):
             raise ValueError(
@@ -125,7 +133,7 @@ def load(name: str, split: str = "train", root: str | Path | None = None) -> Ima
             ``folder:PATH`` of pictures, see :func:`mpkit.data.folder.list_split`; ``PATH.npz`` or
             ``PATH.safetensors`` with arrays ``x`` (N, C, H, W), uint8 or in [0, 1], and ``y`` (N,);
             ``package.module:factory``, a function that gives pairs of such batches, and that gets
-            the ``split`` if it names it.
+            the ``split`` if it names it. Names of classes may be beside them, as ``classes``.
         split: ``train`` or ``test``.
         root: the folder that holds MNIST and CIFAR-10; without it the environment variable
             MPKIT_DATA, and then the user's cache folder, is looked in.
@@ -138,10 +146,13 @@ def load(name: str, split: str = "train", root: str | Path | None = None) -> Ima
     return Images(found.x[:], found.y, found.classes, name)
 
 
-def stored(name: str, split: str = "train", root: str | Path | None = None) -> Stored:
+def stored(
+    name: str, split: str = "train", root: str | Path | None = None, first: int | None = None
+) -> Stored:
     """One split of a data set, whose images are read a batch at a time.
 
     For evaluations of more images than memory should hold; see :func:`load` for the arguments.
+    ``first`` is how many are needed at most: a function may have no end.
 
     Raises:
         DataError: a file is missing or foreign; while reading, if a picture is cut short.
@@ -150,15 +161,18 @@ def stored(name: str, split: str = "train", root: str | Path | None = None) -> S
     if split not in ("train", "test"):
         raise ValueError(f"load: split must be 'train' or 'test', got {split!r}")
     if is_own(name):
-        return Stored(*read_own(name, split), name)
+        own = Stored(*read_own(name, split, first), name)
+        return own if first is None else own.first(first)
     folder = where(name, root)
     if name == "digits":
-        return Stored(*_digits(split), name)
-    if name in torchvision_sets.PLACES:
-        return Stored(*torchvision_sets.read(name, split, _root(root)), name)
-    listing = list_split(folder, split)
-    y = torch.tensor(listing.labels)
-    return Stored(pictures(listing.files), y, listing.classes, name)
+        found = Stored(*_digits(split), name)
+    elif name in torchvision_sets.PLACES:
+        found = Stored(*torchvision_sets.read(name, split, _root(root)), name)
+    else:
+        listing = list_split(folder, split)
+        rows = pictures(listing.files, others=listing.others)
+        found = Stored(rows, torch.tensor(listing.labels), listing.classes, name)
+    return found if first is None else found.first(first)
 
 
 def where(name: str, root: str | Path | None = None) -> Path:
@@ -166,6 +180,8 @@ def where(name: str, root: str | Path | None = None) -> Path:
 
     Raises: ValueError: unknown name.
     """
+    if is_own(name):
+        return Path(name).expanduser()
     if name.startswith("folder:") and name != "folder:":
         return Path(name.removeprefix("folder:")).expanduser()
     if name in torchvision_sets.PLACES:

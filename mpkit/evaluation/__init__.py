@@ -4,7 +4,15 @@ from mpkit.evaluation.adversarial import AdversarialImages
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
 from mpkit.evaluation.ledger import Gain, Ledger, merged
-from mpkit.evaluation.reports import accuracies, columns, hints, summary, table
+from mpkit.evaluation.reports import (
+    accuracies,
+    columns,
+    hints,
+    hints_on_outputs,
+    hints_on_radii,
+    summary,
+    table,
+)
 from mpkit.evaluation.sharding import evaluate_in_shards
 from mpkit.evaluation.suites import Budget, standard
 from mpkit.evaluation.targeted import TargetView, evaluate_toward, table_toward, targets_of
@@ -27,6 +35,8 @@ __all__ = [
     "evaluate_in_shards",
     "evaluate_toward",
     "hints",
+    "hints_on_outputs",
+    "hints_on_radii",
     "merged",
     "named",
     "standard",

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.gradients import Model, evaluating, guard
-from mpkit.core.files import packed, unpacked, write_atomically
+from mpkit.core.files import DataError, packed, unpacked, write_atomically
+from mpkit.core.records import write_text
 from mpkit.evaluation.ledger import Ledger
-from mpkit.evaluation.resume import Unit
+from mpkit.evaluation.resume import DONE, Unit
+from mpkit.models.anatomy import hash_of
 
-FILE = "adversarial.safetensors"
+FILE, MARK = "adversarial.safetensors", ".evaluation"
+PNG_CHANNELS = (1, 3)  # images of other numbers of channels are kept as tensors alone
 
 
 class Exported(NamedTuple):
@@ -48,6 +51,19 @@ class AdversarialImages:
         """Where the images lie until all are there."""
         return self.folder / ".parts"
 
+    def begin(self, ledger: Ledger) -> None:
+        """Take the folder for one evaluation, or find it taken by the same.
+
+        Raises: DataError: it holds images of another one.
+        """
+        mine, mark = _key(ledger), self.folder / MARK
+        if mark.is_file() and mark.read_text(encoding="utf-8").strip() != mine:
+            raise DataError(
+                f"{self.folder}: holds the images of another evaluation; name another folder with "
+                "--save, or remove that one"
+            )
+        write_text(mark, mine + "\n")
+
     def __call__(self, unit: Unit, rows: Tensor, images: Tensor) -> None:
         """Keep images (n, C, H, W), the successes of one attack on one batch, and their rows."""
         self.parts.mkdir(parents=True, exist_ok=True)
@@ -70,7 +86,11 @@ class AdversarialImages:
             tensors, _ = unpacked(path)
             row = torch.full_like(tensors["example"], int(path.stem.partition("-")[2]))
             found.append((tensors["x"], tensors["example"], row))
-        missing = int(ledger.broken[1:].sum()) - sum(len(part[0]) for part in found)
+        successes = int(ledger.broken[1:].sum())
+        missing = successes - sum(len(part[0]) for part in found)
+        if missing and (self.folder / FILE).is_file():  # all of it was done before
+            kept = unpacked(self.folder / FILE)[0]["fools_in_8_bits"]
+            return Exported(len(kept), int(kept.sum()), successes - len(kept))
         if not found:
             return Exported(0, 0, missing)
         x, example, row = (torch.cat(part) for part in zip(*found, strict=True))
@@ -85,10 +105,21 @@ class AdversarialImages:
         content = packed({**tensors, "fools_in_8_bits": wrong}, **words)
         write_atomically(self.folder / FILE, lambda file: file.write(content))
         for image, n, k in zip(rounded, ledger.examples[example], row, strict=True):
+            if x.shape[1] not in PNG_CHANNELS:
+                break
             name = f"{int(n):05d}-{ledger.names[int(k)]}".replace(" ", "-").replace("/", "_")
             _write_png(image, self.folder / f"{name.replace(':', '')}.png")
-        shutil.rmtree(self.parts)
+        shutil.rmtree(self.parts, ignore_errors=True)
         return Exported(len(x), int(wrong.sum()), missing)
+
+
+def _key(ledger: Ledger) -> str:
+    """What makes an evaluation this one: network, attacks, seed, images, labels."""
+    names, sets, facts = ledger.words()
+    who = {name: ledger.facts[name] for name in ("model", "settings")}
+    rest = {name: value for name, value in facts.items() if name != DONE}
+    tensors = ledger.prints.tolist(), ledger.labels.tolist(), ledger.examples.tolist()
+    return hash_of((names, sets, sorted(rest.items()), sorted(who.items()), tensors))
 
 
 def _write_png(image: Tensor, path: Path) -> None:

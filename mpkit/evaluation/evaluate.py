@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +34,17 @@ from mpkit.evaluation.verification import located, verified
 from mpkit.models import QueryCounter
 from mpkit.models.identity import close, identity
 
-Keep = Callable[[Unit, Tensor, Tensor], None]
+
+class Keep(Protocol):
+    """Is told which evaluation begins, then handed the images of every success, and their rows."""
+
+    def begin(self, ledger: Ledger) -> None:
+        """An evaluation begins, or goes on."""
+
+    def __call__(self, unit: Unit, rows: Tensor, images: Tensor) -> None:
+        """One attack succeeded on a batch: (n,) rows and images (n, C, H, W)."""
+
+
 """Takes the images (n, C, H, W) that one attack on one batch broke, with their rows (n,)."""
 
 
@@ -111,12 +122,15 @@ def evaluate(
     entries = named(attacks)
     for entry in entries:
         entry.attack.set.check(outline)
+        trees.mapped(partial(_require_rows, entry.name, len(outline)), entry.attack)
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
     facts = facts_of(model, entries, goal, batch, seed, x[:1])
     state = opened(file, entries, facts, x, y, first)
     if state.done:
         _recognise(state, model, x[:batch], y[:batch], file)
+    if keep is not None:
+        keep.begin(state.ledger)
     watched, told = FiniteGradients(model), progress or Quiet()
     told.start(state.units, state.done)
     try:
@@ -142,6 +156,15 @@ def evaluate(
     finally:
         told.close()
     return state.ledger
+
+
+def _require_rows(name: str, count: int, tensor: Tensor) -> Tensor:
+    if len(tensor) != count:
+        raise ValueError(
+            f"evaluate: {name} holds {len(tensor)} values of one for each image, but there are "
+            f"{count} images; give one for each"
+        )
+    return tensor
 
 
 def facts_of(

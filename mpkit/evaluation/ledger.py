@@ -13,11 +13,10 @@ from torch import Tensor
 
 from mpkit.core.files import DataError, packed, unpacked, write_atomically
 from mpkit.core.statistics import Estimate, mean_of, proportion
-from mpkit.models.identity import same
+from mpkit.models.identity import WHO, same
 
 CLEAN = "clean"
 FORMAT = "mpkit ledger 1"
-WHO = ("model", "settings", "answers")  # facts that tell one network from another
 
 
 class Gain(NamedTuple):

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mpkit.core.statistics import Estimate
 from mpkit.evaluation.ledger import CLEAN, Ledger
 from mpkit.sets import Ball, PerturbationSet
+
+SATURATED = 100.0
+"""Logits that differ by more leave nothing of a softmax's gradient in float32."""
 
 
 def accuracies(ledger: Ledger, level: float = 0.95) -> dict[str, Estimate]:
@@ -58,20 +62,44 @@ def hints(
     told = []
     if unfit := int(ledger.unfit.sum()):
         told.append(f"the network answered NaN on {unfit:,} images, which count as broken")
-    answers = ledger.facts.get("answers")
-    if answers:
-        rows = torch.tensor(answers, dtype=torch.float64)
-        if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
-            told.append(
-                "the outputs look like probabilities; attacks expect logits, and a second softmax "
-                "hides gradients: leave the network's own out"
-            )
-    clean = ledger.accuracy()
-    if clean.low <= 1 / classes:
+    if answers := ledger.facts.get("answers"):
+        told += hints_on_outputs(torch.tensor(answers, dtype=torch.float64))
+    clean, chance = ledger.accuracy(), 1 / classes
+    if clean.low <= chance and clean.value - chance <= (1 - chance) / 4:
         told.append(
             f"clean accuracy is {clean.value:.1%}, no better than chance among {classes} classes: "
             "check the weights, the order of the classes and the normalization"
         )
+    return told + hints_on_radii(threat, shape)
+
+
+def hints_on_outputs(logits: Tensor) -> list[str]:
+    """What is odd about logits (B, K): they are probabilities, or a softmax of them is flat."""
+    rows = logits.double()
+    if not bool((rows.abs() < 1e29).all()):  # also as records write them
+        return [
+            "the network answers with NaN or infinity, which has no gradient; leave out logarithms "
+            "of what may be zero"
+        ]
+    sums = rows.sum(1)
+    alike = bool(((sums - sums.mean()).abs() <= 1e-3 * sums.mean().abs()).all())
+    if bool((rows >= 0).all()) and (alike or bool((rows <= 1).all())) and bool(rows.any()):
+        return [
+            "the outputs look like probabilities; attacks expect logits, and a second softmax "
+            "hides gradients: leave the network's own softmax or sigmoid out"
+        ]
+    first, second = rows.topk(2, dim=1).values.unbind(1)
+    if float((first - second).median()) > SATURATED:
+        return [
+            f"logits differ by more than {SATURATED:g}, so that a softmax of them is flat and its "
+            "gradient zero: divide them by a constant"
+        ]
+    return []
+
+
+def hints_on_radii(threat: PerturbationSet, shape: tuple[int, int, int]) -> list[str]:
+    """Balls that hold every image of a shape (C, H, W)."""
+    told = []
     for part in threat.parts():
         whole = part.everything(torch.zeros(1, *shape)) if isinstance(part, Ball) else None
         if isinstance(part, Ball) and whole and float(part.eps) >= float(whole.eps):

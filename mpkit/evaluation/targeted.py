@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.attacks.gradients import evaluating, guard
+from mpkit.core.checks import ordinary
 from mpkit.core.progress import Quiet
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.goals import Goal
@@ -41,35 +42,47 @@ class TargetView(nn.Module):
         return torch.stack([others.amax(1), logits[:, self.target]], 1)
 
 
+@torch.inference_mode(False)
 def targets_of(
-    word: str, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, classes: int
+    word: str, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, classes: Sequence[str]
 ) -> dict[int, Tensor]:
     """Which examples are to be brought to which class: class to places (n,), none to its own.
 
     Args:
-        word: a class number, ``least`` for the class that the model finds least likely on the
-            clean image, or ``all`` for every class.
-        model: images to logits (B, K); asked for ``least``.
+        word: a class by number or name, ``least`` for the class that the model finds least likely
+            on the clean image, or ``all`` for every class.
+        model: images to logits (B, K).
         x: (N, C, H, W).
         y: (N,).
-        classes: how many there are.
+        classes: their names.
 
-    Raises: ValueError: the word is none of these, or no such class.
+    Raises: ValueError: the word is none of these, the model has no such class, or no image is of
+        another one.
     """
-    if word == "least":
-        with evaluating(model), torch.no_grad():
-            ask = guard(model, classes, y)
+    classes = list(classes)
+    x, y, count = ordinary(x), ordinary(y), len(classes)
+    with evaluating(model), torch.no_grad():
+        ask = guard(model, count, y)
+        if word == "least":
             least = torch.cat([ask(part).argmin(1) for part in torch.split(x, 256)])
-        each = {k: (least == k) & (y != k) for k in range(classes)}
-    elif word == "all":
-        each = {k: y != k for k in range(classes)}
-    elif word.isdigit() and int(word) < classes:
-        each = {int(word): y != int(word)}
-    else:
-        raise ValueError(
-            f"targeted: {word!r} is no target; give a class from 0 to {classes - 1}, least or all"
-        )
-    return {k: places.nonzero().squeeze(1) for k, places in each.items() if bool(places.any())}
+            each = {k: (least == k) & (y != k) for k in range(count)}
+        elif word == "all":
+            ask(x[:1])
+            each = {k: y != k for k in range(count)}
+        else:
+            ask(x[:1])
+            number = word.isascii() and word.isdigit() and int(word) < count
+            if not number and word not in classes:
+                raise ValueError(
+                    f"targeted: {word!r} is no target; give a class from 0 to {count - 1} or its "
+                    "name, least or all"
+                )
+            k = classes.index(word) if word in classes else int(word)
+            each = {k: y != k}
+    found = {k: places.nonzero().squeeze(1) for k, places in each.items() if bool(places.any())}
+    if not found:
+        raise ValueError(f"targeted: every image is of class {word} already; give more, or another")
+    return found
 
 
 def evaluate_toward(

@@ -67,8 +67,9 @@ class BPDA(nn.Module):
 
             with torch.no_grad(), self.core.register_forward_pre_hook(remember):
                 self.model(x.detach())
-            run, image = self.core, x + ((fed[-1] if fed else x) - x).detach()
-        return self._logits(run, image)
+            kind = fed[-1].dtype if fed else x.dtype
+            run, image = self.core, (x + ((fed[-1] if fed else x) - x).detach()).to(kind)
+        return self._logits(run, image).to(x.dtype)
 
     def _logits(self, run: nn.Module, image: Tensor) -> Tensor:
         seen: list[Tensor] = []
@@ -79,7 +80,7 @@ class BPDA(nn.Module):
                 keep = self.source.register_forward_hook(lambda *call: seen.append(call[2]))
                 stack.enter_context(keep)
             logits: Tensor = run(image)
-        return (seen[-1] if seen else logits).to(image.dtype)
+        return seen[-1] if seen else logits
 
 
 def find_bpda(model: Model, x: Tensor, rng: torch.Generator) -> BPDA | None:

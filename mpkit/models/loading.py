@@ -19,7 +19,7 @@ from mpkit.models.cnn import NETWORKS
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
 PREFIXES = ("module.", "_orig_mod.")  # of data parallel and of compiled networks
-PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, TorchScript's too
+PICKLES = (b"PK\x03\x04", *(bytes((0x80, n)) for n in range(2, 6)))  # also of TorchScript
 
 
 def load_model(
@@ -91,9 +91,15 @@ def _fill(model: nn.Module, path: Path) -> None:
     """Copy a file's tensors into a network, all of them or none."""
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(4).startswith(PICKLES):
+            start = file.read(64)
+            if start.startswith(b"PK") and b".npy" in start:
                 raise DataError(
-                    f"{path}: is a pickle of torch.save, or TorchScript, and could run code; "
+                    f"{path}: holds arrays of numpy; write them with "
+                    "safetensors.numpy.save_file(dict(numpy.load(path)), new_path)"
+                )
+            if start.startswith(PICKLES):
+                raise DataError(
+                    f"{path}: is a pickle, as of torch.save, or TorchScript, and could run code; "
                     "nothing is unpickled here. Where you trust it: "
                     "safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
                 )
@@ -105,7 +111,7 @@ def _fill(model: nn.Module, path: Path) -> None:
         ) from error
     own = {name.removeprefix(OURS): t for name, t in tensors.items() if name.startswith(OURS)}
     wanted = model.state_dict()
-    tensors = _tied(wanted, _bare(path, wanted, own or tensors))
+    tensors = _tied(path, wanted, _bare(path, wanted, own or tensors))
     problems = _misfits(wanted, tensors)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -129,10 +135,16 @@ def _bare(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) ->
     return given
 
 
-def _tied(wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _tied(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, and again under the further names of those that the network shares."""
     places = {name: (t.data_ptr(), t.shape, t.stride()) for name, t in wanted.items() if t.numel()}
-    held = {places[name]: tensor for name, tensor in given.items() if name in places}
+    held: dict[Any, Tensor] = {}
+    for name, tensor in given.items():
+        if name in places and not torch.equal(held.setdefault(places[name], tensor), tensor):
+            raise DataError(
+                f"{path}: holds two values of {name}, which the network shares with another "
+                "tensor; give a network that shares nothing there, or tie them in the file"
+            )
     shared = {n: held[place] for n, place in places.items() if n not in given and place in held}
     return given | shared
 
@@ -145,4 +157,9 @@ def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
-    return shapes + missing + foreign
+    kinds = [
+        f"{name} is {given[name].dtype}, the network's is {wanted[name].dtype}"
+        for name in wanted
+        if name in given and given[name].is_floating_point() != wanted[name].is_floating_point()
+    ]
+    return shapes + kinds + missing + foreign

@@ -5,7 +5,7 @@ the precision of the images; what less precision costs in strength must be measu
 through the wrapper and evaluating the model itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -69,8 +69,8 @@ class OwnInput(nn.Module):
 class Logits(nn.Module):
     """A network of another form as one that gives logits (B, K): the adapter for what is usual.
 
-    An output with an attribute ``logits`` gives that. One logit an image, (B,) or (B, 1), positive
-    for class 1, becomes two: zero, and itself.
+    An output with an attribute or a key ``logits`` gives that. One logit an image, (B,) or (B, 1),
+    positive for class 1, becomes two: zero, and itself. Trailing sides of one pixel go.
     """
 
     def __init__(self, model: Callable[[Tensor], Any]) -> None:
@@ -78,10 +78,24 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K), K at least 2."""
+        """Images (B, C, H, W) to logits (B, K), K at least 2.
+
+        Raises: ValueError: there is nothing called logits, or of another shape.
+        """
         found = self.model(x)
-        logits: Tensor = getattr(found, "logits", found)
-        rows = logits.reshape(len(logits), -1)
+        held = found.get("logits") if isinstance(found, Mapping) else None
+        logits = getattr(found, "logits", found) if held is None else held
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f"Logits: the model gives a {type(found).__name__} without logits; wrap a function "
+                "that picks them, such as Logits(lambda x: model(x)[0])"
+            )
+        rows = logits.flatten(1) if logits.dim() > 1 else logits.unsqueeze(1)
+        if rows.shape[1] != (logits.shape[1] if logits.dim() > 1 else 1):
+            raise ValueError(
+                f"Logits: the model gives {tuple(logits.shape)}, expected (B,), (B, K) or "
+                "(B, K, 1, 1); take the mean over places, or pick one"
+            )
         return torch.cat([torch.zeros_like(rows), rows], 1) if rows.shape[1] == 1 else rows
 
 

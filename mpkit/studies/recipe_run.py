@@ -21,6 +21,7 @@ from mpkit.models.wrappers import LowPrecision
 from mpkit.studies.catalog import Plan
 from mpkit.training import Checkpoints, Epoch, Validation, data_parallel, fit
 from mpkit.training.costs import passes, speed
+from mpkit.training.recipes import fingerprint
 
 WEIGHTS = "weights.safetensors"
 FACTS = "training.json"
@@ -60,14 +61,14 @@ def trained(
     """
     where = resolve_device(device)
     with data_parallel.joined(where) as mine:
-        if not _finished(folder, made, seed):
+        if not _finished(folder, made, seed, images):
             model = _begin(made, images, seed, start).to(mine, dtype)
             seen, held = split(images, made)
             watch = Validation(held, dict(made.watch)) if made.watch else None
             rng, keep = torch.Generator().manual_seed(seed), Checkpoints(folder, seconds=5.0)
             history = fit(model, seen, made.scheme, made.recipe, rng, progress, watch, keep)
             if data_parallel.rank() == 0:
-                _keep(model, made, seen, seed, folder, history)
+                _keep(model, made, images, seen, seed, folder, history)
             return rounded_to_half(model).eval()
         facts = read_record(folder / FACTS)
         return read_weights(folder / WEIGHTS, facts["weights"]["sha256"]).to(mine, dtype)
@@ -88,7 +89,7 @@ def split(images: Images, made: Plan) -> tuple[Images, Images]:
     return (rest.balanced(made.images) if made.images else rest), last
 
 
-def _finished(folder: Path, made: Plan, seed: int) -> bool:
+def _finished(folder: Path, made: Plan, seed: int, images: Images) -> bool:
     path = folder / FACTS
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         return False
@@ -97,6 +98,11 @@ def _finished(folder: Path, made: Plan, seed: int) -> bool:
         raise ValueError(
             f"{folder} holds another run, {facts['recipe']} with seed {facts['seed']}; give this "
             "one a folder of its own, or remove that one"
+        )
+    if facts.get("data") != _own_data(images):
+        raise ValueError(
+            f"{folder} holds another run, {facts['recipe']} on other images; give this one a "
+            "folder of its own, or remove that one"
         )
     return True
 
@@ -114,13 +120,26 @@ def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Modu
 
 
 def _keep(
-    model: nn.Module, made: Plan, seen: Images, seed: int, folder: Path, history: list[Epoch]
+    model: nn.Module,
+    made: Plan,
+    images: Images,
+    seen: Images,
+    seed: int,
+    folder: Path,
+    history: list[Epoch],
 ) -> None:
     """Write the network and the facts, then remove the checkpoints."""
     sha256 = write_weights(folder / WEIGHTS, model, made.network, seen.shape, len(seen.classes))
-    write_record(folder / FACTS, facts(made, seen, seed, model, history, sha256))
+    told = facts(made, seen, seed, model, history, sha256)
+    own = {} if (data := _own_data(images)) is None else {"data": data}
+    write_record(folder / FACTS, told | own)
     for path in folder.glob("step-*"):
         path.unlink(missing_ok=True)
+
+
+def _own_data(images: Images) -> str | None:
+    """A hash of images that no name stands for."""
+    return None if images.name in SHAPES else fingerprint(images.x, images.y, images.classes)
 
 
 def facts(

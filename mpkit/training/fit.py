@@ -16,6 +16,7 @@ from mpkit.attacks.gradients import evaluating
 from mpkit.core.cuda_graphs import Recorder
 from mpkit.core.progress import Quiet
 from mpkit.data import Images
+from mpkit.models.anatomy import leaves
 from mpkit.training import data_parallel
 from mpkit.training.checkpoints import Checkpoints
 from mpkit.training.recipes import Recipe, fingerprint
@@ -43,6 +44,8 @@ class Epoch:
     seconds: float = field(default=0.0, compare=False)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     images: Images,
@@ -82,6 +85,11 @@ def fit(
         ValueError: the network's outputs do not fit the number of classes, or the checkpoints
             are those of another run.
     """
+    if not isinstance(images, Images):
+        raise ValueError(
+            f"fit: images must be mpkit.data.Images, got a {type(images).__name__}; write "
+            "Images(x, y, classes, name), x (N, C, H, W) in [0, 1]"
+        )
     _check_outputs(model, images)
     drawn = torch.randint(2**62, (), generator=rng, device=rng.device, dtype=torch.int64)
     seed = data_parallel.agree(model, int(drawn))
@@ -202,7 +210,7 @@ def _identity(
 ) -> dict[str, str]:
     """What makes a run this one and no other, part by part, so that an error can name the part."""
     return {
-        "network": fingerprint(str(model), model.state_dict()),
+        "network": fingerprint(str(model), model.state_dict(), sorted(leaves(model).items())),
         "images": fingerprint(images.x, images.y),
         "scheme": fingerprint(scheme),
         "recipe": fingerprint(recipe),

@@ -195,7 +195,7 @@ class LogitPairing(Scheme):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """The cross-entropy at the worse image plus the weighted divergence."""
         images, worst = _compared((self.first, self.second), model, x, y, rng)
-        logits = torch.stack([model(image) for image in images])
+        logits = torch.stack([model(image.clone()) for image in images])
         chosen = logits[worst, torch.arange(len(x), device=x.device)]
         hurt = cross_entropy(chosen, y, reduction="none")
         return hurt + self.weight * pairing(logits[0], logits[1], y)

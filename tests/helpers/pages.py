@@ -91,4 +91,5 @@ class Page(IPyNbFile):
         store = self.path.parents[1] / "_build" / "executed"
         seconds = time.monotonic() - self.begun
         written = json.loads(nbformat.writes(self.nb))
-        execution.keep(written, self.chapter, {}, store, seconds, "quick", self.setting)
+        target = execution.stored(self.chapter, {}, store)
+        execution.keep(written, self.chapter, {}, target, seconds, "quick", self.setting)

@@ -43,6 +43,20 @@ def raises():
     raise RuntimeError("no weights here")
 def strange():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10).double(), nn.Linear(10, 10))
+class Odd(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+    def forward(self, x):
+        raise self.error
+def asserts():
+    return Odd(AssertionError("Input size does not match"))
+def misses():
+    return Odd(KeyError("head"))
+def exits():
+    return Odd(SystemExit(0))
+def exiting_data():
+    raise SystemExit(0)
 thing = 3
 """
 
@@ -74,6 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "odd" / label).mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8 + number)).save(root / "odd" / label / f"{number}.png")
     (root / "one" / "a").mkdir(parents=True)
+    (root / "lost").symlink_to("nowhere")
     return root
 
 
@@ -115,6 +130,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("sweep", "toy", "--grid", "seed=1", "--grid", "seed=2"), "seed twice"),
     (("sweep", "toy", "--grid", "sead=1,2"), "no parameter 'sead'"),
     (("sweep", "toy", "--grid", "seed=1,x"), "got 'x'"),
+    (("sweep", "toy", "--grid", "norm=l2\nx"), "values cannot be read"),
+    (("run", "toy", "-p", "dataset", "cli_nets:net"), "write them to a file"),
     (("sweep", "toy", "--grid", "device=cpu,cuda"), "device cannot be swept"),
     (("sweep", "toy", "--grid", "seed=1,2", "-p", "seed=3"), "both give seed"),
     (("sweep", "toy", "--grid", "seed=1", "--slurm", "absent.yml"), "absent.yml"),
@@ -141,6 +158,13 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     ((*EVALUATE, "--model", "cli_nets:few"), "at least 10 classes, the model gives 3"),
     ((*EVALUATE, "--model", "cli_nets:one"), "models.Logits"),
     ((*EVALUATE, "--points", "90", "--model", "cli_nets:silent"), "'blind'"),
+    ((*EVALUATE, "--model", "cli_nets:asserts"), "forward raised AssertionError: Input size"),
+    ((*EVALUATE, "--model", "cli_nets:misses"), "forward raised KeyError: 'head'"),
+    ((*EVALUATE, "--model", "cli_nets:exits"), "ended the process"),
+    ((*EVALUATE, *NET, *WEIGHTS, "--data", "cli_nets:exiting_data"), "SystemExit"),
+    ((*EVALUATE, *NET, *WEIGHTS, "--targeted", "11"), "is no target"),
+    ((*EVALUATE, *NET, *WEIGHTS, "--save", "lost/x"), "lost is a link to nothing"),
+    ((*EVALUATE, "--model", "cli_nets:few", "--targeted", "2"), "at least 10 classes"),
     ((*EVALUATE, *NET, "--weights", "absent.safetensors"), "absent.safetensors"),
     ((*EVALUATE, *NET, "--weights", "junk.safetensors"), "cannot be read as safetensors"),
     ((*EVALUATE, *NET, "--weights", "short.safetensors"), "short.safetensors: does not fit"),
@@ -163,6 +187,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     ((*DOCTOR, *NET, *WEIGHTS, "--threat", "l5:1"), "'l5:1' cannot be read"),
     ((*DOCTOR, *NET, *WEIGHTS, "--json", "file/x.json"), "file/x.json"),
     ((*DOCTOR, *NET, *WEIGHTS, "--json", "odd"), "odd"),
+    ((*DOCTOR, *NET, *WEIGHTS, "--json", "/dev/null"), "it is no file"),
     ((*DOCTOR, *NET, *WEIGHTS, "--seed", "99999999999999999999999"), "--seed"),
     (("train", "digits-absent"), "digits-absent"),
     (("train", "digits-natural", "--start", "flat.safetensors"), "--start"),
@@ -176,6 +201,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("reproduce", "svhn"), "svhn"),
     (("reproduce", "digits", "--budget", "soon"), "is no time"),
     (("reproduce", "digits", "--rows", "absent"), "absent"),
+    (("reproduce", "digits", "--rows", ""), "''"),
     (("reproduce", "digits", "--radii", "paper"), "paper"),
     (("reproduce", "digits", "--out", "file"), "file"),
 ]

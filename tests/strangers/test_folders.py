@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,64 @@ def test_the_advice_for_sizes_keeps_the_shape_of_what_is_shown(tmp_path: Path) -
     Image.new("L", (60, 5)).save(base / "a" / "0.png")
     with pytest.raises(DataError, match=r"-auto-orient -resize 6x5\^ -gravity center -extent 6x5"):
         both(base)
+
+
+def test_a_picture_on_its_side_in_a_tiff_is_refused(tmp_path: Path) -> None:
+    """Its decoder turns it at opening, and mixes its pixels up where it is not compressed."""
+    exif = Image.Exif()
+    exif[274] = 6
+    with pytest.raises(DataError, match=r"x\.tif: a TIFF that lies on its side.*auto-orient"):
+        alone(tmp_path, Image.fromarray((GREY * 255).astype(np.uint8)), "x.tif", exif=exif)
+
+
+def test_several_pictures_in_one_file_are_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((5, 6), 90 * n, np.uint8)) for n in range(3)]
+    for name in ("x.gif", "x.tiff", "x.webp", "x.png"):
+        with pytest.raises(DataError, match=f"{name}: holds 3 pictures"):
+            alone(tmp_path / name, frames[0], name, save_all=True, append_images=frames[1:])
+
+
+def test_links_lead_to_pictures_of_their_own_class(tmp_path: Path) -> None:
+    base = filled(tmp_path / "images", 6)
+    (tmp_path / "more").mkdir()
+    Image.fromarray(np.full((5, 6), 200, np.uint8)).save(tmp_path / "more" / "far.png")
+    (base / "a" / "more").symlink_to(tmp_path / "more")
+    (base / "a" / "again").symlink_to(base / "a")
+    both = len(load(f"folder:{base}").x) + len(load(f"folder:{base}", "test").x)
+    assert both == 13
+    for target in (base, base / "b", tmp_path):
+        (base / "a" / "up").symlink_to(target)
+        with pytest.raises(DataError, match=r"up: a link to .*, which holds other classes"):
+            load(f"folder:{base}")
+        (base / "a" / "up").unlink()
+
+
+@pytest.mark.parametrize("where", ["a/lost.png", "a/lost", "c"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, where: str) -> None:
+    base = filled(tmp_path / "images", 6)
+    (base / where).symlink_to("/nowhere/at/all")
+    with pytest.raises(DataError, match=f"{where}: a link to /nowhere/at/all"):
+        load(f"folder:{base}")
+
+
+def test_both_splits_are_of_one_form(tmp_path: Path) -> None:
+    base = filled(tmp_path / "whole", 6)
+    Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(base / "a" / "colour.png")
+    assert load(f"folder:{base}").x.shape[1:] == load(f"folder:{base}", "test").x.shape[1:]
+    split = tmp_path / "split"
+    filled(split / "train"), filled(split / "test")
+    for label in ("a", "b"):
+        for number in range(2):
+            Image.fromarray(np.zeros((7, 9), np.uint8)).save(
+                split / "test" / label / f"{number}.png"
+            )
+    for half in ("train", "test"):
+        with pytest.raises(DataError, match="pixels, but most pictures are"):
+            load(f"folder:{split}", half)
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    base = filled(tmp_path / "images", 3)
+    (Path(os.fsdecode(bytes(base / "a") + b"/caf\xe9.png"))).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"caf\\xe9\.png': its name is not in UTF-8; rename"):
+        load(f"folder:{base}")

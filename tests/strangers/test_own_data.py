@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from helpers.toys import generator
-from mpkit.attacks import PGD
+from mpkit.attacks import PGD, Margin, input_gradient
 from mpkit.cli.main import main
 from mpkit.core.files import DataError
-from mpkit.data import load
+from mpkit.data import Images, load, stored
 from mpkit.sets import Linf
+from mpkit.training import Natural, Recipe, fit
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 X, Y = torch.rand(6, 1, 4, 4, generator=generator(1)), torch.arange(6) % 3
@@ -89,7 +91,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_function_that_gives_batches_is_a_data_set(there: Path, factory: str) -> None:
     found = load(f"own_sets:{factory}", "test")
     assert torch.equal(found.x, X) and torch.equal(found.y, Y)
-    assert found.classes == ("0", "1", "2")
+    assert found.classes == (("a", "b", "c") if factory == "images" else ("0", "1", "2"))
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
@@ -172,3 +174,120 @@ def test_the_command_takes_own_data_and_gives_hints(there: Path) -> None:
     done = evaluated("--model", "own_nets:nan", "--data", "own_sets:batches")
     assert done.exit_code == 1
     assert "NaN to every image" in done.stderr
+
+
+MORE = """
+import numpy as np
+import torch
+x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+y = torch.arange(6) % 3
+def other_order(root="nowhere", split="train"):
+    return [(x + 0, y)] if split == "test" else [(1 - x, y)]
+def keyword(*, split):
+    return other_order(split=split)
+def endless():
+    while True:
+        yield x, y
+def asks():
+    return [(x.clone().requires_grad_(), y)]
+def sparse():
+    return [(x.to_sparse(), y)]
+def leaves():
+    raise SystemExit(0)
+def late():
+    yield x, y
+    raise SystemExit(0)
+class Named(list):
+    classes = ["cat", "dog", "bird", "fish"]
+def named():
+    return Named([(x, y)])
+"""
+
+
+def test_functions_of_every_kind_give_the_right_split(there: Path) -> None:
+    (there / "more_sets.py").write_text(MORE, encoding="utf-8")
+    for name in ("other_order", "keyword", "asks", "sparse", "named"):
+        assert torch.equal(load(f"more_sets:{name}", "test").x, X), name
+    assert torch.equal(load("more_sets:other_order", "train").x, 1 - X)
+    assert load("more_sets:named", "test").classes == ("cat", "dog", "bird", "fish")
+    assert len(stored("more_sets:endless", "test", first=8)) == 8
+    for name in ("leaves", "late"):
+        with pytest.raises(DataError, match=r"gives no batches .*SystemExit"):
+            load(f"more_sets:{name}", "test")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.int8])
+def test_labels_may_be_any_whole_numbers(there: Path, kind: type) -> None:
+    np.savez(there / "x.NPZ", x=X.numpy(), y=Y.numpy().astype(kind))
+    assert torch.equal(load("x.NPZ.npz").y, Y)
+
+
+def test_names_or_a_number_of_classes_come_beside_the_arrays(there: Path) -> None:
+    np.savez(there / "a.npz", x=X, y=Y, classes=np.array(["cat", "dog", "bird", "fish"]))
+    assert load("a.npz").classes == ("cat", "dog", "bird", "fish")
+    np.savez(there / "b.npz", x=X, y=Y, classes=10)
+    assert len(load("b.npz").classes) == 10
+    np.savez(there / "c.npz", x=X, y=Y, classes=np.array(["cat"]))
+    with pytest.raises(DataError, match="y goes up to 2, but there are 1 classes"):
+        load("c.npz")
+    save_file({"x": X, "y": Y}, there / "d.safetensors", {"classes": '["a", "b", "c", "d"]'})
+    assert load("d.safetensors").classes == ("a", "b", "c", "d")
+
+
+ODD: dict[str, tuple[Any, Any, str]] = {
+    "channels last": (
+        torch.rand(6, 8, 8, 3),
+        Y,
+        r"looks like \(N, H, W, C\).*transpose\(0, 3, 1, 2",
+    ),
+    "one channel last": (torch.rand(6, 8, 8, 1), Y, r"looks like \(N, H, W, C\)"),
+    "whole numbers": ((X * 255).int(), Y, r"\(x / 255\)\.astype"),
+    "0 to 255": (X * 255, Y, "write x / 255"),
+    "-1 to 1": (X * 2 - 1, Y, r"write \(x \+ 1\) / 2"),
+    "NaN": (NAN, Y, "NaN or infinity in image 4"),
+    "no pixels": (X[:, :, :0], Y, r"must be images \(N, C, H, W\)"),
+    "float labels": (X, Y.float(), r"y\.astype\(int\)"),
+    "negative labels": (X, Y - 1, "class numbers from 0, got -1 to 1"),
+    "huge labels": (X, Y + 2**40, "class numbers from 0"),
+    "few labels": (X, Y[:4], "y must be 6 labels, one for each image"),
+    "no labels": (X, Y[0], "y must be 6 labels"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_own_arrays_that_do_not_fit_get_their_remedy(there: Path, case: str) -> None:
+    x, y, words = ODD[case]
+    with pytest.raises(DataError, match=words):
+        load(saved(there / "odd.npz", x=x, y=y))
+
+
+def test_a_folder_may_end_like_a_file_and_the_command_tells_of_own_data(there: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (there / "x.npz" / split / label).mkdir(parents=True)
+            picture = Image.fromarray(np.full((4, 4), 100, np.uint8))
+            picture.save(there / "x.npz" / split / label / "1.png")
+    assert load("folder:x.npz").classes == ("a", "b")
+    done = CliRunner().invoke(main, ["data", "own_sets:batches"])
+    assert done.exit_code == 0, done.output
+    assert "own_sets:batches test: 6 images 1x4x4, 3 classes" in done.output
+
+
+def test_training_wants_images_as_they_are_kept() -> None:
+    for given in ((X, Y), X, X.numpy()):
+        with pytest.raises(ValueError, match=r"fit: images must be mpkit\.data\.Images, got"):
+            fit(MODEL, given, Natural(), Recipe(epochs=1), generator())  # type: ignore[arg-type]
+    for x, y, words in (
+        (X.numpy(), Y, r"x must be a tensor, got a ndarray; .*as_tensor"),
+        (X, Y.tolist(), "y must be a tensor, got a list"),
+        (X * 2 - 1, Y, r"write \(x \+ 1\) / 2"),
+        (NAN, Y, "NaN is no pixel"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Images(x, y, ("a", "b", "c"), "mine")
+
+
+def test_a_gradient_is_asked_for_images_and_labels_alone() -> None:
+    for x, y in ((X[:, 0], Y), (X, Y[:2]), (X * 255, Y)):
+        with pytest.raises(ValueError, match=r"x|y|labels"):
+            input_gradient(MODEL, Margin(), x, y)

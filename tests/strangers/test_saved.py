@@ -15,6 +15,7 @@ from helpers.toys import generator
 from mpkit import data
 from mpkit.attacks import PGD
 from mpkit.cli.main import main
+from mpkit.core.files import claimed
 from mpkit.evaluation import AdversarialImages, Ledger, evaluate
 from mpkit.models import small_cnn
 from mpkit.sets import Linf
@@ -91,3 +92,37 @@ def test_an_interrupted_run_keeps_its_images(tmp_path: Path) -> None:
     assert expected.images > 0 and expected.missing == 0
     one, other = (load_file(tmp_path / n / "adversarial.safetensors") for n in ("a", "b"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_folder_belongs_to_one_evaluation(there: Path) -> None:
+    first = command("--save", "found")
+    again = command("--save", "found")
+    told = first.output[first.output.index("adversarial images") :]
+    assert told in again.output
+    assert "successes are of a run" not in again.stderr
+    pictures = sorted((there / "found").glob("*.png"))
+    other = small_cnn((1, 8, 8), 10, torch.Generator().manual_seed(1))
+    save_file(other.state_dict(), "cnn.safetensors")
+    call = ["evaluate", "--model", "small_cnn", "--weights", "cnn.safetensors", "--points", "100"]
+    call += ["--budget", "quick", "--threat", "linf:0.3", "--output", "other", "--save", "found"]
+    refused = CliRunner().invoke(main, call)
+    assert refused.exit_code == 1
+    assert "found: holds the images of another evaluation" in refused.stderr
+    assert sorted((there / "found").glob("*.png")) == pictures
+
+
+def test_a_folder_at_work_is_refused(there: Path) -> None:
+    with claimed(there / "found" / ".lock") as mine:
+        assert mine
+        done = command("--save", "found")
+    assert done.exit_code == 1
+    assert "another evaluation is at work in found" in done.stderr
+
+
+def test_images_of_many_channels_are_kept_as_tensors(tmp_path: Path) -> None:
+    x, y = torch.rand(12, 5, 4, 4, generator=generator(1)), torch.arange(12) % 2
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 2))
+    keep = AdversarialImages(tmp_path)
+    ledger = evaluate(model, x, y, {"a": PGD(Linf(0.5), 5)}, generator(), keep=keep)
+    assert keep.export(ledger, model).images == int(ledger.broken[1:].sum()) > 0
+    assert not list(tmp_path.glob("*.png"))

@@ -33,7 +33,7 @@ def problem() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
 def test_what_can_be_reached_on_a_linear_network_is_reached(eps: float) -> None:
     """Inside of the box, a class beats one other class by its gap + eps times the l_1 distance."""
     model, x, y = problem()
-    targets = targets_of("all", model, x, y, 3)
+    targets = targets_of("all", model, x, y, "012")
     ledgers = evaluate_toward(targets, model, x, parse_threat(f"linf:{eps}"), 0, budget="quick")
     for target, places in targets.items():
         assert not bool((y[places] == target).any())
@@ -51,14 +51,14 @@ def test_what_can_be_reached_on_a_linear_network_is_reached(eps: float) -> None:
 
 def test_targets_are_as_asked() -> None:
     model, x, y = problem()
-    assert set(targets_of("1", model, x, y, 3)) == {1}
-    least = targets_of("least", model, x, y, 3)
+    assert set(targets_of("1", model, x, y, "012")) == {1}
+    least = targets_of("least", model, x, y, "012")
     for k, places in least.items():
         assert bool((model(x[places]).argmin(1) == k).all())
     assert sum(map(len, least.values())) == len(x)
     for word in ("3", "-1", "most", ""):
-        with pytest.raises(ValueError, match="give a class from 0 to 2, least or all"):
-            targets_of(word, model, x, y, 3)
+        with pytest.raises(ValueError, match="give a class from 0 to 2 or its name, least or all"):
+            targets_of(word, model, x, y, "012")
     view = TargetView(model, 2)
     assert torch.equal(view(x).argmax(1) == 1, y == 2)
 
@@ -74,9 +74,42 @@ def test_the_command_prints_what_the_ledgers_hold(
     done = CliRunner().invoke(main, call)
     assert done.exit_code == 0, done.output
     images = data.load("digits", "test").first(20)
-    targets = targets_of("least", network, images.x, images.y, 10)
+    targets = targets_of("least", network, images.x, images.y, images.classes)
     again = evaluate_toward(targets, network, images.x, parse_threat("linf:0.3"), 0, budget="quick")
     assert table_toward(again, images.classes) in done.output
     record = json.loads((tmp_path / "out" / "targeted.json").read_text())
     assert set(record["targets"]) == set(map(str, targets))
     assert CliRunner().invoke(main, [*call[:-1], "11"]).exit_code == 1
+
+
+def test_a_class_may_be_named_and_must_be_there() -> None:
+    model, x, y = problem()
+    named = targets_of("dog", model, x, y, ("cat", "dog", "bird"))
+    assert set(named) == {1}
+    assert torch.equal(named[1], targets_of("1", model, x, y, "012")[1])
+    with pytest.raises(ValueError, match="every image is of class 1 already"):
+        targets_of("1", model, x[y == 1], y[y == 1], "012")
+    for word in ("3", "least", "all"):
+        with pytest.raises(ValueError, match=r"needs? at least 4 classes, the model gives 3"):
+            targets_of(word, model, x, y, "0123")
+
+
+def test_a_network_that_answers_nan_reaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "nan_nets.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "    nn.init.constant_(model[1].weight, float('nan'))\n"
+        "    return model\n"
+    )
+    call = ["evaluate", "--model", "nan_nets:net", "--points", "10", "--threat", "linf:0.1"]
+    call += ["--budget", "quick", "--output", "out"]
+    for words in ((), ("--targeted", "0")):
+        done = CliRunner().invoke(main, [*call, *words])
+        assert done.exit_code == 1
+        assert "answered NaN to every image" in done.stderr
+        assert not list((tmp_path / "out").glob("*.json"))

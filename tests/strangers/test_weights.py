@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
@@ -89,11 +93,49 @@ def test_tied_weights_are_read_as_save_model_writes_them(nets: str, tmp_path: Pa
     assert torch.equal(again(x), network(x))
 
 
-@pytest.mark.parametrize("how", [torch.save, lambda net, path: torch.jit.script(net).save(path)])
-def test_pickles_are_named_and_not_read(nets: str, tmp_path: Path, how: object) -> None:
+def test_values_that_differ_for_one_shared_tensor_are_refused(nets: str, tmp_path: Path) -> None:
+    state = {name: t.clone() for name, t in built(nets, "Tied").state_dict().items()}
+    state["b.weight"] += 1
+    save_file(state, file := tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match=r"holds two values of (a|b)\.weight"):
+        load_model(f"{nets}:Tied", file, SHAPE, CLASSES, "cpu")
+
+
+def test_whole_numbers_are_no_weights(nets: str, tmp_path: Path) -> None:
+    state = built(nets, "plain").state_dict()
+    save_file({name: t.to(torch.int8) for name, t in state.items()}, file := tmp_path / "w.st")
+    with pytest.raises(DataError, match=r"1\.weight is torch\.int8, the network.*float32"):
+        load_model(f"{nets}:plain", file, SHAPE, CLASSES, "cpu")
+
+
+def old_form(protocol: int) -> Callable[[nn.Module, str], None]:
+    return lambda net, path: torch.save(
+        net.state_dict(), path, _use_new_zipfile_serialization=False, pickle_protocol=protocol
+    )
+
+
+PICKLED: dict[str, Callable[[nn.Module, str], Any]] = {
+    "torch.save": torch.save,
+    "TorchScript": lambda net, path: torch.jit.script(net).save(path),
+    "pickle": lambda net, path: Path(path).write_bytes(pickle.dumps(net.state_dict())),
+    **{f"protocol {n}": old_form(n) for n in range(2, 6)},
+}
+
+
+@pytest.mark.parametrize("how", PICKLED.values(), ids=PICKLED)
+def test_pickles_are_named_and_not_read(
+    nets: str, tmp_path: Path, how: Callable[[nn.Module, str], Any]
+) -> None:
     file = tmp_path / "w.pth"
-    how(built(nets, "plain"), str(file))  # type: ignore[operator]
-    with pytest.raises(DataError, match=r"w\.pth: is a pickle of torch\.save, or TorchScript"):
+    how(built(nets, "plain"), str(file))
+    with pytest.raises(DataError, match=r"w\.pth: is a pickle, as of torch\.save, or TorchScript"):
+        load_model(f"{nets}:plain", file, SHAPE, CLASSES, "cpu")
+
+
+def test_arrays_of_numpy_are_named(nets: str, tmp_path: Path) -> None:
+    file = tmp_path / "w.npz"
+    np.savez(file, **{n: t.numpy() for n, t in built(nets, "plain").state_dict().items()})
+    with pytest.raises(DataError, match=r"w\.npz: holds arrays of numpy; .*safetensors\.numpy"):
         load_model(f"{nets}:plain", file, SHAPE, CLASSES, "cpu")
 
 

@@ -184,8 +184,15 @@ def chapters(root: Path) -> list[Chapter]:
 
 
 def pages(root: Path) -> list[str]:
-    """Every page of the table of contents, such as ``book/start``, in its order."""
-    return _files(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
+    """Every page of the table of contents, such as ``book/start``, in its order.
+
+    Raises: ChapterError: the table cannot be read.
+    """
+    path = root / "_toc.yml"
+    try:
+        return _files(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ChapterError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def chapter(root: Path, name: str) -> Chapter:
@@ -254,7 +261,12 @@ def _read(path: Path) -> Chapter:
     import nbformat
     import papermill
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # whatever is wrong with it, the file is what matters
+        why = str(error).partition("\n")[0][:200]
+        raise ChapterError(f"{path}: is no notebook ({type(error).__name__}: {why})") from error
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.MULTILINE)
     parameters = tuple(

@@ -207,7 +207,10 @@ def sweep(
     twice = sorted({name for name, _ in given if [n for n, _ in given].count(name) > 1})
     if twice:
         raise chapters.ChapterError(f"-p: {', '.join(twice)} twice; give one value")
-    values = [next(csv.reader([text], skipinitialspace=True), []) for _, text in grid]
+    try:
+        values = [next(csv.reader([text], skipinitialspace=True), []) for _, text in grid]
+    except csv.Error as error:
+        raise chapters.ChapterError(f"--grid: values cannot be read ({error})") from error
     asked = [
         (name, [v.strip() for v in vs if v.strip()])
         for (name, _), vs in zip(grid, values, strict=True)

@@ -21,6 +21,7 @@ from mpbook.pages.chapters import Chapter, ChapterError, Value
 from mpkit.core import processor
 from mpkit.core.files import scratch
 from mpkit.core.records import device_name, digest, provenance, source_texts, versions, write_text
+from mpkit.data.own import is_own
 
 DRAWING = "mpbook/figures/"  # what turns numbers into pictures
 SOURCES = ("mpkit", "mpbook")  # what a chapter may call
@@ -84,8 +85,10 @@ def execute(
     Returns: the path of the executed notebook.
     Raises: ChapterError: a cell stopped, the kernel died, time ran out; the store is as it was.
     """
+    target = stored(chapter, parameters, store)
     with scratch(store) as place:
         output = place / "done.ipynb"
+        (place / "ipython").mkdir()
         names = [p.name for p in chapter.parameters if p.name in parameters]
         job = {
             "notebook": str(chapter.path),
@@ -94,29 +97,29 @@ def execute(
             "output": str(output),
         }
         setting = processor.settings(effective(chapter, parameters), threads)
-        events = _work(job, timeout, report, setting)
+        apart = {"IPYTHONDIR": str(place / "ipython")}  # nobody's settings
+        events = _work(job, timeout, report, {**setting, **apart})
         end = events[-1] if events else {}
         if end.get("event") != "done":
             raise _failure(chapter, end, store, timeout)
         notebook = json.loads(output.read_text(encoding="utf-8"))
-        return keep(notebook, chapter, parameters, store, end["seconds"], profile, setting)
+        return keep(notebook, chapter, parameters, target, end["seconds"], profile, setting)
 
 
 def keep(
     notebook: dict[str, Any],
     chapter: Chapter,
     parameters: Mapping[str, Value],
-    store: Path,
+    target: Path,
     seconds: float,
     profile: str,
     setting: Mapping[str, str],
 ) -> Path:
-    """Put a notebook that was executed, and scrubbed, into the store, with its record.
+    """Put a notebook that was executed, and scrubbed, into its place (see stored), with its record.
 
     It is changed in place; ``seconds`` is the wall time of the run, ``setting`` the environment
     variables it was run with (see processor.settings). For the others see ``execute``.
     """
-    target = stored(chapter, parameters, store)
     root = chapter.path.parents[1]
     made = provenance(effective(chapter, parameters), root, seconds, profile)
     sources = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -155,6 +158,10 @@ def _work(
 ) -> list[dict[str, Any]]:
     """Run the job in a worker process; return its events, the last of which says how it ended."""
     events: list[dict[str, Any]] = []
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONSTARTUP"}
+    if "PYTHONPATH" in known:  # the kernel works in another folder
+        parts = known["PYTHONPATH"].split(os.pathsep)
+        known["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in parts)
     expired = threading.Event()
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "mpbook.pages.kernel"],
@@ -163,7 +170,7 @@ def _work(
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
         start_new_session=True,
-        env={**os.environ, **setting, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONUTF8": "1"},
+        env={**known, **setting, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONUTF8": "1"},
     )
     WORKERS.add(worker)
     assert worker.stdin and worker.stdout
@@ -242,9 +249,17 @@ def _failure(chapter: Chapter, end: Mapping[str, Any], store: Path, timeout: flo
 
 
 def _folder_state(dataset: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file of a ``folder:PATH`` data set; nothing for the others."""
+    """Name, size and time of every file of one's own data set; nothing for the others."""
     kind, _, path = dataset.partition(":")
-    if kind != "folder" or not Path(path).is_dir():
-        return []
-    files = sorted(p for p in Path(path).rglob("*") if p.is_file())
-    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    if kind != "folder":
+        files = [Path(dataset)] if is_own(dataset) else []
+    else:
+        tree = os.walk(path, followlinks=True) if Path(path).is_dir() else ()
+        files, seen = [], set()
+        for place, folders, names in tree:
+            real = os.path.realpath(place)
+            folders[:] = [n for n in folders if real not in seen and not n.startswith((".", "_"))]
+            files += [Path(place, name) for name in names] * (real not in seen)
+            seen.add(real)
+    there = sorted(file for file in files if file.is_file())
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in there]

@@ -18,7 +18,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -27,6 +26,11 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from mpbook.pages.execution import EVENT
 
+KERNEL = (
+    "from ipykernel.kernelapp import IPKernelApp as App\n"
+    "App.load_config_file = lambda *_, **__: None\n"
+    "App.launch_instance(ignore_cwd=True)"
+)
 KEPT_CELL_METADATA = ("tags", "mystnb", "jupyter", "mpkit")
 
 
@@ -37,12 +41,16 @@ def emit(**event: Any) -> None:
 
 
 class ThisPython(AsyncKernelManager):
-    """A kernel of the interpreter that runs this, whatever kernel is installed as ``python3``."""
+    """A kernel of the interpreter that runs this, whatever kernel is installed as ``python3``.
+
+    Nobody's settings of IPython count, and no module beside the notebook hides a package.
+    """
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """What starts it."""
-        return KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
+        argv = [sys.executable, "-P", "-c", KERNEL, "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
 class ReportingEngine(NBClientEngine):  # type: ignore[misc]

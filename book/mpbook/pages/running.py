@@ -24,6 +24,7 @@ from mpbook.pages.tolerance import Tolerance, settled
 from mpkit.core.files import require_room, scratch
 from mpkit.core.processor import ONE_ARITHMETIC
 from mpkit.core.records import VOLATILE, digest, write_text
+from mpkit.data.own import ARRAYS, is_own
 
 Job = tuple[Chapter, Mapping[str, Value]]
 
@@ -75,7 +76,9 @@ def run_chapter(
     if force or not notebook.is_file():
         profile = "quick" if not parameters else "custom"
         with _told([(chapter, parameters)]) as report:
-            execute(chapter, parameters, store, profile=profile, timeout=timeout, report=report)
+            notebook = execute(
+                chapter, parameters, store, profile=profile, timeout=timeout, report=report
+            )
     with scratch(output.parent) as place:
         new = place / "new"
         tqdm.write("rendering the page", file=sys.stderr)
@@ -183,10 +186,22 @@ def _seconds(chapter: Chapter) -> float:
 
 
 def at_home(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """Make the path of one's own images absolute: the chapter runs in another folder."""
-    kind, _, path = str(parameters.get("dataset", "")).partition(":")
-    own = {"dataset": f"folder:{Path(path).expanduser().resolve()}"} if kind == "folder" else {}
-    return {**parameters, **own}
+    """Make the path of one's own images absolute: the chapter runs in another folder.
+
+    Raises: ChapterError: they come from a function, whose answer may change unseen.
+    """
+    name = str(parameters.get("dataset", ""))
+    kind, _, path = name.partition(":")
+    if kind == "folder":
+        return {**parameters, "dataset": f"folder:{Path(path).expanduser().resolve()}"}
+    if name.lower().endswith(ARRAYS):
+        return {**parameters, "dataset": str(Path(name).expanduser().resolve())}
+    if is_own(name):
+        raise ChapterError(
+            f"dataset: a page cannot tell whether {name} still gives the same images; write them "
+            "to a file: numpy.savez(path, x=images, y=labels)"
+        )
+    return dict(parameters)
 
 
 def _stable(notebook: Mapping[str, Any]) -> dict[str, Any]:
