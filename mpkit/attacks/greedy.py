@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -14,15 +16,17 @@ from mpkit.attacks.gradients import climb, look
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import L0, L1, L2
+from mpkit.sets import L0, L1, L2, thresholds
 from mpkit.sets.norms import l2_norm, per_row, positive, slack, unit_direction
-from mpkit.sets.thresholds import blind
 
 NEAR = 0.7
 """A move goes to a wall, 0 or 1, or to this share of the way: past a threshold of a half."""
 
 LEAST = 0.02
 """Pixels that a move changes by less are not worth a try."""
+
+CRUMB = 1e-3
+"""A share of a move that is not worth a try either."""
 
 REFILL = 3
 """Moves that may spend what a swap has freed."""
@@ -153,7 +157,7 @@ class GreedyPixels(Iterative):
         x = problem.x.flatten(2)
         moves = self._moves(x, state, self._slope(problem, state.z))
         barred = moves.promise.isinf()
-        if not blind(x) and bool((shut := barred.all(1)).any()):
+        if not thresholds.blind(x) and bool((shut := barred.all(1)).any()):
             rows = (~shut).nonzero().squeeze(1)
             part = trees.take(self, rows), problem.take(rows), trees.take(state, rows)
             return trees.put(state, rows, part[0]._move(*part[1:])) if len(rows) else state
@@ -181,7 +185,7 @@ class GreedyPixels(Iterative):
         """Without the pixel that is missed least for what it costs, and was not tried in vain."""
         x, cost = problem.x.flatten(2), self._cost(state.z)
         most = min(TOUCHED, cost.shape[1])
-        if not blind(x):
+        if not thresholds.blind(x):
             most = max(1, min(most, int((cost > 0).sum(1).max())))
         spent, pixel = cost.topk(most, dim=1)
         score, _ = self._ask(problem, state.z, pixel, x.new_zeros(*pixel.shape, x.shape[1]))
@@ -209,11 +213,12 @@ class GreedyPixels(Iterative):
         left = (budget * (1 - slack(x.dtype)) - spent.sum(1, keepdim=True)).clamp(min=0)
         if count:
             left = budget - spent.sum(1, keepdim=True)
-        kinds = []
-        for target in _targets(x).unbind(0):
-            moving = [c for c, value in enumerate(target.tolist()) if value == value]
-            way = target[moving].unsqueeze(1) - x[:, moving]
-            forward = torch.where(target[moving, None] > 0.5, way > LEAST, way < -LEAST)
+        found = []
+        for kind in _kinds(x.shape[1]):
+            moving = [c for c, value in enumerate(kind) if value is not None]
+            target = x.new_tensor([value for value in kind if value is not None]).unsqueeze(1)
+            way = target - x[:, moving]
+            forward = torch.where(target > 0.5, way > LEAST, way < -LEAST)
             old, full = self._cost(z[:, moving]), self._cost(way)
             if count:
                 share, price = torch.ones_like(full), (spent == 0).to(x.dtype)
@@ -222,15 +227,15 @@ class GreedyPixels(Iterative):
                 share = ((left + old) / positive(full)).clamp(max=1)
                 price = share * full - old
                 share = share if power == 1 else share.rsqrt().reciprocal()
-                allowed = price > LEAST * full
+                allowed = price > CRUMB * full
             allowed = allowed & forward.any(1) & ~state.barred
             promise = torch.zeros_like(price)
             if slope is not None:
                 uphill = torch.where(way > 0, slope[0][:, moving], slope[1][:, moving])
                 promise = ((share.unsqueeze(1) * way - z[:, moving]) * uphill).sum(1)
             price = price.clamp(min=1e-3)
-            kinds.append((price, share, torch.where(allowed, promise / price, -torch.inf)))
-        return Moves(*(torch.cat(parts, 1) for parts in zip(*kinds, strict=True)))
+            found.append((price, share, torch.where(allowed, promise / price, -torch.inf)))
+        return Moves(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
     def _slope(self, problem: Problem, z: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradients (B, C, n) at the image with all pixels raised, and with all lowered."""
@@ -292,11 +297,20 @@ def _each(values: Tensor, pick: Tensor) -> Tensor:
 
 
 def _targets(x: Tensor) -> Tensor:
-    """The kinds of moves, (O, C): values that channels go to, NaN for those that stay."""
-    channels = x.shape[1]
-    rows = [[1.0] * channels, [0.0] * channels, [NEAR] * channels, [1 - NEAR] * channels]
-    if 1 < channels <= 4:
-        rows += [list(corner) for corner in product((0.0, 1.0), repeat=channels)][1:-1]
-        for c, value in product(range(channels), (1.0, 0.0)):
-            rows.append([value if c == i else float("nan") for i in range(channels)])
+    """The kinds of moves as a table (O, C), NaN for channels that stay."""
+    rows = [[math.nan if v is None else v for v in kind] for kind in _kinds(x.shape[1])]
     return torch.tensor(rows, dtype=x.dtype).to(x.device)
+
+
+@cache
+def _kinds(channels: int) -> tuple[tuple[float | None, ...], ...]:
+    """The kinds of moves: values that channels go to, None for those that stay.
+
+    First all channels to 1, to 0, most of the way to 1, to 0; then other corners, and each alone.
+    """
+    kinds: list[tuple[float | None, ...]] = [(v,) * channels for v in (1.0, 0.0, NEAR, 1 - NEAR)]
+    if 1 < channels <= 4:
+        kinds += list(product((0.0, 1.0), repeat=channels))[1:-1]
+        for c, value in product(range(channels), (1.0, 0.0)):
+            kinds.append(tuple(value if c == i else None for i in range(channels)))
+    return tuple(kinds)

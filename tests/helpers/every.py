@@ -26,6 +26,7 @@ from mpkit.attacks import (
     BoundaryStart,
     Clean,
     Falling,
+    GreedyPixels,
     Grid,
     GridThenAPGD,
     HopSkipJump,
@@ -40,7 +41,7 @@ from mpkit.attacks import (
     WorstOfK,
 )
 from mpkit.masking import NES, TransferPGD
-from mpkit.sets import L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
+from mpkit.sets import L0, L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
 from mpkit.training import (
     Average,
     Balanced,
@@ -60,6 +61,7 @@ SETS: dict[str, PerturbationSet] = {
     "linf": Linf(0.2),
     "l2": L2(0.8),
     "l1": L1(2.0),
+    "l0": L0(3),
     "linf of rows": Linf(torch.linspace(0.05, 0.3, IMAGES)),
     "rt": POSES,
     "union": Union(Linf(0.2), POSES, L1(2.0)),
@@ -108,6 +110,12 @@ ATTACKS: dict[str, Row] = {
     "square linf": Row(Square(Linf(0.2), 5), Square(Linf(0.2), 1500), 0.9999),
     "square l2": Row(Square(L2(0.5), 5)),
     "square l1": Row(Square(L1(1.0), 5)),
+    "greedy pixels l1": Row(
+        GreedyPixels(L1(1.0), 3, 8, 1, polish=2), GreedyPixels(L1(2.0), swaps=0), 0.98
+    ),
+    "greedy pixels l2": Row(GreedyPixels(L2(0.8), 3, 8, 1, polish=2)),
+    "greedy pixels l0": Row(GreedyPixels(L0(2), 3, 8, 1, polish=2), GreedyPixels(L0(3)), 0.9999),
+    "greedy pixels blind": Row(GreedyPixels(L1(1.0), 3, 8, 1, level=None)),
     "grid": Row(Grid(POSES, 2, 3)),
     "spatial pgd": Row(SpatialPGD(POSES, 3)),
     "affine of balls": Row(AffinePGD(Affine(L1(1.0), Linf(0.1)), 4)),
