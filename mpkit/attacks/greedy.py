@@ -110,7 +110,12 @@ class GreedyPixels(Iterative):
     loss: Loss = field(default_factory=Margin)
 
     def __post_init__(self) -> None:
-        require_positive("GreedyPixels", pixels=self.pixels, tries=self.tries - 1)
+        require_positive("GreedyPixels", pixels=self.pixels, first=self.first)
+        for name, value, least in (("tries", self.tries, 2), ("swaps", self.swaps, 0)):
+            if value < least:
+                raise ValueError(f"GreedyPixels: {name} must be at least {least}, got {value}")
+        if self.polish < 0:
+            raise ValueError(f"GreedyPixels: polish must be at least 0, got {self.polish}")
         if self.level is not None and not 0 < self.level < 1:
             raise ValueError(f"GreedyPixels: level must lie in (0, 1), got {self.level}; try 0.35")
 
