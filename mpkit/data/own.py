@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from mpkit.data.lazy import Rows
 
 ARRAYS = (".npz", ".safetensors")
 MOST = 100_000  # classes; a larger label is no class number
+ROOM = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # bytes
 FORM = "return an iterable of pairs (x, y), x (B, C, H, W) in [0, 1] and y (B,)"
 
 
@@ -65,13 +67,18 @@ def _batches(given: Any, first: int | None) -> tuple[Tensor, Tensor]:
     """All images and labels, or enough of them."""
     xs: list[Tensor] = []
     ys: list[Tensor] = []
-    count = 0
+    count = held = 0
     for batch in [given] if hasattr(given, "x") else given:
         x, y = (batch.x, batch.y) if hasattr(batch, "x") else (batch[0], batch[1])
         x, y = torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()
         xs.append(x)
         ys.append(y)
         count += 1 if y.dim() == 0 else len(x)
+        held += x.numel() * x.element_size()
+        if held > ROOM:
+            raise ValueError(
+                f"{count:,} images fill half of the memory; is there an end? See --points"
+            )
         if first is not None and count >= first:
             break
     if not xs:

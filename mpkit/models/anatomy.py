@@ -20,7 +20,8 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 OWN = ("_parameters", "_buffers", "_modules", *HOOKS)
 """What counts of the attributes that torch gives to every module."""
 
-BOOKKEEPING = frozenset(vars(nn.Module())) - set(OWN)
+KNOWN = frozenset(vars(nn.Module()))
+BOOKKEEPING = KNOWN - set(OWN)
 LIBRARIES = frozenset({"torch", "numpy", "mpkit", *sys.stdlib_module_names})
 """Whose code is known by its version; of others every line counts."""
 
@@ -251,7 +252,7 @@ def behind(model: Any) -> tuple[list[nn.Module], bool]:
             found.append(value)
             for one in value.modules():
                 seen[id(one)] = one
-                left += [v for k, v in vars(one).items() if k not in BOOKKEEPING and k not in OWN]
+                left += [v for k, v in vars(one).items() if k not in KNOWN and not _plain(v)]
                 methods = {} if _of_library(type(one)) else vars(type(one))
                 for method in methods.values():
                     if isinstance(method, types.FunctionType):
@@ -261,6 +262,12 @@ def behind(model: Any) -> tuple[list[nn.Module], bool]:
         held = _held_by(value) if isinstance(value, types.FunctionType) else opened(value)
         left += held.values()
     return found, hiding
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is a number, a word, or a few of them, as most settings of layers are."""
+    kind = type(value)
+    return kind in PLAIN or (kind is tuple and all(type(one) in PLAIN for one in value))
 
 
 def _simple(value: Any) -> bool:

@@ -17,7 +17,7 @@ from helpers.toys import generator
 from mpkit.attacks import PGD, Margin, input_gradient
 from mpkit.cli.main import main
 from mpkit.core.files import DataError
-from mpkit.data import Images, load, stored
+from mpkit.data import Images, load, own, stored
 from mpkit.sets import Linf
 from mpkit.training import Natural, Recipe, fit
 
@@ -204,13 +204,18 @@ def named():
 """
 
 
-def test_functions_of_every_kind_give_the_right_split(there: Path) -> None:
+def test_functions_of_every_kind_give_the_right_split(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (there / "more_sets.py").write_text(MORE, encoding="utf-8")
     for name in ("other_order", "keyword", "asks", "sparse", "named"):
         assert torch.equal(load(f"more_sets:{name}", "test").x, X), name
     assert torch.equal(load("more_sets:other_order", "train").x, 1 - X)
     assert load("more_sets:named", "test").classes == ("cat", "dog", "bird", "fish")
     assert len(stored("more_sets:endless", "test", first=8)) == 8
+    monkeypatch.setattr(own, "ROOM", 100_000)
+    with pytest.raises(DataError, match="fill half of the memory; is there an end"):
+        load("more_sets:endless", "test")
     for name in ("leaves", "late"):
         with pytest.raises(DataError, match=r"gives no batches .*SystemExit"):
             load(f"more_sets:{name}", "test")
