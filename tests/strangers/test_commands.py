@@ -201,7 +201,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("reproduce", "svhn"), "svhn"),
     (("reproduce", "digits", "--budget", "soon"), "is no time"),
     (("reproduce", "digits", "--rows", "absent"), "absent"),
-    (("reproduce", "digits", "--rows", ""), "''"),
+    (("reproduce", "digits", "--rows", ""), "'digits-'"),
     (("reproduce", "digits", "--radii", "paper"), "paper"),
     (("reproduce", "digits", "--out", "file"), "file"),
 ]
