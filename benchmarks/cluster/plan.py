@@ -78,20 +78,20 @@ def evaluation_passes() -> tuple[float, float]:
 def plan(given: Assumed) -> list[tuple[str, str, str]]:
     """Rows of what, how much, and where it comes from."""
     speed, once = given.peak * given.share, 2 * multiplications()
-    trained, judged = training_passes(), evaluation_passes()
+    trained, suite = training_passes(), evaluation_passes()
     training = 50_000 * given.epochs * once * (sum(trained) + STEPS) / speed / 3600
-    shard = given.shard * once * (judged[0] + judged[1]) / speed
+    shard = given.shard * once * (suite[0] + suite[1]) / speed
     tasks = given.runs * -(-given.points // given.shard)
-    judging = tasks * shard / 3600
+    evaluating = tasks * shard / 3600
     waves = -(-given.runs // given.gpus) * training, -(-tasks // given.gpus) * shard / 3600
-    hours = given.runs * training + judging
+    hours = given.runs * training + evaluating
     size = weights() * 4 + given.shard * 3072 * 4
     return [
         ("multiply-adds of a forward pass", f"{multiplications() / 1e6:,.0f} M", "counted"),
         ("training: forward, backward passes per image", _pair(trained), "counted"),
         ("one training", f"{training:.2f} GPU-hours", "derived"),
         ("all trainings, side by side", f"{waves[0]:.2f} hours", "derived"),
-        ("`standard` suite: forward, backward per image", _pair(judged), "counted (MNIST record)"),
+        ("`standard` suite: forward, backward per image", _pair(suite), "counted (MNIST record)"),
         ("one task of evaluation", f"{shard:.1f} s", "derived"),
         ("tasks of evaluation", f"{tasks:,}", "derived"),
         ("all evaluations, side by side", f"{waves[1]:.2f} hours", "derived"),

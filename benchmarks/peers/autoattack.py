@@ -1,6 +1,6 @@
 """The suite `standard` beside AutoAttack by its authors: accuracy and time, in one run.
 
-Needs the extra `compare` (pyautoattack) and MNIST. Each network of the zoo is judged by both, on
+Needs the extra `compare` (pyautoattack) and MNIST. Each network of the zoo is evaluated by both, on
 the same images, with the same number of threads; images that AutoAttack returns count as broken
 when the network errs on them.
 
@@ -62,7 +62,7 @@ def by_ours(model: torch.nn.Module, images: data.Images, goal: evaluation.Goal) 
 
 
 def main() -> None:
-    """Judge every network by both and write one record."""
+    """Evaluate every network by both and write one record."""
     parser = options(__doc__, "book/results/bench/autoattack.json", 200)
     parser.add_argument("--models", nargs="+", default=["mnist-natural", "mnist-linf", "mnist-max"])
     given, begun = begin(parser)
@@ -75,9 +75,9 @@ def main() -> None:
             "standard, each set": by_ours(model, images, evaluation.EachSet()),
             "standard, union only": by_ours(model, images, evaluation.UnionOnly()),
         }
-        for judge, row in rows[name].items():
+        for suite, row in rows[name].items():
             shares = {key: round(100 * share, 1) for key, share in row["accuracy"].items()}
-            print(f"{name}  {judge}: {row['cpu seconds']} s {shares}", flush=True)
+            print(f"{name}  {suite}: {row['cpu seconds']} s {shares}", flush=True)
     write(given, time.monotonic() - begun, {"networks": rows}, {"threat": THREAT})
 
 

@@ -18,7 +18,7 @@ def comparison(libraries: dict[str, Any]) -> list[dict[str, Any]]:
     """For each norm and budget, on each network and on their mean: our distance to the best peer.
 
     Args:
-        libraries: by name, as judged; all with the same norms, budgets and networks.
+        libraries: by name, as evaluated; all with the same norms, budgets and networks.
 
     Returns: rows with the accuracies by library, the best peer, ours minus the best with its 95 %
         interval (paired by image), and whether it is within half a point.

@@ -3,7 +3,7 @@
 Needs the extra `compare` and MNIST. For each norm, budget and network a library is represented by
 that of its attacks which does best on other test images (the pilot), at equal numbers of gradients
 per image, counted and not believed. What a library returns outside of the set is brought back to
-the nearest allowed image before it is judged. What is done is kept in a folder, with the commit
+the nearest allowed image before it is evaluated. What is done is kept in a folder, with the commit
 that it was made at, and not done again, so a library that does not fit beside the others can be
 run in an environment of its own:
 
@@ -63,7 +63,7 @@ def attempt(
     seconds = time.monotonic() - begun
     with torch.no_grad():
         claimed = model(image).argmax(1) == y
-        stands = model(brought_back(ball, x, image)).argmax(1) == y
+        robust = model(brought_back(ball, x, image)).argmax(1) == y
     kept = membership(ball, x, image)
     row = {
         "attack": one.name,
@@ -75,22 +75,22 @@ def attempt(
         "claimed": float(claimed.double().mean()) if one.keeps else None,
         "seconds": round(seconds, 1),
     }
-    return row, stands.tolist()
+    return row, robust.tolist()
 
 
 def attempts(one: Candidate, norm: str, budget: int, name: str, x: Tensor, y: Tensor) -> Any:
     """Run an attack on a network with every seed: the mean, and the worst that was outside."""
     runs = [apart(attempt, one, norm, budget, zoo.load(name), x, y, seed) for seed in SEEDS]
-    rows, stands = [row for row, _ in runs], torch.tensor([each for _, each in runs])
+    rows, robust = [row for row, _ in runs], torch.tensor([each for _, each in runs])
     worst = {key: max(row[key] for row in rows) for key in ("outside", "worst excess") if one.keeps}
     claimed = {"claimed": sum(row["claimed"] for row in rows) / len(rows)} if one.keeps else {}
     return {
         **rows[0],
         **worst,
         **claimed,
-        "accuracy": [round(number, 5) for number in mean_of(stands.double().mean(0))],
-        "by seed": [round(float(each.double().mean()), 5) for each in stands],
-        "standing": [bits_as_text(each) for each in stands],
+        "accuracy": [round(number, 5) for number in mean_of(robust.double().mean(0))],
+        "by seed": [round(float(each.double().mean()), 5) for each in robust],
+        "standing": [bits_as_text(each) for each in robust],
         "seconds": round(sum(row["seconds"] for row in rows), 1),
     }
 
@@ -105,11 +105,11 @@ def chosen(candidates: list[Candidate], norm: str, budget: int, name: str) -> An
         if one.kind is not type(BALLS[norm]):
             continue
         try:
-            _, stands = apart(attempt, one, norm, budget, model, x, y)
+            _, robust = apart(attempt, one, norm, budget, model, x, y)
         except Failed as error:  # a peer may fail in any way; that is a result too
             shares[one.name] = str(error)
             continue
-        share = sum(stands) / len(stands)
+        share = sum(robust) / len(robust)
         shares[one.name] = round(share, 4)
         if share < least:
             best, least = one, share
@@ -197,7 +197,7 @@ def section(library: str, name: str, given: Any) -> dict[str, Any]:
     return part
 
 
-def judged(library: str, given: Any) -> dict[str, Any]:
+def assembled(library: str, given: Any) -> dict[str, Any]:
     """All sections about a library, as one."""
     parts = {name: section(library, name, given) for name in SECTIONS}
     return {
@@ -209,7 +209,7 @@ def judged(library: str, given: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Judge the libraries that are not done, and write the record when all are."""
+    """Evaluate the libraries that are not done, and write the record when all are."""
     parser = options(__doc__, "book/results/conformance.json", 1000)
     parser.add_argument("--libraries", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--budgets", nargs="+", type=int, default=[40, 100])
@@ -217,7 +217,7 @@ def main() -> None:
     given, _ = begin(parser, keep=False)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    done = {library: judged(library, given) for library in given.libraries}
+    done = {library: assembled(library, given) for library in given.libraries}
     if len(done) < len(CANDIDATES):
         print("no record: it is written when all libraries are named, from what is kept")
         return

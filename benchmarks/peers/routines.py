@@ -136,11 +136,11 @@ def promises(
         image = one.make(ball, budget)(seen, x.clone(), y.clone()).detach()
         back, first = brought_back(ball, x, image), x if seen.first is None else seen.first
         with torch.no_grad():
-            claimed, stands = ((model(one).argmax(1) == y).double().mean() for one in (image, back))
+            claimed, robust = ((model(one).argmax(1) == y).double().mean() for one in (image, back))
         found[norm][one.name] = {
             **membership(ball, x, image)._asdict(),
             "claimed": float(claimed),
-            "accuracy": float(stands),
+            "accuracy": float(robust),
             "start outside": membership(ball, x, first).outside,
             "start length": float(ball.norm(first - x).mean() / ball.eps),
         }

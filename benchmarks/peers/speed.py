@@ -131,9 +131,9 @@ Run = tuple[attacks.Attack, nn.Module]
 
 
 def raced(
-    runs: dict[str, Run], judge: nn.Module, points: int, rounds: int
+    runs: dict[str, Run], network: nn.Module, points: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Attacks on MNIST in turn: what stands for the judge, and time over the first of them."""
+    """Attacks on MNIST in turn: what is left of a network, and time over the first of them."""
     images = data.load("mnist", "test").first(points)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     standing = {}
@@ -143,7 +143,7 @@ def raced(
             image = attack(model, images.x, images.y, rng).image
             taken[name].append(time.perf_counter() - begun)
             with torch.no_grad():
-                standing[name] = float((judge(image).argmax(1) == images.y).double().mean())
+                standing[name] = float((network(image).argmax(1) == images.y).double().mean())
     first = next(iter(taken.values()))
     return {
         name: {
@@ -171,7 +171,7 @@ def letting_go(points: int, rounds: int) -> dict[str, Any]:
 
 
 def faster_ways(points: int, rounds: int) -> dict[str, Any]:
-    """PGD-40 through 16 bits and through channels-last: time, and strength judged in full."""
+    """PGD-40 through 16 bits and through channels-last: time, and strength in full precision."""
     model = zoo.load("mnist-max").eval()
     ways: dict[str, nn.Module] = {
         "plain": model,

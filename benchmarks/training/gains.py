@@ -1,8 +1,8 @@
 """What a gradient evaluation buys: union accuracy on the digits against the cost of training.
 
-Schemes for three norms, each with few and with more inner steps, from several seeds; besides,
-the random choice at the length that makes it as dear as max, and a fine-tuned specialist, whose
-price includes the specialist. All are the same small network, judged alike: Auto-PGD on two
+Schemes for three norms, each with few and with more inner steps, from several seeds; besides, the
+random choice at the length that makes it as expensive as max, and a fine-tuned specialist, whose
+price includes the specialist. All are the same small network, evaluated alike: Auto-PGD on two
 losses in each norm. Runs on one core, anywhere; a run that was stopped goes on where it was.
 
     python -m benchmarks.training.gains
@@ -76,34 +76,35 @@ def price(parts: list[Part], images: Images) -> dict[str, int]:
     return {"forward": round(total[0]), "gradients": round(total[1])}
 
 
-def judge(model: nn.Module, test: Images, steps: int, rng: torch.Generator) -> dict[str, float]:
+def measured(model: nn.Module, test: Images, steps: int, rng: torch.Generator) -> dict[str, float]:
     """Accuracies: clean, in each norm, in their union."""
     threat = sets.usual("digits", test.shape)
     with torch.no_grad():
-        stands = {"clean": model(test.x).argmax(1) == test.y}
+        robust = {"clean": model(test.x).argmax(1) == test.y}
     for key in NORMS:
         ball = threat[key]
         assert isinstance(ball, sets.Ball)
-        stands[key] = stands["clean"].clone()
+        robust[key] = robust["clean"].clone()
         for loss in (attacks.CrossEntropy(), attacks.Margin()):
             image = attacks.APGD(ball, steps, loss)(model, test.x, test.y, rng).image
             with torch.no_grad():
-                stands[key] &= model(image).argmax(1) == test.y
-    stands["union"] = torch.stack(list(stands.values())).all(0)
-    return {key: round(float(one.double().mean()), 4) for key, one in stands.items()}
+                robust[key] &= model(image).argmax(1) == test.y
+    robust["union"] = torch.stack(list(robust.values())).all(0)
+    return {key: round(float(one.double().mean()), 4) for key, one in robust.items()}
 
 
 def row(name: str, k: int, parts: list[Part], seed: int, given: argparse.Namespace) -> Any:
-    """Train and judge one network."""
+    """Train and evaluate one network."""
     images, test = data.load("digits", "train"), data.load("digits", "test").first(given.points)
     model = models.small_cnn(images.shape, 10, torch.Generator().manual_seed(seed))
     rng, begun = torch.Generator().manual_seed(seed), time.perf_counter()
     for scheme, recipe in parts:
         training.fit(model, images, scheme, recipe, rng)
     seconds = round(time.perf_counter() - begun, 2)
-    judged = judge(model.eval(), test, given.judge, torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    accuracy = measured(model.eval(), test, given.judge, rng)
     found = {"scheme": name, "steps": k, "seed": seed, **price(parts, images)}
-    return {**found, "seconds": seconds, "accuracy": judged}
+    return {**found, "seconds": seconds, "accuracy": accuracy}
 
 
 def main() -> None:
@@ -111,7 +112,8 @@ def main() -> None:
     parser = records.options(__doc__, "book/results/bench/gains.json", 500)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--judge", type=int, default=40, help="steps of each judging search")
+    about = "steps of each search that evaluates"
+    parser.add_argument("--evaluation-steps", dest="judge", type=int, default=40, help=about)
     given, _ = records.begin(parser)
     shape = data.load("digits").shape
     kept = records.Kept(given.output, Path(__file__).read_text(), given.points, given.judge)

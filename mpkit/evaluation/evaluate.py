@@ -1,4 +1,4 @@
-"""Evaluation: every attack on every example that still stands, each success checked again."""
+"""Evaluation: every attack on every example that is still right, each success checked again."""
 
 from __future__ import annotations
 
