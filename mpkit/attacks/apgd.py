@@ -14,6 +14,9 @@ from mpkit.core.checks import require_positive
 from mpkit.sets import Ball
 from mpkit.sets.norms import bisected, per_row
 
+SPECK = 1e-4
+"""An entry below this share of the largest is rounding, not part of a sparse perturbation."""
+
 
 class Thinning(NamedTuple):
     """State of the l_1 version, one row for each example.
@@ -103,7 +106,8 @@ class SparseAPGD(Climb):
 
     def adapt(self, state: Thinning, gradient: Tensor, ball: Ball) -> tuple[Thinning, Tensor]:
         """Where the best point became sparser go back to it with a full step, else step less."""
-        changed = (state.top.z != 0).flatten(1)
+        size = state.top.z.flatten(1).abs()
+        changed = size > SPECK * size.amax(1, keepdim=True)
         entries = changed.sum(1).to(state.entries.dtype)
         sparser = entries < 0.95 * state.entries
         full = per_row(ball.eps, state.step)

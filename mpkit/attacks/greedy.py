@@ -22,17 +22,11 @@ from mpkit.sets.norms import l2_norm, per_row, positive, slack, unit_direction
 NEAR = 0.7
 """A move goes to a wall, 0 or 1, or to this share of the way: past a threshold of a half."""
 
-LEAST = 0.02
-"""Pixels that a move changes by less are not worth a try."""
+LEAST, CRUMB = 0.02, 1e-3
+"""The least change of a pixel, and the least share of a move, that are worth a try."""
 
-CRUMB = 1e-3
-"""A share of a move that is not worth a try either."""
-
-REFILL = 3
-"""Moves that may spend what a swap has freed."""
-
-TOUCHED = 32
-"""Pixels that a swap may take back, those that cost most."""
+REFILL, TOUCHED = 3, 32
+"""Moves that may spend what a swap has freed; pixels that it may take back, the costliest."""
 
 PIECE = 512
 """Images in one forward pass on a CPU; sixteen times as many on a GPU."""
@@ -78,13 +72,12 @@ class Moves(NamedTuple):
 class GreedyPixels(Iterative):
     """Moves one pixel after another to a wall, or most of the way, by exact gain over cost.
 
-    A network that rounds its input shows no slope to a gradient, and moving a pixel a little does
-    nothing; moving it past the threshold does. So whole moves are tried, in forward passes, and
-    the one that raises the loss most for its share of the budget is made. Which are tried: half
-    by what they gained when they were tried last, half by the gradient at two images that lie
-    beyond thresholds, one with every pixel raised and one with every pixel lowered. Then swaps:
-    the pixel that is missed least is taken back, and what it had cost is spent anew. In the end
-    the values of the chosen pixels are polished by projected ascent.
+    A network that rounds its input shows no slope, and moving a pixel a little does nothing;
+    moving it past the threshold does. So whole moves are tried, in forward passes, and the one
+    that raises the loss most for its cost is made. Half of those tried are chosen by what they
+    gained last time, half by the gradient beyond thresholds, at the image with every pixel raised
+    and with every pixel lowered. Then swaps: the pixel that is missed least is taken back, and
+    what it had cost is spent anew. Last, the chosen pixels are polished by projected ascent.
 
     Args:
         pixels: most moves before the swaps, > 0.
@@ -110,12 +103,10 @@ class GreedyPixels(Iterative):
     loss: Loss = field(default_factory=Margin)
 
     def __post_init__(self) -> None:
-        require_positive("GreedyPixels", pixels=self.pixels, first=self.first)
-        for name, value, least in (("tries", self.tries, 2), ("swaps", self.swaps, 0)):
-            if value < least:
+        require_positive("GreedyPixels", pixels=self.pixels)
+        for name, least in (("tries", 2), ("swaps", 0), ("first", 0), ("polish", 0)):
+            if (value := getattr(self, name)) < least:
                 raise ValueError(f"GreedyPixels: {name} must be at least {least}, got {value}")
-        if self.polish < 0:
-            raise ValueError(f"GreedyPixels: polish must be at least 0, got {self.polish}")
         if self.level is not None and not 0 < self.level < 1:
             raise ValueError(f"GreedyPixels: level must lie in (0, 1), got {self.level}; try 0.35")
 
@@ -131,18 +122,18 @@ class GreedyPixels(Iterative):
         best = Best.at(problem, self.loss, self.set.zero(problem.x), problem.x)
         gains, none = x.new_zeros(rows, len(_targets(x)) * n), x.new_zeros(rows, n).bool()
         state = Standing(best, zero, best.score, gains, zero, best.score, none, none)
-        if n > self.first:
-            return state
-        where = (x.mean(1) > 0.5).long() * n + torch.arange(n, device=x.device)
-        score, _ = self._ask(problem, zero, *_values(x, zero, where, torch.ones_like(gains)))
-        gain = score - best.score.unsqueeze(1)
-        return state._replace(gains=gains.scatter(1, where, gain).scatter(1, where + 2 * n, gain))
+        if n <= self.first:
+            where = (x.mean(1) > 0.5).long() * n + torch.arange(n, device=x.device)
+            score, _ = self._ask(problem, zero, *_values(x, zero, where, torch.ones_like(gains)))
+            gain = score - best.score.unsqueeze(1)
+            gains = gains.scatter(1, where, gain).scatter(1, where + 2 * n, gain)
+        return state._replace(gains=gains)
 
     def advance(self, problem: Problem, state: Standing, k: int) -> Standing:
         """One move more; or a pixel less, if the moves of the last swap are made."""
         since = k - self.pixels
         if since >= 0 and since % (1 + REFILL) == 0:
-            return self._take_back(problem, _settled(state))
+            return self._take_back(problem, state)
         return self._move(problem, state)
 
     def finish(self, problem: Problem, state: Standing) -> Best:
@@ -179,7 +170,8 @@ class GreedyPixels(Iterative):
         worth = torch.where(reached, worth.clamp(min=0) + GOAL, worth)
         pick = worth.masked_fill_(barred.gather(1, where), -torch.inf).argmax(1, keepdim=True)
         made = ~barred.gather(1, where).gather(1, pick)
-        z = _placed(state.z, pixel.gather(1, pick), _each(values, pick))
+        chosen = values.gather(1, pick.unsqueeze(2).expand(-1, 1, values.shape[2]))
+        z = _placed(state.z, pixel.gather(1, pick), chosen)
         z = torch.where(made.unsqueeze(2), z, state.z)
         new = torch.where(made, score.gather(1, pick), state.score.unsqueeze(1)).squeeze(1)
         seen = Best(z.view_as(problem.x), new, (reached.gather(1, pick) & made).squeeze(1))
@@ -187,24 +179,27 @@ class GreedyPixels(Iterative):
         return state._replace(best=state.best.or_better(seen), z=z, score=new, gains=gains)
 
     def _take_back(self, problem: Problem, state: Standing) -> Standing:
-        """Without the pixel that is missed least for what it costs, and was not tried in vain."""
-        x, cost = problem.x.flatten(2), self._cost(state.z)
-        most = min(TOUCHED, cost.shape[1])
-        if not thresholds.blind(x):
-            most = max(1, min(most, int((cost > 0).sum(1).max())))
+        """Keep the last swap if it gained; then take back the pixel that is missed least."""
+        better = state.score > state.mark
+        z = torch.where(better[:, None, None], state.z, state.kept)
+        mark = torch.where(better, state.score, state.mark)
+        state = state._replace(z=z, score=mark, kept=z, mark=mark)
+        x, cost, tried = problem.x.flatten(2), self._cost(z), state.tried & ~better.unsqueeze(1)
+        most = TOUCHED if thresholds.blind(x) else max(1, int((cost > 0).sum(1).max()))
+        most = min(most, TOUCHED, cost.shape[1])
         spent, pixel = cost.topk(most, dim=1)
         score, _ = self._ask(problem, state.z, pixel, x.new_zeros(*pixel.shape, x.shape[1]))
         missed = (state.score.unsqueeze(1) - score) / positive(spent)
-        kept = (spent == 0) | state.tried.gather(1, pixel)
+        kept = (spent == 0) | tried.gather(1, pixel)
         pick = missed.masked_fill_(kept, torch.inf).argmin(1, keepdim=True)
         gone = ~kept.gather(1, pick)
-        barred = torch.zeros_like(state.tried).scatter(1, pixel.gather(1, pick), gone)
-        z = state.z.masked_fill(barred.unsqueeze(1), 0)
-        score = torch.where(gone, score.gather(1, pick), state.score.unsqueeze(1)).squeeze(1)
-        return state._replace(z=z, score=score, barred=barred, tried=state.tried | barred)
+        barred = torch.zeros_like(tried).scatter(1, pixel.gather(1, pick), gone)
+        z = z.masked_fill(barred.unsqueeze(1), 0)
+        score = torch.where(gone, score.gather(1, pick), mark.unsqueeze(1)).squeeze(1)
+        return state._replace(z=z, score=score, barred=barred, tried=tried | barred)
 
     def _cost(self, z: Tensor) -> Tensor:
-        """What each pixel takes of the budget, (B, n): the sum over all is at most ``_budget``."""
+        """What each pixel takes of the budget, (B, n): their sum is at most eps, or its square."""
         if isinstance(self.set, L0):
             return (z != 0).any(1).to(z.dtype)
         return (z.abs() if isinstance(self.set, L1) else z.square()).sum(1)
@@ -212,13 +207,10 @@ class GreedyPixels(Iterative):
     def _moves(self, x: Tensor, state: Standing, slope: tuple[Tensor, Tensor] | None) -> Moves:
         """Every kind of move of every pixel; promises are those of the slope, or 0."""
         z, count = state.z, isinstance(self.set, L0)
-        power = 1 if isinstance(self.set, L1) else 2
-        budget = per_row(self.set.eps, x).reshape(-1, 1) ** (1 if count else power)
-        spent = self._cost(z)
-        left = (budget * (1 - slack(x.dtype)) - spent.sum(1, keepdim=True)).clamp(min=0)
-        if count:
-            left = budget - spent.sum(1, keepdim=True)
-        found = []
+        power, found = 2 if isinstance(self.set, L2) else 1, []
+        budget, spent = per_row(self.set.eps, x).reshape(-1, 1) ** power, self._cost(z)
+        budget = budget if count else budget * (1 - slack(x.dtype))
+        left = (budget - spent.sum(1, keepdim=True)).clamp(min=0)
         for kind in _kinds(x.shape[1]):
             moving = [c for c, value in enumerate(kind) if value is not None]
             target = x.new_tensor([value for value in kind if value is not None]).unsqueeze(1)
@@ -272,16 +264,6 @@ class GreedyPixels(Iterative):
         return scores, reached
 
 
-def _settled(state: Standing) -> Standing:
-    """After a swap: its outcome if that is better than what was before, else what was before."""
-    better = state.score > state.mark
-    z = torch.where(better[:, None, None], state.z, state.kept)
-    score = torch.where(better, state.score, state.mark)
-    tried = state.tried & ~better.unsqueeze(1)
-    barred = torch.zeros_like(state.barred)
-    return state._replace(z=z, score=score, kept=z, mark=score, barred=barred, tried=tried)
-
-
 def _values(x: Tensor, z: Tensor, where: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """The pixels (B, M) of moves, and what z becomes there, (B, M, C)."""
     pixel, target = where % x.shape[2], _targets(x)[where // x.shape[2]]
@@ -294,11 +276,6 @@ def _values(x: Tensor, z: Tensor, where: Tensor, share: Tensor) -> tuple[Tensor,
 def _placed(z: Tensor, pixel: Tensor, values: Tensor) -> Tensor:
     """A copy of z (B, C, n) with other values (B, 1, C) at one pixel (B, 1) each."""
     return z.scatter(2, pixel.unsqueeze(1).expand(-1, z.shape[1], 1), values.transpose(1, 2))
-
-
-def _each(values: Tensor, pick: Tensor) -> Tensor:
-    """Of (B, M, C) the picked (B, 1) in every row: (B, 1, C)."""
-    return values.gather(1, pick.unsqueeze(2).expand(-1, 1, values.shape[2]))
 
 
 def _targets(x: Tensor) -> Tensor:

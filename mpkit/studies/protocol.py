@@ -22,7 +22,7 @@ from mpkit.evaluation.suites import EDITION
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.training.recipes import LATER, fingerprint
 
-BLIND = "square"  # names of attacks that need no gradient begin so
+BLIND = ("square", "pixels")  # names of attacks that try images out begin so
 UNIONS = {"norms": ("linf", "l2", "l1"), "linf+rt": ("linf", "rt")}
 AFFINE = {"norms": ("linf", "l1"), "linf+rt": ("linf", "rt")}
 
@@ -99,7 +99,7 @@ def examine(
 def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol) -> dict[str, Any]:
     """Accuracies as [value, low, high] under short names, with every attack's part in them.
 
-    ``first_order`` has those of the balls without the attacks that need no gradient, ``standing``
+    ``first_order`` has those of the balls without the attacks that try images out, ``standing``
     which examples survived each set, one bit for each, for comparisons of paired examples.
     """
     names = {key: sets[key].describe() for key in sets}
@@ -124,7 +124,7 @@ def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol
 
 
 def _seen_by_gradient(ledger: Ledger, name: str) -> Tensor:
-    """Examples that are wrong when clean or broken in a set by an attack with gradients: (N,)."""
+    """Examples that are wrong when clean or broken in a set by following gradients: (N,)."""
     rows = torch.tensor([not row.startswith(BLIND) for row in ledger.names])
     inside = ledger.broken & (ledger.within == ledger.sets.index(name))
     return inside[rows].any(0) | ledger.broken[0]

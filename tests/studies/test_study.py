@@ -43,7 +43,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "scale_of", tiny)
         patch.setattr(recipe_run, "speed", lambda model, x: 1000.0)
-        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
+        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3), 8))
         yield
 
 
