@@ -68,7 +68,7 @@ class Budget:
 
 BUDGETS = {
     "quick": Budget(20, 2, 50, 200, 1, (3, 7), 32),
-    "standard": Budget(100, 9, 200, 5000, 1, (5, 31), 96),
+    "standard": Budget(100, 6, 200, 5000, 1, (5, 31), 96),
     "thorough": Budget(200, 9, 5000, 10000, 5, (9, 61), 256),
 }
 """Seconds, minutes and hours on a small network; "standard" is what results are reported with."""
@@ -91,9 +91,10 @@ def standard(
     In each ball: a short PGD, a minimum-norm search from the border to near images of other
     classes, Auto-PGD on cross-entropy, on the logits ratio and on targets, and a blind random
     search; in l_1, l_2 and l_0 also a search that moves whole pixels, one after another. These
-    two go deep on a batch where their short form broke an example that gradients did not: the sign
-    of gradient masking. For rotations and shifts: random poses, the grid, and gradients through
-    the warp. The sets take turns, so that the union falls early.
+    two, and restarts in l_inf, go deep on a batch where their short form broke an example that
+    nothing before it had broken: the sign of masked gradients, or of luck. For rotations and
+    shifts: random poses, the grid refined, and gradients through the warp. The sets take turns, so
+    that the union falls early.
 
     Args:
         threat: a set, or a union of sets.
@@ -155,25 +156,30 @@ def _in_ball(threat: Ball, budget: Budget, classes: int) -> list[Entry]:
     ]
     if threat.order == math.inf:
         climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
-        climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 10)))
+        climbs.append(("apgd-more", Restarts(APGD(threat, steps, Margin()), 5)))
     else:  # borders help most where steps are few and long
         climbs.append(("across-more", far))
         if threat.order == 1:  # luck weighs most here: longer and again
             climbs.append(("apgd-long", Restarts(APGD(threat, 4 * steps, Margin()), 3)))
         else:
             climbs.append(("apgd-dlr", APGD(threat, steps, ratio)))
-    aim = APGD(threat, steps if threat.order == math.inf else max(2, steps // 2), aimed)
+    aim = APGD(threat, max(2, steps // 2), aimed)
     if classes > 2:
         climbs.append(("apgd-t", MultiTargeted(aim, budget.targets)))
     if budget.restarts > 1:
         climbs = [(label, Restarts(attack, budget.restarts)) for label, attack in climbs]
     suite = [Entry(f"{label} {name}", attack) for label, attack in climbs]
+    more: list[Entry] = []
+    if threat.order == math.inf:  # where restarts found something, others will
+        all_out = MultiTargeted(APGD(threat, steps, aimed), 9) if classes > 2 else suite[-1].attack
+        luck = Worst((Restarts(APGD(threat, steps, Margin()), 5), all_out), Margin())
+        more = [Entry(f"apgd-more-deep {name}", luck, after=f"apgd-more {name}")]
     flips = _flips(threat, budget) if isinstance(threat, L1 | L2) else []
     probe = f"square {name}"
     queries = budget.queries * (2 if threat.order == math.inf else 1)  # squares are made for l_inf
     square = Entry(probe, Square(threat, queries))
     deep = Entry(f"square-deep {name}", Square(threat, budget.deep), after=probe)
-    return [*suite[:4], *flips[:1], *suite[4:], square, *flips[1:], deep]
+    return [*suite[:4], *flips[:1], *suite[4:], square, *more, *flips[1:], deep]
 
 
 def _flips(threat: L0 | L1 | L2, budget: Budget) -> list[Entry]:
