@@ -77,7 +77,8 @@ class GreedyPixels(Iterative):
     that raises the loss most for its cost is made. Half of those tried are chosen by what they
     gained last time, half by the gradient beyond thresholds, at the image with every pixel raised
     and with every pixel lowered. Then swaps: the pixel that is missed least is taken back, and
-    what it had cost is spent anew. Last, the chosen pixels are polished by projected ascent.
+    what it had cost is spent anew. Last, the chosen pixels are polished by projected ascent, then
+    all pixels.
 
     Args:
         pixels: most moves before the swaps, > 0.
@@ -137,15 +138,16 @@ class GreedyPixels(Iterative):
         return self._move(problem, state)
 
     def finish(self, problem: Problem, state: Standing) -> Best:
-        """The best point, its values polished on the pixels that it has changed."""
+        """The best point, polished first on the pixels that it has changed, then on all."""
         x, best = problem.x, state.best
-        z, support = best.z, (best.z != 0).to(x.dtype)
-        length = per_row(l2_norm(z), x) / 4
-        for k in range(self.polish if self.level is not None else 0):
-            gradient = climb(problem.model, self.loss, x + z, problem.y).gradient
-            step = unit_direction(gradient * support) * length * (1 - k / self.polish)
-            z = self.set.project(x, z + step) * support
-            best = best.or_better(Best.at(problem, self.loss, z, x + z))
+        length = per_row(l2_norm(best.z), x) / 4
+        for moving in ((best.z != 0).to(x.dtype), torch.ones_like(x)):
+            z = best.z
+            for k in range(self.polish if self.level is not None else 0):
+                gradient = climb(problem.model, self.loss, x + z, problem.y).gradient
+                step = unit_direction(gradient * moving) * length * (1 - k / self.polish)
+                z = self.set.project(x, z + step)
+                best = best.or_better(Best.at(problem, self.loss, z, x + z))
         return best
 
     def _move(self, problem: Problem, state: Standing) -> Standing:
