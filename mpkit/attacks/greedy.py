@@ -28,7 +28,7 @@ LEAST, CRUMB = 0.02, 1e-3
 REFILL, TOUCHED = 3, 32
 """Moves that may spend what a swap has freed; pixels that it may take back, the costliest."""
 
-PIECE = 512
+PIECE = 256
 """Images in one forward pass on a CPU; sixteen times as many on a GPU."""
 
 GOAL, FALL = 1e12, 1e9

@@ -45,10 +45,10 @@ class Budget:
         deep: forward passes of the blind search where the short one broke something.
         restarts: runs of each random attack.
         warps: poses along each shift and for the angle in the grid of rotations and shifts.
-        flips: moves of single pixels that are tried for each that is made, at least 8; a short
-            search tries a quarter as many, and the deep one follows where that broke something.
+        flips: moves of single pixels that are tried for each that is made, at least 4; a short
+            search tries half as many, and the deep one follows where that broke something.
 
-    Raises: ValueError: if a number is not positive, or flips is less than 8.
+    Raises: ValueError: if a number is not positive, or flips is less than 4.
     """
 
     steps: int
@@ -62,8 +62,8 @@ class Budget:
     def __post_init__(self) -> None:
         numbers = {name: number for name, number in vars(self).items() if name != "warps"}
         require_positive("Budget", **numbers, shifts=self.warps[0], angles=self.warps[1])
-        if self.flips < 8:
-            raise ValueError(f"Budget: flips must be at least 8, got {self.flips}; try 96")
+        if self.flips < 4:
+            raise ValueError(f"Budget: flips must be at least 4, got {self.flips}; try 96")
 
 
 BUDGETS = {
@@ -189,7 +189,7 @@ def _flips(threat: L0 | L1 | L2, budget: Budget) -> list[Entry]:
         most = max(most, math.ceil(threat.eps))
     deep, probe = GreedyPixels(threat, most, budget.flips), f"pixels {name}"
     return [
-        Entry(probe, GreedyPixels(threat, most, budget.flips // 4, swaps=0, first=0)),
+        Entry(probe, GreedyPixels(threat, most, budget.flips // 2, swaps=0)),
         Entry(f"pixels-deep {name}", deep, after=probe),
         Entry(f"pixels-more {name}", replace(deep, first=0), after=probe),
     ]
