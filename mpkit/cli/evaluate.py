@@ -125,6 +125,7 @@ def evaluate(
         "data": dataset,
         "threat": threat.describe(),
         "budget": budget,
+        "edition": evaluation.EDITION,
         "goal": goal,
         "points": len(images),
         "seed": seed,

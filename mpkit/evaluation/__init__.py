@@ -14,11 +14,12 @@ from mpkit.evaluation.reports import (
     table,
 )
 from mpkit.evaluation.sharding import evaluate_in_shards
-from mpkit.evaluation.suites import Budget, standard
+from mpkit.evaluation.suites import EDITION, Budget, standard
 from mpkit.evaluation.targeted import TargetView, evaluate_toward, table_toward, targets_of
 from mpkit.evaluation.verification import OutsideSet, verified
 
 __all__ = [
+    "EDITION",
     "AdversarialImages",
     "Attacks",
     "Budget",

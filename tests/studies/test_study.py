@@ -17,7 +17,7 @@ from mpkit.core.files import DataError, claimed, file_hash
 from mpkit.core.progress import OutOfTime, Quiet
 from mpkit.core.records import read_record, write_record
 from mpkit.data import Crop, Flip, Images, load
-from mpkit.evaluation import Budget, suites
+from mpkit.evaluation import EDITION, Budget, suites
 from mpkit.models import resnet
 from mpkit.sets import L1, Linf, RotationTranslation, radii
 from mpkit.studies import catalog, recipe_run
@@ -140,11 +140,29 @@ def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study,
     assert work_on(replace(paper, protocol=replace(look, radii="common")), quiet, 0.0) == 3
 
 
-def test_an_examination_keeps_its_key_where_the_radii_are_the_common_ones():
-    """Records from before there was a choice still count."""
-    record = read_record(ROOT / "book" / "results" / "mnist" / "mnist-natural-seed0.json")
-    assert Protocol().key == record["examination"]
-    assert Protocol(radii="paper").key != Protocol().key
+RESULTS = ROOT / "book" / "results"
+IN_COLOUR = Protocol(points=500, budget="quick")
+
+
+@pytest.mark.parametrize(
+    ("folder", "protocol"),
+    [
+        ("mnist", Protocol()),
+        ("cifar10", IN_COLOUR),
+        ("cifar10-paper", replace(IN_COLOUR, radii="paper")),
+    ],
+)
+def test_every_committed_record_of_a_study_is_of_this_edition(folder, protocol):
+    """The key of the common radii is that of records from before there was a choice."""
+    paths = list((RESULTS / folder).glob("*-seed*.json"))
+    assert paths
+    assert {read_record(path)["examination"] for path in paths} == {protocol.key}
+
+
+def test_every_committed_evaluation_is_of_this_edition():
+    folder = RESULTS / "cifar10"
+    paths = [*(folder / "paper-radii").iterdir(), *(folder / "standard").iterdir()]
+    assert {read_record(path)["parameters"]["edition"] for path in paths} == {EDITION}
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
