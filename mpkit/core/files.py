@@ -100,6 +100,13 @@ def packed(tensors: Mapping[str, Tensor], **words: str) -> bytes:
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, words)
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **words: str) -> None:
+    """Write a safetensors file, whole or not at all; its folder is made."""
+    content = packed(tensors, **words)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(content))
+
+
 def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name and words of a safetensors file, on the CPU.
 

@@ -17,6 +17,7 @@ from mpkit.evaluation.sharding import evaluate_in_shards
 from mpkit.evaluation.suites import EDITION, Budget, standard
 from mpkit.evaluation.targeted import TargetView, evaluate_toward, table_toward, targets_of
 from mpkit.evaluation.verification import OutsideSet, verified
+from mpkit.evaluation.witnesses import Verdict, Witnesses, verify
 
 __all__ = [
     "EDITION",
@@ -30,6 +31,8 @@ __all__ = [
     "OutsideSet",
     "TargetView",
     "UnionOnly",
+    "Verdict",
+    "Witnesses",
     "accuracies",
     "columns",
     "evaluate",
@@ -46,4 +49,5 @@ __all__ = [
     "table_toward",
     "targets_of",
     "verified",
+    "verify",
 ]

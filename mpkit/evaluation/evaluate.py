@@ -27,6 +27,7 @@ from mpkit.core.files import DataError
 from mpkit.core.memory import in_pieces
 from mpkit.core.progress import Quiet
 from mpkit.data.lazy import Rows
+from mpkit.evaluation.adversarial import Found
 from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import ResumableLedger, Unit, opened
@@ -41,11 +42,8 @@ class Keep(Protocol):
     def begin(self, ledger: Ledger) -> None:
         """An evaluation begins, or goes on."""
 
-    def __call__(self, unit: Unit, rows: Tensor, images: Tensor) -> None:
-        """One attack succeeded on a batch: (n,) rows and images (n, C, H, W)."""
-
-
-"""Takes the images (n, C, H, W) that one attack on one batch broke, with their rows (n,)."""
+    def __call__(self, unit: Unit, rows: Tensor, images: Tensor, found: Found) -> None:
+        """One attack succeeded on a batch: (n,) rows, images (n, C, H, W), and coordinates."""
 
 
 class FiniteGradients(QueryCounter):
@@ -79,7 +77,7 @@ def evaluate(
     first: int = 0,
     file: Path | None = None,
     progress: Quiet | None = None,
-    keep: Keep | None = None,
+    keep: Keep | Sequence[Keep] = (),
 ) -> Ledger:
     """Attack every example with every attack that can still add something, and keep the books.
 
@@ -102,7 +100,7 @@ def evaluate(
         file: where the ledger is kept after every attack on every batch; if it is there from an
             interrupted run it is gone on with, and the end is the same bit for bit.
         progress: told of every attack on every batch.
-        keep: handed the images of every success, such as ``AdversarialImages``.
+        keep: one or more that are handed every success: ``AdversarialImages``, ``Witnesses``.
 
     Returns: the ledger.
 
@@ -129,8 +127,9 @@ def evaluate(
     state = opened(file, entries, facts, x, y, first)
     if state.done:
         _recognise(state, model, x[:batch], y[:batch], file)
-    if keep is not None:
-        keep.begin(state.ledger)
+    keepers = keep if isinstance(keep, Sequence) else (keep,)
+    for one in keepers:
+        one.begin(state.ledger)
     watched, told = FiniteGradients(model), progress or Quiet()
     told.start(state.units, state.done)
     try:
@@ -148,7 +147,7 @@ def evaluate(
                     if len(rows):
                         number = first // batch + unit.batch
                         rng_of_unit = _generator(x.device, seed, entry.name, number)
-                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keep)
+                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keepers)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 state.ledger.images[unit.row] += passes
                 state.close_unit(file)
@@ -233,7 +232,7 @@ def _attack(
     entry: Entry,
     places: Tensor,
     rng: torch.Generator,
-    keep: Keep | None,
+    keepers: Sequence[Keep],
 ) -> None:
     """Run one attack on some examples of a batch, check what it claims, and enter it."""
     ledger, row, device = state.ledger, unit.row, part.x.device
@@ -258,8 +257,12 @@ def _attack(
         counted = again & kept.cpu()
         ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)
         wrong[wrong.clone()] = counted
-        if keep is not None and bool(counted.any()):
-            keep(unit, rows[wrong], image[counted.to(device)])
+        if keepers and bool(counted.any()):
+            mine = counted.nonzero().squeeze(1)
+            there = trees.take((threat, claim.z), mine.to(device))
+            told = rows[wrong], image[counted.to(device)], Found(*there, within[mine])
+            for one in keepers:
+                one(unit, *told)
     ledger.broken[row, rows], ledger.margin[row, rows] = wrong, margin
     ledger.steps[row, rows] = tally.cpu().int()
     ledger.tried[row, rows] = True
