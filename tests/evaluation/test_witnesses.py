@@ -70,7 +70,7 @@ def test_another_network_is_found_out(done: tuple[Path, Ledger]) -> None:
 
 
 def test_other_images_labels_and_sets_are_refused(done: tuple[Path, Ledger]) -> None:
-    (file, ledger), (net, x, y) = done, problem()
+    file, (net, x, y) = done[0], problem()
     for images, labels in ((x.flip(0), y), (x, (y + 1) % 4), (x[:-1], y[:-1])):
         with pytest.raises(DataError, match="other images or labels"):
             verify(file, net, images, labels, parse_threat(THREAT))
