@@ -71,7 +71,7 @@ def by_sigma_zero(model: torch.nn.Module, images: data.Images) -> dict[str, Any]
     """Accuracy in l_0 by adversarial-library's σ-zero with its default settings."""
     from adv_lib.attacks import sigma_zero
 
-    bill, ball = Bill(model), sets.parse_threat(PIXELS)
+    bill, ball = Bill(model), sets.parse_threat(PIXELS).sets[0]
     found = sigma_zero(bill.model, images.x, images.y).detach()
     with torch.no_grad():
         wrong = model(found).argmax(1) != images.y

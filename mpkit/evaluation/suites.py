@@ -202,9 +202,10 @@ def _of_pixels(threat: L0, budget: Budget) -> list[Entry]:
 
 def _of_poses(threat: RotationTranslation, budget: Budget) -> list[Entry]:
     name, (shifts, angles) = threat.describe(), budget.warps
+    refine = 30 * shifts * shifts * angles // 775  # of 5 x 5 x 31 poses
     climb = SpatialPGD(threat, max(10, budget.steps // 5), loss=Margin())
     return [
         Entry(f"random {name}", WorstOfK(threat, 10, Margin())),
-        Entry(f"grid {name}", Grid(threat, shifts, angles, refine=30, loss=Margin())),
+        Entry(f"grid {name}", Grid(threat, shifts, angles, refine=refine, loss=Margin())),
         Entry(f"climb {name}", Restarts(climb, 3 * budget.restarts)),
     ]
