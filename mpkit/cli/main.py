@@ -16,6 +16,7 @@ import click
 from mpkit import __version__
 from mpkit.cli.doctor import doctor
 from mpkit.cli.evaluate import evaluate
+from mpkit.cli.gauge import gauge
 from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
 from mpkit.cli.verify import verify
@@ -111,7 +112,7 @@ def data(name: str, download: bool, root: Path | None) -> None:
     click.echo(f"from: {where(name, root)}")
 
 
-for command in (evaluate, verify, doctor, train, recipes, reproduce):
+for command in (evaluate, verify, gauge, doctor, train, recipes, reproduce):
     main.add_command(command)
 for further in entry_points(group="mpkit.commands"):  # those of the book
     main.add_command(further.load(), further.name)

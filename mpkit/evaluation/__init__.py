@@ -2,11 +2,14 @@
 
 from mpkit.evaluation.adversarial import AdversarialImages
 from mpkit.evaluation.evaluate import evaluate
+from mpkit.evaluation.gauge import Gauge, gauge
 from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
 from mpkit.evaluation.ledger import Gain, Ledger, merged
 from mpkit.evaluation.reports import (
     accuracies,
     columns,
+    gauge_summary,
+    gauge_table,
     hints,
     hints_on_outputs,
     hints_on_radii,
@@ -26,6 +29,7 @@ __all__ = [
     "Budget",
     "EachSet",
     "Gain",
+    "Gauge",
     "Goal",
     "Ledger",
     "OutsideSet",
@@ -38,6 +42,9 @@ __all__ = [
     "evaluate",
     "evaluate_in_shards",
     "evaluate_toward",
+    "gauge",
+    "gauge_summary",
+    "gauge_table",
     "hints",
     "hints_on_outputs",
     "hints_on_radii",

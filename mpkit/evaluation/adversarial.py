@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.gradients import Model, evaluating, guard
+from mpkit.core import trees
 from mpkit.core.files import DataError, packed, unpacked, write_atomically
 from mpkit.core.records import write_text
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import DONE, Unit
 from mpkit.models.anatomy import hash_of
-from mpkit.sets import PerturbationSet
+from mpkit.sets import PerturbationSet, Union
 
 FILE, MARK = "adversarial.safetensors", ".evaluation"
 PNG_CHANNELS = (1, 3)  # images of other numbers of channels are kept as tensors alone
@@ -34,6 +35,22 @@ class Found(NamedTuple):
     threat: PerturbationSet
     z: Any
     within: Tensor
+
+    @property
+    def plain(self) -> Any:
+        """Coordinates in the parts of a union where they lie, which must be of one kind."""
+        return _plain(self.threat, self.z)
+
+
+def _plain(threat: PerturbationSet, z: Any) -> Any:
+    if not isinstance(threat, Union):
+        return z
+    which, coordinates = z
+    chosen = None
+    for i in sorted(set(which.tolist())):
+        part = _plain(threat.sets[i], coordinates[i])
+        chosen = part if chosen is None else trees.where(which == i, part, chosen)
+    return chosen
 
 
 class Exported(NamedTuple):

@@ -146,7 +146,7 @@ def evaluate(
                     rows = _open_rows(state, unit, entry, goal)
                     if len(rows):
                         number = first // batch + unit.batch
-                        rng_of_unit = _generator(x.device, seed, entry.name, number)
+                        rng_of_unit = generator_of(x.device, seed, entry.name, number)
                         _attack(state, unit, watched, part, entry, rows, rng_of_unit, keepers)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 state.ledger.images[unit.row] += passes
@@ -194,7 +194,7 @@ def _recognise(
     if state.ledger.facts["answers"] is None:
         return
     with evaluating(model):
-        _, margin, _ = _answer(FiniteGradients(model), x, y)
+        _, margin, _ = answer(FiniteGradients(model), x, y)
     if not close(margin, state.ledger.margin[0, : len(margin)]):
         raise DataError(
             f"{file}: holds the evaluation of another network, which answers otherwise on these "
@@ -205,7 +205,7 @@ def _recognise(
 def _look_at_clean(state: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
     """Fill the clean row for a batch."""
     ledger, columns = state.ledger, unit.columns
-    wrong, margin, unfit = _answer(model, part.x, part.y)
+    wrong, margin, unfit = answer(model, part.x, part.y)
     ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
     ledger.unfit[columns] = unfit
     ledger.tried[0, columns] = True
@@ -244,13 +244,13 @@ def _attack(
     every = torch.arange(len(rows), device=device)
     problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
     found = Batched(attack, state.batch).find(problem)
-    wrong, margin, unfit = _answer(model, found.image, labels)
+    wrong, margin, unfit = answer(model, found.image, labels)
     if bool(wrong.any()):
         claimed = wrong.nonzero().squeeze(1).to(device)
         claim = AttackResult(*trees.take(tuple(found), claimed))
         threat = trees.take(attack.set, claimed)
         image, kept = verified(entry.name, threat, images[claimed], claim)
-        again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
+        again, margin[wrong], unfit[wrong] = answer(model, image, labels[claimed])
         place = located(threat, claim.z, len(claimed))
         numbers = [ledger.sets.index(one.describe()) for one in entry.attack.set.parts()]
         within = torch.tensor(numbers, dtype=torch.int8)[place]
@@ -269,7 +269,7 @@ def _attack(
     ledger.unfit[rows] |= unfit & wrong
 
 
-def _answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
     guarded = guard(model, 2, y)
     pieces = in_pieces("evaluate", lambda rows: guarded(images[rows]), len(y), len(y))
@@ -280,7 +280,7 @@ def _answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, 
     return wrong, margin, unfit
 
 
-def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
+def generator_of(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
     """Randomness of one attack on one batch, whatever ran before."""
     content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))

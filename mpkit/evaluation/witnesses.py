@@ -26,7 +26,7 @@ from mpkit.evaluation.adversarial import Found, take_folder
 from mpkit.evaluation.ledger import CLEAN, Ledger
 from mpkit.evaluation.resume import Unit, prints
 from mpkit.evaluation.verification import OutsideSet, verified
-from mpkit.sets import L0, Ball, PerturbationSet, Union
+from mpkit.sets import L0, Ball, PerturbationSet
 from mpkit.sets.norms import positive
 
 FILE, FORMAT = "witnesses.safetensors", "mpkit witnesses 1"
@@ -75,7 +75,7 @@ class Witnesses:
         """Keep the successes of one attack on one batch, set by set."""
         for number in sorted(set(found.within.tolist())):
             here = (found.within == number).nonzero().squeeze(1)
-            z = trees.take(_in_part(found.threat, found.z), here.to(images.device))
+            z = trees.take(found.plain, here.to(images.device))
             leaves = {f"z{i}": leaf for i, leaf in enumerate(_leaves(z))}
             path = self.parts / f"{unit.batch:06d}-{unit.row:03d}-{number:03d}.safetensors"
             write_tensors(path, {**leaves, "example": rows[here.cpu()]})
@@ -234,18 +234,6 @@ def _wrong(model: Model, x: Tensor, y: Tensor) -> Tensor:
             for a, b in zip(x.split(PIECE), y.split(PIECE), strict=True)  # type: ignore[no-untyped-call]
         ]
     return torch.cat(pieces).cpu()
-
-
-def _in_part(threat: PerturbationSet, z: Any) -> Any:
-    """Coordinates in the parts of a union where they lie, which are of one kind."""
-    if not isinstance(threat, Union):
-        return z
-    which, coordinates = z
-    chosen = None
-    for i in sorted(set(which.tolist())):
-        part = _in_part(threat.sets[i], coordinates[i])
-        chosen = part if chosen is None else trees.where(which == i, part, chosen)
-    return chosen
 
 
 def _leaves(z: Any) -> list[Tensor]:

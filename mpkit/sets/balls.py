@@ -60,6 +60,37 @@ class Ball(PerturbationSet):
         """A z with ‖z‖ ≤ eps (the box not counted) where ⟨g, z⟩ is greatest: (B, C, H, W)."""
         return norms.per_row(self.eps, g) * self.direction(g)
 
+    def gauge(self, x: Tensor, z: Tensor) -> Tensor:
+        """‖z‖ / eps, in float64 and without the box: (B,)."""
+        norm = self.norm(z.double())
+        return norm / norms.per_row(self.eps, norm)
+
+    def least(self, x: Tensor, g: Tensor, need: Tensor) -> Tensor:
+        """The smallest z in the box with ⟨g, z⟩ ≥ need: what breaks a linear function.
+
+        Where the box does not reach as far, the z in it that goes furthest.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            g: (B, C, H, W), the gradient.
+            need: (B,), what the function lacks.
+
+        Source: the projection on box and hyperplane of Croce and Hein 2020 (FAB), from the image.
+        """
+        x, g = x.double(), g.double()
+        d = self.direction(g)
+        size, room = norms.size_and_room(d, x)
+        end = torch.where(size > 0, room / norms.positive(size), 0).amax(1, keepdim=True)
+
+        def at(length: Tensor) -> Tensor:
+            far = torch.minimum(size * length, room)
+            return far.view_as(d) * d.sign()
+
+        def short(length: Tensor) -> Tensor:
+            return (g * at(length)).flatten(1).sum(1, keepdim=True) < need.view(-1, 1)
+
+        return at(norms.bisected(torch.zeros_like(end), end, short, 60)[1])
+
     def describe(self) -> str:
         """Such as linf:0.3; a long number that is a whole number of grey levels as n/255."""
         if not self.form:
@@ -211,6 +242,17 @@ class L1(Ball, form="l1:R"):
     def stride(self, image: Tensor, g: Tensor, length: Tensor) -> Tensor:
         """The steepest step within the box: the best entry to its wall, then the next best."""
         return norms.filling_step(image, g, length)
+
+    def least(self, x: Tensor, g: Tensor, need: Tensor) -> Tensor:
+        """The smallest z in the box with ⟨g, z⟩ ≥ need: entry by entry to the wall, steep first."""
+        x, g = x.double(), g.double()
+        size, room = norms.size_and_room(g, x)
+        order = size.argsort(dim=1, descending=True, stable=True)
+        gain = (size * room).gather(1, order)
+        before = gain.cumsum(1) - gain
+        share = ((need.view(-1, 1) - before) / norms.positive(gain)).clamp(0, 1)
+        moved = torch.zeros_like(size).scatter_(1, order, share * room.gather(1, order))
+        return moved.view_as(g) * g.sign()
 
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest point of ball ∩ box: (B, C, H, W)."""

@@ -62,6 +62,11 @@ class L0(PerturbationSet, form="l0:R"):
         z = projections.clip_to_box(z, x)
         return z * self._first(-z.square().sum(1, keepdim=True))
 
+    def gauge(self, x: Tensor, z: Tensor) -> Tensor:
+        """Number of changed pixels over eps: (B,) float64."""
+        norm = self.norm(z.double())
+        return norm / norms.per_row(self.eps, norm)
+
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Pixels drawn alike, each of them with uniform values in all channels."""
         value = torch.rand(x.shape, generator=rng, dtype=x.dtype, device=x.device) - x
