@@ -42,11 +42,18 @@ class Verdict(NamedTuple):
         accuracy: the share of examples that are right when clean and have no witness that holds.
         held: how many witnesses hold.
         fallen: examples whose witness does not hold, with the reason.
+        broken: (N,) bool, the others.
     """
 
     accuracy: Estimate
     held: int
     fallen: dict[int, str]
+    broken: Tensor
+
+    @classmethod
+    def of(cls, broken: Tensor, clean: Tensor, fallen: dict[int, str]) -> Verdict:
+        """That of one set: examples broken or wrong when clean, and those wrong when clean."""
+        return cls(proportion(~broken), int((broken & ~clean).sum()), fallen, broken)
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class Witnesses:
 
         Raises: DataError: a part of the evaluation was run without keeping its witnesses.
         """
+        if self._finished(ledger):
+            return self.folder / FILE
         known = {part.describe(): part for part in threat.parts()}
         tensors: dict[str, Tensor] = {"labels": ledger.labels, "prints": ledger.prints}
         shapes: dict[str, list[int]] = {}
@@ -101,7 +110,7 @@ class Witnesses:
             if int(missing.sum()):
                 raise DataError(
                     f"{self.folder}: {int(missing.sum())} successes in {name} are of a run without "
-                    "--witnesses; begin again with another --output"
+                    "witnesses; begin again in another folder"
                 )
             left = torch.arange(len(rows))
             for code in CODES:
@@ -122,6 +131,21 @@ class Witnesses:
         write_tensors(self.folder / FILE, tensors, facts=json.dumps(facts))
         shutil.rmtree(self.parts, ignore_errors=True)
         return self.folder / FILE
+
+    def _finished(self, ledger: Ledger) -> bool:
+        """Whether the file is there and holds a witness of every success of the ledger."""
+        if not (self.folder / FILE).is_file() or any(self.parts.glob("*.safetensors")):
+            return False
+        tensors, names, _ = _read(self.folder / FILE)
+        if names != list(ledger.sets) or not torch.equal(tensors["prints"], ledger.prints):
+            return False
+        for number, name in enumerate(names):
+            broken = ledger.broken[0].clone()
+            for code in CODES:
+                broken[tensors[f"{number}.{code}.rows"].long()] = True
+            if not torch.equal(broken, ledger.broken_in(name)):
+                return False
+        return True
 
     def _first(self, number: int) -> tuple[Tensor, list[Tensor]]:
         """Examples (M,) that were broken in a set, and the leaves of their first coordinates."""
@@ -153,14 +177,7 @@ def verify(
 
     Raises: DataError: the file is damaged, of another form, or of other images or sets.
     """
-    tensors, words = unpacked(file)
-    try:
-        facts = json.loads(words["facts"])
-        if facts["format"] != FORMAT:
-            raise KeyError("format")
-        names, shapes = facts["sets"], facts["shapes"]
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{file}: holds no witnesses; give what --witnesses wrote") from error
+    tensors, names, shapes = _read(file)
     known = {part.describe(): part for part in threat.parts()}
     if set(names) != set(known):
         raise DataError(f"{file}: is of {' + '.join(names)}, not of {' + '.join(known)}")
@@ -170,7 +187,7 @@ def verify(
         raise DataError(f"{file}: is of other images or labels; give the same --data and --points")
     with evaluating(model), torch.no_grad():
         clean = _wrong(model, x, y)
-        verdicts = {CLEAN: Verdict(proportion(~clean), int(clean.sum()), {})}
+        verdicts = {CLEAN: Verdict(proportion(~clean), int(clean.sum()), {}, clean)}
         union = clean.clone()
         for number, name in enumerate(names):
             broken, fallen = clean.clone(), dict[int, str]()
@@ -179,9 +196,27 @@ def verify(
                 broken[rows[held]] = True
                 fallen |= {int(row): why[i] for i, row in enumerate(rows) if not held[i]}
             union |= broken
-            count = int((broken & ~clean).sum())
-            verdicts[name] = Verdict(proportion(~broken), count, fallen)
-    return verdicts | {"union": Verdict(proportion(~union), int((union & ~clean).sum()), {})}
+            verdicts[name] = Verdict.of(broken, clean, fallen)
+    return verdicts | {"union": Verdict.of(union, clean, {})}
+
+
+def sets_of(file: Path) -> list[str]:
+    """The names of the sets that a file of witnesses is of.
+
+    Raises: DataError: it is no such file.
+    """
+    return _read(file)[1]
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], list[str], dict[str, list[int]]]:
+    tensors, words = unpacked(file)
+    try:
+        facts = json.loads(words["facts"])
+        if facts["format"] != FORMAT:
+            raise KeyError("format")
+        return tensors, facts["sets"], facts["shapes"]
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{file}: holds no witnesses; give what --witnesses wrote") from error
 
 
 def _stored(
