@@ -50,7 +50,7 @@ def test_the_picture_of_the_rooms_is_true() -> None:
 
 def test_rooms_have_few_files_and_faces_of_one_screen() -> None:
     count = Counter(rooms.room(name) for name, _ in rooms.files())
-    assert max(count.values()) <= 13, count  # with the face
+    assert max(count.values()) <= 15, count  # with the face
     faces = [path for _, path in rooms.files() if path.name == "__init__.py"]
     assert {
         str(path): lines(path) for path in faces if lines(path) > 75 and "theory" not in str(path)
@@ -66,7 +66,7 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    assert size["mpkit"] <= 15_500, size
+    assert size["mpkit"] <= 18_500, size
     assert size["mpbook"] <= 4_800, size
 
 

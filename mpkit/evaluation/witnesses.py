@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from mpkit.attacks import AttackResult, CrossEntropy
 from mpkit.attacks.gradients import Model, evaluating, guard
 from mpkit.core import trees
-from mpkit.core.files import DataError, unpacked, write_tensors
+from mpkit.core.files import DataError, spread, squeezed, unpacked, write_tensors
 from mpkit.core.statistics import Estimate, proportion
 from mpkit.evaluation.adversarial import Found, take_folder
 from mpkit.evaluation.ledger import CLEAN, Ledger
@@ -124,7 +123,7 @@ class Witnesses:
                     (i, t) for i, code_of in enumerate(coded) for t in enumerate(code_of)
                 ]:
                     label = f"{number}.{code}.{i}.{tensor[0]}"
-                    tensors[label], shapes[label] = _squeezed(tensor[1][kept])
+                    tensors[label], shapes[label] = squeezed(tensor[1][kept])
                 tensors[f"{number}.{code}.rows"] = rows[left[kept]].int()
                 left = left[~kept]
         facts = {"format": FORMAT, "sets": list(ledger.sets), "shapes": shapes}
@@ -228,7 +227,7 @@ def _stored(
         count = len({n.split(".")[2] for n in shapes if n.startswith(f"{number}.{code}.")})
         coded = [
             [
-                _spread(tensors[name], shapes[name])
+                spread(tensors[name], shapes[name])
                 for name in sorted(n for n in shapes if n.startswith(f"{number}.{code}.{i}."))
             ]
             for i in range(count)
@@ -299,24 +298,3 @@ def _decoded(parts: list[Tensor], code: str) -> Tensor:
     if code == "levels" and len(parts) == 2:
         return parts[0].double() * parts[1].view(-1, *[1] * (parts[0].dim() - 1))
     return parts[0]
-
-
-def _squeezed(tensor: Tensor) -> tuple[Tensor, list[int]]:
-    """A tensor's bytes, compressed, and its shape with the number of its type before it."""
-    content = zlib.compress(tensor.contiguous().numpy().tobytes(), 9)
-    kind = TYPES.index(tensor.dtype)
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8), [kind, *tensor.shape]
-
-
-def _spread(content: Tensor, shape: list[int]) -> Tensor:
-    try:
-        raw = bytearray(zlib.decompress(content.numpy().tobytes()))
-    except zlib.error as error:
-        raise DataError(f"the witnesses are damaged ({error}); make them again") from error
-    kind, *size = shape
-    if not raw:
-        return torch.empty(size, dtype=TYPES[kind])
-    return torch.frombuffer(raw, dtype=TYPES[kind]).view(size)
-
-
-TYPES = (torch.int8, torch.float16, torch.float32, torch.float64, torch.int64)
