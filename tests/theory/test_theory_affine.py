@@ -94,7 +94,7 @@ def test_the_loss_is_concave_in_beta(box, a, b, t):
 @given(problems(), units)
 def test_theorem_3_survives_when_each_part_stays_in_the_box(box, beta):
     """Then the loss is linear in β, never more than the better end, never more than the sum's."""
-    each = box.loss_each_in_box(beta)
+    each = box.loss_of_blend(beta)
     assert each <= max(box.loss(0.0), box.loss(1.0)) + 1e-12
     assert each <= box.loss(beta) + 1e-12
 
