@@ -128,12 +128,47 @@ ATTACKS: dict[str, Row] = {
     "many targets": Row(MultiTargeted(APGD(Linf(0.2), 3, DLR()), 2), retargets=False),
     "until broken": Row(UntilBroken(PGD(L2(0.5), 6), 2), waits=True, retargets=False),
     "batched": Row(Batched(PGD(L2(0.5), 3), 4), retargets=False),
-    "transfer": Row(TransferPGD(L2(0.5), 3, guide=GUIDE), waits=True),
+    "transfer": Row(TransferPGD(L2(0.5), 3, guide=GUIDE)),
     "nes": Row(NES(L2(0.5), 3, directions=4)),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
     "hop skip jump": Row(HopSkipJump(Linf(0.2), 2, tries=4, evaluations=5), waits=True),
     "pointwise": Row(Pointwise(L1(1.0), 2, tries=4), waits=True),
 }
+
+LAUNCHES = {
+    "pgd linf": 235,
+    "pgd l2": 1005,
+    "pgd l1": 1987,
+    "pgd of rows": 247,
+    "slide": 1316,
+    "apgd linf": 729,
+    "apgd l2": 4057,
+    "apgd l1": 4213,
+    "msd": 1173,
+    "fmn": 1287,
+    "fmn from the border": 392,
+    "square linf": 298,
+    "square l2": 1318,
+    "square l1": 1330,
+    "greedy pixels l1": 2499,
+    "greedy pixels l2": 2483,
+    "greedy pixels l0": 1964,
+    "greedy pixels blind": 1377,
+    "grid": 351,
+    "spatial pgd": 513,
+    "affine of balls": 8667,
+    "affine of poses": 20006,
+    "blend": 2808,
+    "grid then apgd": 1356,
+    "worst of k": 318,
+    "worst": 663,
+    "restarts": 2960,
+    "many targets": 727,
+    "batched": 1284,
+    "transfer": 695,
+    "nes": 688,
+}
+"""Most kernels that an attack's few steps launch on a GPU, network included: lower, never raise."""
 
 NEAR = PGD(Linf(0.1), 2)
 SPARSE = SLIDE(L1(0.8), 2, quantile=0.9)
