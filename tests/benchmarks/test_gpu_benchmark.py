@@ -125,3 +125,43 @@ def test_a_plain_run_takes_the_steps_of_training():
     images = steps.Images(x, y, tuple("0123456789"), "noise")
     moved, losses = steps.stepped(steps.Natural(), model, images, 2, plainly)
     assert moved.norm() > 0 and len(losses) == 2
+
+
+def test_a_gpu_is_timed_on_itself_by_many_calls_between_two_events(monkeypatch):
+    """A call takes 2 ms there; the first event of each pair comes 5 ms before the work."""
+    now, current, called, pairs = [0.0], ["cuda:0"], [], []
+
+    class Device:
+        def __init__(self, device):
+            self.device = str(device)
+
+        def __enter__(self):
+            self.before, current[0] = current[0], self.device
+
+        def __exit__(self, *_):
+            current[0] = self.before
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing and current == ["cuda:1"]
+
+        def record(self):
+            self.at = now[0]
+            pairs.append(len(called))
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return other.at - self.at + 5
+
+    def work():
+        called.append(current[0])
+        now[0] += 2
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    median, least, most = timing.taken(work, torch.device("cuda:1"), 0.7)
+    assert 0.002 < least <= median <= most < 0.0026 and current == ["cuda:0"]
+    groups = [b - a for a, b in zip(pairs[2::2], pairs[3::2], strict=True)]
+    assert set(groups) == {10}  # a tenth of 0.7 s over the 7 ms that one call took
