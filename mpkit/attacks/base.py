@@ -147,8 +147,9 @@ class Attack(ABC):
         require_device("rng", rng.device, x.device)
         require_fitting(model, x)
         self.set.check(x)
+        attack = trees.moved(self, x.device)
         with attacking(model), torch.no_grad():
-            found = self.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
+            found = attack.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
         require_finite(type(self).__name__, score=found.score)
         return found
 

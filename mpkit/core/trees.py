@@ -36,6 +36,18 @@ def take(tree: Tree, rows: Tensor | slice) -> Tree:
     return mapped(lambda t: t[rows], tree)
 
 
+def moved(tree: Tree, device: torch.device) -> Tree:
+    """The tree with all its rows on a device; the tree itself where they lie there."""
+    away: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        away.extend([tensor] if tensor.device != device else [])
+        return tensor
+
+    mapped(note, tree)
+    return mapped(lambda t: t.to(device), tree) if away else tree
+
+
 def where(mask: Tensor, yes: Tree, no: Tree) -> Tree:
     """Each row from ``yes`` where the mask (B,) is true, from ``no`` elsewhere.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from mpkit.core import cuda_graphs
 from mpkit.core.checks import unread
 from mpkit.core.cuda_graphs import Recorder, plainly
+from mpkit.core.devices import tuned
 from mpkit.core.memory import NoMemory, ran_out
 from mpkit.data import Images
+from mpkit.models.wrappers import LowPrecision
 from mpkit.training import data_parallel
 from mpkit.training.recipes import Recipe, fingerprint
 from mpkit.training.schemes import Scheme
@@ -85,9 +88,10 @@ class StepGradient:
         parts, sums = rows.chunk(self.batch.recipe.shards), list[Tensor | None]()
         for shard, seed in zip(self.shards, seeds, strict=True):
             own = scheme.settled(torch.Generator().manual_seed(seed)) if self.settles else scheme
-            work = self._prepared(own, parts[shard])
-            self.rng.manual_seed(seed)
-            told: list[Tensor | None] = work(parts[shard])
+            with tuned(self.device):
+                work = self._prepared(own, parts[shard])
+                self.rng.manual_seed(seed)
+                told: list[Tensor | None] = work(parts[shard])
             sums = _added(sums, told) if sums else self._held(told)
         loss, gradients = sums[0], sums[1 : 1 + len(self.weights)]
         assert loss is not None
@@ -136,10 +140,12 @@ class StepGradient:
         for weight in self.weights:
             weight.grad = None
         batch.statistics.begin()
+        network = self.network
+        once = network.cast_once() if isinstance(network, LowPrecision) else nullcontext()
         try:
             x, y = batch.shard(rows, self.rng)
-            with unread():
-                loss = scheme(self.network, x, y, self.rng).sum() / whole
+            with unread(), once:
+                loss = scheme(network, x, y, self.rng).sum() / whole
             torch.autograd.backward(loss)
         except (RuntimeError, MemoryError) as error:
             if ran_out(error):

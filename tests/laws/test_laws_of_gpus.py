@@ -2,17 +2,21 @@
 
 import pytest
 import torch
+from torch import nn
 
 from helpers import every
 from helpers.pretend import Claims, Count
+from helpers.stand_ins import ghost, there
 from helpers.toys import generator
+from mpkit.attacks import PGD
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
+from mpkit.core import trees
 from mpkit.core.checks import unread
 from mpkit.data import Crop, Flip, Images
 from mpkit.masking import TransferPGD
 from mpkit.sets import L1, L2, Linf
-from mpkit.training import SGD, Recipe
+from mpkit.training import SGD, Natural, Recipe, Single
 from mpkit.training.run import Run
 
 FREE = {name: row for name, row in every.ATTACKS.items() if not row.waits}
@@ -87,6 +91,41 @@ def test_a_training_step_waits_for_nothing(scheme):
     with Claims(), Count() as count:
         run._step(scheme, 0, 0, rows)
     assert not count.waits and count.launched
+
+
+def test_a_training_step_casts_each_weight_once_for_all_passes_of_its_search():
+    """And once for each pass that asks for the weights' own gradient."""
+
+    def casts(steps):
+        model, x, y = every.problem(dtype=torch.float32)
+        recipe = Recipe(epochs=1, batch=4, compute=torch.bfloat16)
+        run = Run(model, Images(x, y, tuple("abcd"), "noise"), Natural(), recipe, 0)
+        with Claims(), Count() as count:
+            run._step(Single(PGD(Linf(0.1), steps)), 0, 0, run._rows(0)[0])
+        return count.kernels["_to_copy"]
+
+    weights = 6
+    per_step = (casts(12) - casts(2)) / 10
+    assert per_step <= 5  # images and logits, there and back, and one mask
+    assert casts(2) <= 2 * per_step + 3 * weights + 8
+
+
+@pytest.mark.parametrize("ball", [Linf, L2, L1])
+def test_radii_of_the_host_follow_the_images(ball):
+    """Once for a search, not in every step."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval()
+    with ghost(), unread():
+        there(model)
+        attack = PGD(ball(torch.empty(every.IMAGES)), 3)
+        x = torch.empty(every.IMAGES, 1, 4, 4, device="cuda")
+        y = torch.empty(every.IMAGES, dtype=torch.int64, device="cuda")
+        with Count() as count:
+            moved = trees.moved(attack, x.device)
+        assert sum(count.crossings.values()) == 1 and moved.set.eps.device == x.device
+        assert trees.moved(moved, x.device) is moved
+        with Count() as count:
+            moved.find(Problem(Guarded(model, 4), x, y, generator()))
+        assert not count.crossings
 
 
 @pytest.mark.parametrize("ball", SMALL.values(), ids=SMALL)
