@@ -20,7 +20,8 @@ from mpkit.core.checks import (
     require_labels,
     require_positive,
 )
-from mpkit.sets import PerturbationSet
+from mpkit.sets import PerturbationSet, fused
+from mpkit.sets.fused import by_kernel
 
 
 class AttackResult(NamedTuple):
@@ -200,7 +201,17 @@ class Best(NamedTuple):
 
     def or_better(self, other: "Best") -> "Best":
         """Row by row the better of two points."""
+        if isinstance(self.z, Tensor):
+            return Best(*_better(*self, *other))
         return trees.where(self.beaten_by(other), other, self)
+
+
+@by_kernel(fused.better)
+def _better(
+    z: Tensor, score: Tensor, reached: Tensor, other: Tensor, higher: Tensor, now: Tensor
+) -> tuple[Tensor, ...]:
+    old, new = Best(z, score, reached), Best(other, higher, now)
+    return trees.where(old.beaten_by(new), new, old)
 
 
 class Seen(NamedTuple):

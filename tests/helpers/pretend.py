@@ -13,8 +13,10 @@ from collections import Counter
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+
+from mpkit.sets import fused
 
 CLAIM = torch.Tensor.is_cuda.__get__
 
@@ -26,7 +28,8 @@ WAITS = frozenset(
 """Operations whose result the host reads, or whose shape depends on values."""
 
 VIEWS = frozenset(
-    "alias as_strided chunk detach diagonal expand lift_fresh permute reshape _reshape_alias "
+    "alias as_strided chunk detach diagonal empty empty_like empty_strided expand lift_fresh "
+    "new_empty new_empty_strided permute reshape _reshape_alias "
     "select slice split split_with_sizes squeeze t transpose unbind unfold unsqueeze "
     "_unsafe_view view".split()
 )
@@ -63,6 +66,28 @@ class Count(TorchDispatchMode):
         if name not in VIEWS:
             self.kernels[name] += 1
         return out
+
+
+class Taken(dict):
+    """Every kernel has been tried and was right."""
+
+    def get(self, name, default=None):
+        return True
+
+
+def count_kernels(patch, count):
+    """Let a count take each of Triton's kernels as one launch; what it would write is arbitrary."""
+
+    def launch(name, like, *given, **fixed):
+        count.kernels[name] += 1
+        with _disable_current_modes():
+            for one in given:
+                if isinstance(one, Tensor) and one.is_floating_point():
+                    one.nan_to_num_(0, 0, 0).clamp_(0.01, 1)
+
+    patch.setattr(fused, "available", lambda: True)
+    patch.setattr(fused, "PROVEN", Taken())
+    patch.setattr(fused, "launch", launch)
 
 
 def _by_mask(name, args):
