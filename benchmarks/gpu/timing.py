@@ -23,7 +23,7 @@ from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
 from mpkit.core import cuda_graphs
 from mpkit.core.checks import unread
-from mpkit.sets import Ball, Union, usual
+from mpkit.sets import Ball, Union, fused, usual
 
 NETWORKS = {"paper_mnist": (1, 28, 28), "preact_resnet18": (3, 32, 32)}
 WAYS = ("float32", "bfloat16, channels last")
@@ -180,6 +180,10 @@ def searching(name: str, count: int, way: str, device: torch.device, size: Size)
                 search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
                 fast = taken(search, device, size.seconds)
                 row |= {"recorded": fast[0], "recorded over the bare loop": fast[0] / loop[0]}
+                with fused.off():
+                    search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
+                    slow = taken(search, device, size.seconds)
+                row["recorded without kernels for rows"] = slow[0]
             found[label] = row
         if count == min(size.batches[name]):
             found["others"] = others(model, x, y, balls, steps, loop[0], size)
