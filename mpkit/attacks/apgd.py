@@ -11,7 +11,8 @@ from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Start, Uniform, movable
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import Ball
+from mpkit.sets import Ball, fused
+from mpkit.sets.fused import by_kernel
 from mpkit.sets.norms import bisected, per_row
 
 SPECK = 1e-4
@@ -120,6 +121,7 @@ class SparseAPGD(Climb):
         return state._replace(z=z, step=step, moving=moving, entries=entries), gradient
 
 
+@by_kernel(fused.largest_signs)
 def sparse_signs(g: Tensor, moving: Tensor) -> Tensor:
     """Signs of the largest entries over their number, a different share of them in each row.
 

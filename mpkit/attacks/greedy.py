@@ -213,10 +213,10 @@ class GreedyPixels(Iterative):
         budget, spent = per_row(self.set.eps, x).reshape(-1, 1) ** power, self._cost(z)
         budget = budget if count else budget * (1 - slack(x.dtype))
         left = (budget - spent.sum(1, keepdim=True)).clamp(min=0)
-        for kind in _kinds(x.shape[1]):
-            moving = [c for c, value in enumerate(kind) if value is not None]
-            target = x.new_tensor([value for value in kind if value is not None]).unsqueeze(1)
-            way = target - x[:, moving]
+        for kind, targets in zip(_kinds(x.shape[1]), _targets(x), strict=True):
+            one = next(c for c, value in enumerate(kind) if value is not None)
+            moving = slice(one, one + 1 if None in kind else None)
+            way = (target := targets[moving].unsqueeze(1)) - x[:, moving]
             forward = torch.where(target > 0.5, way > LEAST, way < -LEAST)
             old, full = self._cost(z[:, moving]), self._cost(way)
             if count:
@@ -281,9 +281,9 @@ def _placed(z: Tensor, pixel: Tensor, values: Tensor) -> Tensor:
 
 
 def _targets(x: Tensor) -> Tensor:
-    """The kinds of moves as a table (O, C), NaN for channels that stay."""
-    rows = [[math.nan if v is None else v for v in kind] for kind in _kinds(x.shape[1])]
-    return torch.tensor(rows, dtype=x.dtype).to(x.device)
+    """The kinds of moves as a table (O, C), NaN for channels that stay, without a copy to a GPU."""
+    kinds = [[math.nan if v is None else v for v in kind] for kind in _kinds(x.shape[1])]
+    return torch.stack([torch.stack([x.new_full((), v) for v in kind]) for kind in kinds])
 
 
 @cache

@@ -14,7 +14,8 @@ from mpkit.attacks.gradients import climb
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import L1, Ball, Union
+from mpkit.sets import L1, Ball, Union, fused
+from mpkit.sets.fused import by_kernel
 from mpkit.sets.norms import per_row, size_and_room, sparse_direction
 
 
@@ -188,12 +189,14 @@ class SLIDE(PGD):
         return sparse_step(image, gradient, self.quantile, length)
 
 
+@by_kernel(fused.movable)
 def movable(image: Tensor, gradient: Tensor) -> Tensor:
     """The gradient without the entries that only push a pixel out of [0, 1]: (B, C, H, W)."""
     _, room = size_and_room(gradient, image)
     return torch.gt(room, 0, out=room).view_as(gradient).mul_(gradient)
 
 
+@by_kernel(fused.sparse_step)
 def sparse_step(image: Tensor, gradient: Tensor, quantile: float, length: Tensor) -> Tensor:
     """The step of SLIDE, (B, C, H, W): its l_1 length is that of the entries that can move."""
     free = movable(image, gradient)

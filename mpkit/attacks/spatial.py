@@ -81,7 +81,8 @@ class Grid(Iterative):
 
     def finish(self, problem: Problem, state: Swept) -> Best:
         """The best pose, after the best ones of the grid were refined."""
-        best, step = state.best, 1 / problem.x.new_tensor([self.shifts, self.shifts, self.angles])
+        points = [problem.x.new_full((), n) for n in (self.shifts, self.shifts, self.angles)]
+        best, step = state.best, 1 / torch.stack(points)
         top = state.scores.topk(min(self.refine, self.poses), dim=1)
         pose, score = self.shares(problem.x)[top.indices], top.values
         for _ in range(ROUNDS if self.refine else 0):

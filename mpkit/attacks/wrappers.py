@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from mpkit.core.checks import require_positive, unread
 from mpkit.core.cuda_graphs import Recorder
 from mpkit.core.memory import in_pieces
 from mpkit.sets import PerturbationSet, Union
+
+SHAPES = 8  # of batches, for which a recorded attack keeps its recordings
 
 
 class Wrapper(Attack):
@@ -226,16 +228,17 @@ class Batched(Wrapper):
 
 
 class GraphedAttack:
-    """An attack on one network and batches of one shape, recorded whole and replayed for each.
+    """An attack on one network, recorded whole for each shape of batches and replayed.
 
     The results are those of the attack. The network's weights may change in place between two
-    calls, but not be replaced. On a CPU, and with a message where recording fails, every call runs
-    the attack itself.
+    calls, but not be replaced. On a CPU, within another recording, and with a message where
+    recording fails, every call runs the attack itself.
 
     Args:
         attack: any attack that never waits for the device: not one that lets examples go.
         model: images (B, C, H, W) to logits (B, K).
-        x: the first batch, (B, C, H, W); it is attacked once, with all checks.
+        x: the first batch, (B, C, H, W); it is attacked once, with all checks, as is the first of
+            any other shape later.
         y: its labels, (B,) int64.
         recorder: what records; a CUDA graph on a GPU where not given.
 
@@ -247,18 +250,34 @@ class GraphedAttack:
     ) -> None:
         self.attack, self.model = attack, model
         self.rng = torch.Generator(x.device).manual_seed(0)
-        attack(model, x, y, self.rng)
-        recorder = recorder or cuda_graphs.usual(x.device)
+        self.recorder = recorder or cuda_graphs.usual(x.device)
+        self.works: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._work(x, y)
+
+    def _work(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
+        """What attacks batches of this shape; of more than SHAPES the longest unused is let go."""
+        key = x.shape, x.dtype
+        work = self.works.pop(key, None)
+        if work is None:
+            work = self._recorded(x, y)
+            while len(self.works) >= SHAPES:
+                del self.works[next(iter(self.works))]
+        self.works[key] = work
+        return work
+
+    def _recorded(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
+        self.attack(self.model, x, y, self.rng)
         try:
-            self.work = recorder(self._search, [x, y], [self.rng])
+            return self.recorder(self._search, [x, y], [self.rng])
         except RuntimeError as error:
             warnings.warn(
-                f"GraphedAttack: recording {type(attack).__name__} failed ({error}); "
+                f"GraphedAttack: recording {type(self.attack).__name__} failed ({error}); "
                 "running it step by step",
-                stacklevel=2,
+                stacklevel=4,
             )
-            self.rng = torch.Generator(x.device)
-            self.work = self._search
+            self.recorder, self.rng = cuda_graphs.plainly, torch.Generator(x.device)
+            self.works.clear()  # which draw from the old generator
+            return self._search
 
     def _search(self, x: Tensor, y: Tensor) -> tuple[Any, ...]:
         with unread():
@@ -274,7 +293,8 @@ class GraphedAttack:
 
         Returns: the worst allowed image seen for each example.
         """
+        work = self._search if cuda_graphs.under_way() else self._work(x, y)
         self.rng.set_state(rng.get_state())
-        found = trees.mapped(lambda part: part.clone(), self.work(x, y))
+        found = trees.mapped(lambda part: part.clone(), work(x, y))
         rng.set_state(self.rng.get_state())
         return AttackResult(*found)

@@ -23,6 +23,7 @@ from mpkit.core.checks import (
     require_labels,
     require_positive,
 )
+from mpkit.core.devices import full_precision
 from mpkit.core.files import DataError
 from mpkit.core.memory import in_pieces
 from mpkit.core.progress import Quiet
@@ -65,6 +66,7 @@ class Part(NamedTuple):
 
 
 @torch.inference_mode(False)
+@full_precision()
 def evaluate(
     model: Model,
     x: Tensor | Rows,
@@ -83,7 +85,8 @@ def evaluate(
 
     Examples go through all attacks batch by batch. A success is counted only when the network is
     wrong on the image again, the image follows from its coordinate in float64, and the coordinate
-    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked.
+    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked. A GPU
+    multiplies in float32, not in tf32.
 
     Args:
         model: images (B, C, H, W) to logits (B, K); run in eval mode and left as it was.
@@ -238,7 +241,7 @@ def _attack(
     ledger, row, device = state.ledger, unit.row, part.x.device
     rows, places = places + unit.columns.start, places.to(device)
     images, labels = part.x[places], part.y[places]
-    attack: Attack = trees.take(entry.attack, rows.to(device))
+    attack: Attack = trees.take(trees.moved(entry.attack, device), rows.to(device))
     tally = torch.zeros(len(rows), dtype=torch.int64, device=device)
     guarded = guard(model, attack.classes, labels)
     every = torch.arange(len(rows), device=device)
