@@ -23,7 +23,7 @@ from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
 from mpkit.evaluation.witnesses import sets_of
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
-from mpkit.sets.radii import RADII
+from mpkit.sets.threat_model import RADII
 from mpkit.training.recipes import LATER, fingerprint
 
 BLIND = ("square", "pixels")  # names of attacks that try images out begin so

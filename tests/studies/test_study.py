@@ -21,7 +21,7 @@ from mpkit.core.records import read_record, write_record
 from mpkit.data import Crop, Flip, Images, load
 from mpkit.evaluation import EDITION, Budget, suites
 from mpkit.models import resnet
-from mpkit.sets import L1, Linf, RotationTranslation, radii
+from mpkit.sets import L1, Linf, RotationTranslation, threat_model
 from mpkit.studies import catalog, recipe_run, zoo
 from mpkit.studies import study as module
 from mpkit.studies.analysis import bits
@@ -126,7 +126,7 @@ def test_a_record_tells_all(done):
 
 def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
     small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
-    monkeypatch.setitem(radii.PAPER, "digits", small)
+    monkeypatch.setitem(threat_model.PAPER, "digits", small)
     look = replace(study.protocol, radii="paper", affine=True)
     paper = replace(study, rows=("max", "balanced", "linf"), protocol=look)
     assert work_on(paper, quiet) == 0
