@@ -174,7 +174,7 @@ def claimed(notebook: Mapping[str, Any]) -> dict[str, bool]:
         for output in cell.get("outputs", [])
         for line in "".join(output.get("text", "")).splitlines()
     ]
-    found = {}
+    found = dict[str, bool]()
     for start, true in ((HOLDS, True), (FAILS, False)):
         found |= {line.removeprefix(start): true for line in printed if line.startswith(start)}
     return found
