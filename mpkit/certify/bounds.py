@@ -182,8 +182,9 @@ def linear_bounds(
     width = max(widest, region.low[0].numel(), spec[0, 0].numel())
     many = max(1, MEMORY // (width * len(spec) * (4 if steps else 1)))
     found = [
-        _searched(network, region, part, before, steps, rate) if steps and before else
-        linear_bound(network, region, part, before)
+        _searched(network, region, part, before, steps, rate)
+        if steps and before
+        else linear_bound(network, region, part, before)
         for part in spec.split(many, 1)
     ]
     return torch.cat(found, 1)
@@ -201,7 +202,9 @@ def _searched(
         (high > -low).to(spec.dtype).unsqueeze(1).repeat(1, spec.shape[1], *[1] * (low.dim() - 1))
         for low, high in before
     ]
-    best = torch.full_like(spec[:, :, 0].flatten(2)[..., 0] if spec.dim() > 3 else spec[..., 0], -torch.inf)
+    best = torch.full_like(
+        spec[:, :, 0].flatten(2)[..., 0] if spec.dim() > 3 else spec[..., 0], -torch.inf
+    )
     for step in range(steps + 1):
         with torch.enable_grad():
             asked = [one.requires_grad_(True) for one in slopes]

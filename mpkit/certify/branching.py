@@ -85,9 +85,9 @@ class Bounder:
         )
         before = [Interval(*ends) for ends in zip(low, high, strict=True)]
         slopes, pulls = ([one.unsqueeze(1) for one in many] for many in (slope, pull))
-        return linear_bound(
-            self.network, region, cases.spec, before, slopes, pulls, trace
-        ).squeeze(1)
+        return linear_bound(self.network, region, cases.spec, before, slopes, pulls, trace).squeeze(
+            1
+        )
 
     def tightened(self, cases: Cases, region: Region) -> Cases:
         """Bounds behind the first layer, computed anew with the signs that the cases know."""
@@ -107,7 +107,10 @@ class Bounder:
             flat_low, flat_high = low[number].flatten(1).clone(), high[number].flatten(1).clone()
             flat_low[:, wide] = torch.maximum(flat_low[:, wide], least)
             flat_high[:, wide] = torch.minimum(flat_high[:, wide], -most)
-            low[number], high[number] = flat_low.view_as(low[number]), flat_high.view_as(low[number])
+            low[number], high[number] = (
+                flat_low.view_as(low[number]),
+                flat_high.view_as(low[number]),
+            )
         flat = [torch.cat([one.flatten(1) for one in ends], 1) for ends in (low, high)]
         return cases._replace(low=flat[0], high=flat[1])
 
@@ -144,9 +147,7 @@ class Bounder:
                 m, v = mean[i] / (1 - 0.9 ** (step + 1)), square[i] / (1 - 0.99 ** (step + 1))
                 moved.append(one.detach() + self.rate * 0.97**step * m / (v.sqrt() + 1e-12))
             slope, dual = moved[0].clamp(0, 1), moved[1].clamp(min=0)
-        cases = cases._replace(
-            slope=at[0], dual=at[1], bound=torch.where(empty, torch.inf, best)
-        )
+        cases = cases._replace(slope=at[0], dual=at[1], bound=torch.where(empty, torch.inf, best))
         return cases, self.lowest(cases, region)
 
     def lowest(self, cases: Cases, region: Region) -> Tensor:

@@ -21,6 +21,9 @@ from mpkit.sets import L1, L2, Ball, Linf, PerturbationSet
 BATCH = 256
 """Cases that are bounded at a time."""
 
+AT_THE_ROOT = LinearRelaxation(15, 15)
+"""How hard the relaxation tries before anything is split: it pays for itself."""
+
 
 class Status(IntEnum):
     """What is known of an example and a set."""
@@ -67,7 +70,7 @@ class Exact:
     """
 
     attack: int = 30
-    relaxation: LinearRelaxation = LinearRelaxation(15, 15)
+    relaxation: LinearRelaxation = AT_THE_ROOT
     steps: int = 6
     cases: int = 200_000
 
@@ -108,13 +111,7 @@ class _Search:
     """Branch and bound over the examples that nothing simpler has decided."""
 
     def __init__(
-        self,
-        plan: Exact,
-        network: ReluNetwork,
-        ball: Ball,
-        x: Tensor,
-        y: Tensor,
-        found: Decisions,
+        self, plan: Exact, network: ReluNetwork, ball: Ball, x: Tensor, y: Tensor, found: Decisions
     ) -> None:
         self.plan, self.network, self.ball = plan, network, ball
         self.x, self.y, self.found = x, y, found

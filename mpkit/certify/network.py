@@ -1,4 +1,4 @@
-"""A ReLU network taken apart: affine layers that can be run forwards, backwards and on intervals."""
+"""A ReLU network taken apart: affine layers to be run forwards, backwards and on intervals."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ class ReluNetwork:
                     v = module(v)
         if not self.groups[-1] or v.dim() != 2:
             raise ValueError(
-                f"ReluNetwork: the last layer must be affine and give flat logits, got {v.shape[1:]}"
-                " after it; end the network in a Linear layer"
+                f"ReluNetwork: the last layer must be affine and give flat logits, it gives "
+                f"{tuple(v.shape[1:])}; end the network in a Linear layer"
             )
         self.classes = v.shape[1]
 

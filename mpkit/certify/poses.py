@@ -44,7 +44,7 @@ class PoseCells:
     shifts: int = 5
     angles: int = 21
     cells: int = 100_000
-    width: float = 1e-3
+    width: float = 1e-4
 
     def __post_init__(self) -> None:
         require_positive("PoseCells", **vars(self))
@@ -81,7 +81,12 @@ class PoseCells:
         return found
 
     def _search(
-        self, found: Decisions, network: ReluNetwork, x: Tensor, y: Tensor, poses: RotationTranslation
+        self,
+        found: Decisions,
+        network: ReluNetwork,
+        x: Tensor,
+        y: Tensor,
+        poses: RotationTranslation,
     ) -> None:
         rows = found.which(Status.UNKNOWN)
         spec, doubtful = margins(y, network.classes), torch.zeros(len(x), dtype=torch.bool)
@@ -159,7 +164,7 @@ def pixels_over(x: Tensor, middle: Tensor, half: Tensor) -> tuple[Tensor, Interv
 
 
 def _stops(where: Tensor, far: Tensor, size: int) -> list[Tensor]:
-    """Where a piecewise linear function can be extreme on an interval: its ends and whole numbers."""
+    """Where a piecewise linear function can be extreme: an interval's ends and whole numbers."""
     low, high = (where - far).clamp(-1, size), (where + far).clamp(-1, size)
     between = [low.ceil(), high.floor()]
     return [low, high, *(torch.minimum(torch.maximum(one, low), high) for one in between)]

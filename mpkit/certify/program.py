@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.certify.bounds import BallRegion, LinearRelaxation, margins
-from mpkit.certify.exact import Decisions, Status, enter, require_ball, undecided
+from mpkit.certify.exact import AT_THE_ROOT, Decisions, Status, enter, require_ball, undecided
 from mpkit.certify.leaves import MARGIN, Array, Leaf
 from mpkit.certify.network import ReluNetwork
 from mpkit.core.checks import require_images, require_labels, require_positive
@@ -92,7 +92,10 @@ class Program:
         else:
             self.pixel, self.sign = np.arange(len(x)), np.ones(len(x))
         self.live = np.array([self._variable(*ends) for ends in zip(least, most, strict=True)])
-        self.change, self.base = dense[0][0][:, self.pixel] * self.sign, dense[0][0] @ x + dense[0][1]
+        self.change, self.base = (
+            dense[0][0][:, self.pixel] * self.sign,
+            dense[0][0] @ x + dense[0][1],
+        )
         for number, (low, high) in enumerate(before):
             kept = self._relu(low, high)
             weight, self.base = dense[number + 1]
@@ -170,7 +173,7 @@ class IntegerProgram:
     Raises: ValueError: if seconds is not positive.
     """
 
-    relaxation: LinearRelaxation = LinearRelaxation(15, 15)
+    relaxation: LinearRelaxation = AT_THE_ROOT
     seconds: float = 120.0
 
     def __post_init__(self) -> None:
