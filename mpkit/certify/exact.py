@@ -127,6 +127,10 @@ class _Search:
         found = self.found
         rows = found.which(Status.UNKNOWN)
         left = self.roots(rows)
+        if not self.network.shapes:  # a linear network is one piece
+            for case in range(len(left.bound)):
+                self.finish(left.take(torch.tensor([case])))
+            left = left.take(torch.zeros(0, dtype=torch.int64))
         while len(left.bound):
             order = left.bound.argsort()
             now, left = left.take(order[:BATCH]), left.take(order[BATCH:])
@@ -150,7 +154,10 @@ class _Search:
         """One case for every example and every class that linear relaxation leaves open."""
         least, before = self.plan.relaxation.both(self.network, self.region(rows), self.y[rows])
         example, rival = (least <= MARGIN).nonzero(as_tuple=True)
-        low, high = (torch.cat([b[i].flatten(1) for b in before], 1)[example] for i in (0, 1))
+        none = self.x.new_zeros(len(rows), 0)
+        low, high = (
+            torch.cat([none, *(b[i].flatten(1) for b in before)], 1)[example] for i in (0, 1)
+        )
         spec = margins(self.y[rows], self.network.classes)[example, rival].unsqueeze(1)
         slope, none = (high > -low).to(low.dtype), torch.zeros_like(low)
         bound = least[example, rival]
