@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mpkit.certify.network import ReluNetwork, through
 from mpkit.core.checks import require_images, require_labels
-from mpkit.sets import Ball
-from mpkit.sets.norms import positive
+from mpkit.sets import L1, L2, Ball, Linf
+from mpkit.sets.norms import per_row, positive
 
 MEMORY = 1 << 25
 """Numbers that one pass backwards holds at most: 256 MB in float64."""
@@ -67,9 +67,10 @@ class BallRegion(Region):
     def __init__(self, ball: Ball, x: Tensor) -> None:
         ball.check(x)
         self.ball, self.x = ball, x
-        # No entry can move further than a norm that is 1 on a lone entry allows.
-        reach = ball.eps if isinstance(ball.eps, float | int) else ball.eps.view(-1, 1, 1, 1)
-        self.low, self.high = (x - reach).clamp(min=0), (x + reach).clamp(max=1)
+        self.low, self.high = torch.zeros_like(x), torch.ones_like(x)
+        if isinstance(ball, Linf | L2 | L1):  # a lone entry moves by the radius at most
+            reach = per_row(ball.eps, x)
+            self.low, self.high = (x - reach).clamp(min=0), (x + reach).clamp(max=1)
 
     def least(self, a: Tensor) -> Tensor:
         """The value at x less the greatest change."""
@@ -93,15 +94,23 @@ def intervals(network: ReluNetwork, region: Region) -> list[Interval]:
 
     Source: Gowal et al. 2018, section 3.1.
     """
-    low, high, found = region.low, region.high, []
-    for number, group in enumerate(network.groups):
-        if number:
-            low, high = low.relu(), high.relu()
-        for layer in group:
-            middle, radius = layer((low + high) / 2), layer.spread((high - low) / 2)
-            low, high = middle - radius, middle + radius
-        found.append(Interval(low, high))
+    found = [_across(network, 0, Interval(region.low, region.high))]
+    for number in range(1, len(network.groups)):
+        found.append(_across(network, number, _passed(found[-1])))
     return found
+
+
+def _passed(before: Interval) -> Interval:
+    return Interval(before.low.relu(), before.high.relu())
+
+
+def _across(network: ReluNetwork, number: int, ends: Interval) -> Interval:
+    """What interval arithmetic makes of bounds on its way through one group of layers."""
+    low, high = ends
+    for layer in network.groups[number]:
+        middle, radius = layer((low + high) / 2), layer.spread((high - low) / 2)
+        low, high = middle - radius, middle + radius
+    return Interval(low, high)
 
 
 def margins(y: Tensor, classes: int) -> Tensor:
@@ -185,7 +194,7 @@ def linear_bounds(
         _searched(network, region, part, before, steps, rate)
         if steps and before
         else linear_bound(network, region, part, before)
-        for part in spec.split(many, 1)
+        for part in spec.split(many, 1)  # type: ignore[no-untyped-call]
     ]
     return torch.cat(found, 1)
 
@@ -202,9 +211,7 @@ def _searched(
         (high > -low).to(spec.dtype).unsqueeze(1).repeat(1, spec.shape[1], *[1] * (low.dim() - 1))
         for low, high in before
     ]
-    best = torch.full_like(
-        spec[:, :, 0].flatten(2)[..., 0] if spec.dim() > 3 else spec[..., 0], -torch.inf
-    )
+    best = spec.new_full(spec.shape[:2], -torch.inf)
     for step in range(steps + 1):
         with torch.enable_grad():
             asked = [one.requires_grad_(True) for one in slopes]
@@ -233,13 +240,9 @@ def before_relus(network: ReluNetwork, region: Region, steps: int = 0) -> list[I
         steps: of the search for slopes, see ``linear_bounds``.
     """
     found: list[Interval] = []
-    plain = intervals(network, region)
     for number, shape in enumerate(network.shapes):
-        low, high = plain[number]
-        if found:
-            last = BoxRegion(found[-1].low.relu(), found[-1].high.relu())
-            tail = _group_interval(network, number, last)
-            low, high = torch.maximum(low, tail.low), torch.minimum(high, tail.high)
+        ends = _passed(found[-1]) if found else Interval(region.low, region.high)
+        low, high = _across(network, number, ends)
         flat_low, flat_high = low.flatten(1).clone(), high.flatten(1).clone()
         open_ = ((flat_low < 0) & (flat_high > 0)).any(0).nonzero().squeeze(1)
         if len(open_):
@@ -253,14 +256,6 @@ def before_relus(network: ReluNetwork, region: Region, steps: int = 0) -> list[I
         flat_high = torch.maximum(flat_low, flat_high)
         found.append(Interval(flat_low.view_as(low), flat_high.view_as(high)))
     return found
-
-
-def _group_interval(network: ReluNetwork, number: int, region: BoxRegion) -> Interval:
-    low, high = region.low, region.high
-    for layer in network.groups[number]:
-        middle, radius = layer((low + high) / 2), layer.spread((high - low) / 2)
-        low, high = middle - radius, middle + radius
-    return Interval(low, high)
 
 
 @dataclass(frozen=True)

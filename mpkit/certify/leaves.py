@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mpkit.sets import L1, L2, Ball
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 MARGIN = 1e-6
 """A margin counts as positive from here on, in logits; between 0 and this nothing is decided."""
@@ -39,8 +40,8 @@ class Leaf:
         cls,
         dense: Sequence[tuple[Array, Array]],
         x: Array,
-        on: Sequence[Array],
-        told: Sequence[Array],
+        on: Sequence[Flags],
+        told: Sequence[Flags],
         spec: Array,
     ) -> Leaf:
         """Write the piece down.

@@ -72,17 +72,18 @@ class Layer:
             return a @ layer.weight, _inner(a, layer.bias)
         if isinstance(layer, nn.Conv2d):
             bias = None if layer.bias is None else layer.bias.view(-1, 1, 1)
-            flat = a.flatten(0, 1)
-            size = functional.conv_transpose2d(
-                flat[:1], layer.weight, None, layer.stride, layer.padding, 0, layer.groups
-            ).shape
-            lost = [self.shape[i] - size[i + 1] for i in (1, 2)]
-            wide = functional.conv_transpose2d(
-                flat, layer.weight, None, layer.stride, layer.padding, lost, layer.groups
-            )
-            return wide.view(shape), _inner(a, bias)
+            return self._back_through(layer, a.flatten(0, 1)).view(shape), _inner(a, bias)
         scaled = a / _scale(layer)
         return scaled, _inner(scaled, -_mean(layer))
+
+    def _back_through(self, layer: nn.Conv2d, a: Tensor) -> Tensor:
+        """The transposed convolution, with the rows and columns that a stride left out as zeros."""
+        assert not isinstance(layer.padding, str)
+        pairs = zip(self.shape[1:], layer.stride, layer.padding, layer.kernel_size, strict=True)
+        lost = [(size + 2 * pad - kernel) % step for size, step, pad, kernel in pairs]
+        return functional.conv_transpose2d(
+            a, layer.weight, None, layer.stride, layer.padding, lost, layer.groups
+        )
 
 
 class ReluNetwork:

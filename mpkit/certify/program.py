@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mpkit.certify.bounds import BallRegion, LinearRelaxation, margins
@@ -108,7 +109,7 @@ class Program:
             self.whole.append(len(self.low) - 1)
         return len(self.low) - 1
 
-    def _relu(self, low: Array, high: Array) -> Array:
+    def _relu(self, low: Array, high: Array) -> NDArray[np.intp]:
         """One layer: variables of the neurons that can be on; returns which neurons those are."""
         outputs, kept = [], (high > 0).nonzero()[0]
         for i in kept:
