@@ -29,6 +29,7 @@ class Cases(NamedTuple):
         slope: (N, H), of the line below each ReLU.
         dual: (N, H), multipliers of the signs, >= 0.
         bound: (N,), a lower bound of the margin.
+        fresh: (N,) bool, where a sign is new that bounds behind it have not heard of.
     """
 
     example: Tensor
@@ -39,6 +40,7 @@ class Cases(NamedTuple):
     slope: Tensor
     dual: Tensor
     bound: Tensor
+    fresh: Tensor
 
     def take(self, rows: Tensor) -> Cases:
         """Some of the cases."""
@@ -119,8 +121,11 @@ class Bounder:
 
         Returns: the cases with their best bounds, infinite for empty cases, and (N, C, H, W).
         """
-        region = self.region(cases.example)
-        cases = self.tightened(cases, region)
+        region, fresh = self.region(cases.example), cases.fresh.nonzero().squeeze(1)
+        if len(fresh):
+            tight = self.tightened(cases.take(fresh), self.region(cases.example[fresh]))
+            cases.low[fresh], cases.high[fresh] = tight.low, tight.high
+            cases = cases._replace(fresh=torch.zeros_like(cases.fresh))
         empty = (cases.low > cases.high + ENTRIES).any(1)
         slope, dual = cases.slope.clone(), cases.dual.clone()
         best, at = cases.bound.clone(), [slope.clone(), dual.clone()]
@@ -179,14 +184,14 @@ class Bounder:
         chosen = neuron.gather(1, worth.argmax(1, keepdim=True)).squeeze(1)
         return self.halves(cases, chosen)
 
-    @staticmethod
-    def halves(cases: Cases, neuron: Tensor) -> Cases:
+    def halves(self, cases: Cases, neuron: Tensor) -> Cases:
         """The cases with one neuron (N,) each on, then the same with it off: 2 N of them."""
-        rows = torch.arange(len(neuron))
+        rows, last = torch.arange(len(neuron)), sum(self.sizes[:-1])
         low, high = cases.low.clone(), cases.high.clone()
         low[rows, neuron], high[rows, neuron] = 0.0, 0.0
         on, off = cases.sign.clone(), cases.sign.clone()
         on[rows, neuron], off[rows, neuron] = 1.0, -1.0
+        cases = cases._replace(fresh=neuron < last)
         return cases._replace(low=low, sign=on).joined(cases._replace(high=high, sign=off))
 
 

@@ -115,7 +115,7 @@ class _Search:
     ) -> None:
         self.plan, self.network, self.ball = plan, network, ball
         self.x, self.y, self.found = x, y, found
-        self.bounder = Bounder(network, self.region, plan.steps)
+        self.bounder = Bounder(network.flat(), self.region, plan.steps)
         self.dense = [(d.weight.numpy(), d.bias.numpy()) for d in network.dense()]
         self.doubtful: set[int] = set()
 
@@ -152,7 +152,9 @@ class _Search:
 
     def roots(self, rows: Tensor) -> Cases:
         """One case for every example and every class that linear relaxation leaves open."""
-        least, before = self.plan.relaxation.both(self.network, self.region(rows), self.y[rows])
+        least, before = self.plan.relaxation.both(
+            self.bounder.network, self.region(rows), self.y[rows]
+        )
         example, rival = (least <= MARGIN).nonzero(as_tuple=True)
         none = self.x.new_zeros(len(rows), 0)
         low, high = (
@@ -161,7 +163,8 @@ class _Search:
         spec = margins(self.y[rows], self.network.classes)[example, rival].unsqueeze(1)
         slope, none = (high > -low).to(low.dtype), torch.zeros_like(low)
         bound = least[example, rival]
-        return Cases(rows[example], spec, low, high, none, slope, none.clone(), bound)
+        fresh = torch.zeros(len(bound), dtype=torch.bool)
+        return Cases(rows[example], spec, low, high, none, slope, none.clone(), bound, fresh)
 
     def standing(self, cases: Cases) -> Cases:
         """The cases of examples that are not broken and have cases to spare."""

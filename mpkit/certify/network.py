@@ -69,7 +69,8 @@ class Layer:
         if isinstance(layer, nn.Flatten):
             return a.reshape(shape), a.new_zeros(a.shape[:2])
         if isinstance(layer, nn.Linear):
-            return a @ layer.weight, _inner(a, layer.bias)
+            bias = layer.bias
+            return a @ layer.weight, a.new_zeros(a.shape[:2]) if bias is None else a @ bias
         if isinstance(layer, nn.Conv2d):
             bias = None if layer.bias is None else layer.bias.view(-1, 1, 1)
             return self._back_through(layer, a.flatten(0, 1)).view(shape), _inner(a, bias)
@@ -130,6 +131,16 @@ class ReluNetwork:
         """
         own = copy.deepcopy(model).double().requires_grad_(False)
         return cls(own, shape)
+
+    def flat(self) -> ReluNetwork:
+        """The same network with every group written out as one Linear layer, for a fast search."""
+        layers: list[nn.Module] = [nn.Flatten()]
+        for weight, bias in self.dense():
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=weight.dtype)
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+            layers += [layer, nn.ReLU()]
+        return ReluNetwork(nn.Sequential(*layers[:-1]), self.groups[0][0].shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, K)."""
