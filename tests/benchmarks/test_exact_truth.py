@@ -59,3 +59,26 @@ def test_the_record_calibrates_the_suites() -> None:
             assert misses["certified but broken"] == 0, (name, suite)
         assert row["misses"]["standard"]["union"][0] <= 0.005, name
         assert sum(row["unknown"].values()) <= 2, name
+
+
+@pytest.mark.skipif(not RECORD.is_file(), reason="the record is not made yet")
+def test_what_was_missed_is_broken_by_its_witness() -> None:
+    record = records.read_record(RECORD)
+    images = data.load("digits", "test").to("cpu", torch.float64)
+    threats = sets.usual("digits", images.shape)
+    for row in record["networks"].values():
+        model = exact.read_network(row["weights"])
+        for one in [one for one in row["missed"] if "z" in one]:
+            x, y = images.x[[one["image"]]], images.y[[one["image"]]]
+            threat = threats[one["set"]]
+            z = exact.from_text(one["z"]).view_as(threat.zero(x))
+            assert threat.contains(x, z).all()
+            assert model(threat.apply(x, z)).argmax(1) != y
+
+
+def test_numbers_survive_as_text() -> None:
+    model = models.small_mlp((1, 8, 8), 10, generator()).double()
+    flat = torch.cat([t.flatten() for t in model.state_dict().values()])
+    again = exact.read_network(exact.as_text(flat))
+    x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    assert torch.equal(model(x), again(x))
