@@ -69,11 +69,11 @@ class Layer:
         if isinstance(layer, nn.Flatten):
             return a.reshape(shape), a.new_zeros(a.shape[:2])
         if isinstance(layer, nn.Linear):
-            bias = layer.bias
+            bias: Tensor | None = layer.bias
             return a @ layer.weight, a.new_zeros(a.shape[:2]) if bias is None else a @ bias
         if isinstance(layer, nn.Conv2d):
-            bias = None if layer.bias is None else layer.bias.view(-1, 1, 1)
-            return self._back_through(layer, a.flatten(0, 1)).view(shape), _inner(a, bias)
+            each = None if layer.bias is None else layer.bias.view(-1, 1, 1)
+            return self._back_through(layer, a.flatten(0, 1)).view(shape), _inner(a, each)
         scaled = a / _scale(layer)
         return scaled, _inner(scaled, -_mean(layer))
 
