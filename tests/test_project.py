@@ -66,7 +66,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    assert size["mpkit"] <= 18_500, size
+    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 1,300
+    assert size["mpkit"] <= 21_000, size
     assert size["mpbook"] <= 4_800, size
 
 
@@ -82,9 +83,8 @@ def loaded(*modules: str) -> set[str]:
 
 def test_importing_the_science_is_light() -> None:
     heavy = "torchvision matplotlib seaborn plotly sklearn scipy sympy papermill foolbox pandas"
-    faces = [
-        f"mpkit.{name}" for name in "sets attacks data models training evaluation masking".split()
-    ]
+    rooms_of_science = "sets attacks data models training evaluation masking certify"
+    faces = [f"mpkit.{name}" for name in rooms_of_science.split()]
     assert loaded(*faces) & set(heavy.split()) == set()
     assert not [name for name in loaded("mpkit") if name.startswith("mpkit.")]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpkit.core.checks import Radius, require_radius
-from mpkit.sets import norms, projections
+from mpkit.sets import norms, projections, support
 from mpkit.sets.base import NUMBER, PerturbationSet, in_words, unreadable
 
 
@@ -90,6 +90,18 @@ class Ball(PerturbationSet):
             return (g * at(length)).flatten(1).sum(1, keepdim=True) < need.view(-1, 1)
 
         return at(norms.bisected(torch.zeros_like(end), end, short, 60)[1])
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box, or no less than it, for several g at each image.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            g: (B, S, C, H, W).
+
+        Returns: (B, S), with gradients in g. A ball of a new kind forgets the box.
+        """
+        size = self.dual_norm(g.flatten(0, 1)).view(g.shape[:2])
+        return norms.per_row(self.eps, size) * size
 
     def describe(self) -> str:
         """Such as linf:0.3; a long number that is a whole number of grey levels as n/255."""
@@ -178,6 +190,11 @@ class Linf(Ball, form="linf:R"):
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_linf_ball(z, self.eps)
 
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_linf_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
+
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from ball ∩ box: (B, C, H, W)."""
         eps = norms.per_row(self.eps, x)
@@ -209,6 +226,11 @@ class L2(Ball, form="l2:R"):
     def shrink(self, z: Tensor) -> Tensor:
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_l2_ball(z, self.eps)
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_l2_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""
@@ -261,6 +283,11 @@ class L1(Ball, form="l1:R"):
     def shrink(self, z: Tensor) -> Tensor:
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_l1_ball(z, self.eps)
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_l1_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""

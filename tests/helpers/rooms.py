@@ -19,6 +19,7 @@ FLOORS = (
     ("mpkit.sets", "mpkit.data", "mpkit.models"),
     ("mpkit.attacks",),
     ("mpkit.training", "mpkit.evaluation", "mpkit.masking"),
+    ("mpkit.certify",),
     ("mpkit.studies",),
     ("mpkit.cli",),
     ("mpbook.figures", "mpbook.theory", "mpbook.teaching"),
