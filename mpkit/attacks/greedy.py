@@ -88,7 +88,7 @@ class GreedyPixels(Iterative):
             search without gradients.
         first: the first move tries every pixel of images that have at most so many.
 
-    Raises: ValueError: a setting out of its range.
+    Raises: ValueError: a setting out of its range, or a set that this cannot keep.
 
     Source: ours; choosing pixels one by one, to the corners of colour space, is CornerSearch of
     Croce and Hein 2019.
@@ -104,6 +104,11 @@ class GreedyPixels(Iterative):
     loss: Loss = field(default_factory=Margin)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.set, L0 | L1 | L2):
+            raise ValueError(
+                f"GreedyPixels: set must be L0, L1 or L2, got {self.set}; pixels that go to a wall "
+                "leave other balls; take APGD or Square"
+            )
         require_positive("GreedyPixels", pixels=self.pixels)
         for name, least in (("tries", 2), ("swaps", 0), ("first", 0), ("polish", 0)):
             if (value := getattr(self, name)) < least:

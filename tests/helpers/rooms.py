@@ -20,6 +20,7 @@ FLOORS = (
     ("mpkit.attacks",),
     ("mpkit.training", "mpkit.evaluation", "mpkit.masking"),
     ("mpkit.studies",),
+    ("mpkit.audit",),
     ("mpkit.cli",),
     ("mpbook.figures", "mpbook.theory", "mpbook.teaching"),
     ("mpbook.pages",),

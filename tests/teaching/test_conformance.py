@@ -11,9 +11,9 @@ from torch import nn
 from helpers import ROOT, oracles
 from helpers.toys import generator, linear_problem, relu_net
 from mpbook.teaching import published_variants
-from mpbook.teaching.conformance import brought_back, membership, ours, traces
-from mpbook.teaching.known_optima import best_linear, misplaced, nearest_l1, nearest_l2, reach
 from mpkit.attacks import APGD, FMN, PGD, SLIDE, BoundaryStart, Clean, Falling, Margin
+from mpkit.audit.conformance import brought_back, membership, ours, traces
+from mpkit.audit.known_optima import best_linear, misplaced, nearest_l1, nearest_l2, reach
 from mpkit.core.records import read_record
 from mpkit.core.statistics import mean_of
 from mpkit.models import QueryCounter
