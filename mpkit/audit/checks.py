@@ -217,8 +217,9 @@ def _on_all(check: Check, subject: Subject, cases: list[Case]) -> list[Finding]:
             first.setdefault(sign.check, (case, sign))
             shown[sign.check] = shown.get(sign.check, 0) + 1
     if "raises" in first:
-        first["raises"] = first.pop("size", first["raises"])
-        first["raises"] = (first["raises"][0], first["raises"][1]._replace(check="raises"))
+        case, sign = first.pop("size", first["raises"])
+        first["raises"] = (case, sign._replace(check="raises"))
+        shown["raises"] += shown.pop("size", 0)
     findings = []
     for name, (case, sign) in first.items():
         here, least = case, sign

@@ -189,7 +189,7 @@ def more_of_autoattack() -> list[Subject]:
             tool.apgd_targeted.n_iter = tool.apgd_targeted.n_iter_orig = max(10, task.steps // 3)
             tool.apgd_targeted.n_target_classes = 3
             tool.fab.n_iter, tool.fab.n_target_classes = max(2, task.steps // 6), 3
-            tool.square.n_queries = 5 * task.steps
+            tool.square.n_queries = 2 * task.steps
             image, labels = tool.run_standard_evaluation(x, y, batch_size=len(x))
             return image, labels != y
 

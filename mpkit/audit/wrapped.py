@@ -188,7 +188,7 @@ def more_of_torchattacks() -> list[Subject]:
     ]
 
     def square(norm: str) -> Call:
-        return _by_torchattacks(lambda m, e, n, s: ta.Square(m, norm, e, 5 * n, seed=s))
+        return _by_torchattacks(lambda m, e, n, s: ta.Square(m, norm, e, 2 * n, seed=s))
 
     def fab(norm: str) -> Call:
         return _by_torchattacks(lambda m, e, n, s: ta.FAB(m, norm, e, steps=n // 10, seed=s))
@@ -256,7 +256,7 @@ def more_of_art() -> list[Subject]:
         return art.MomentumIterativeMethod(wrapped, t.p, t.eps, t.eps / 4, t.steps, **rest)
 
     def square(wrapped: Any, t: Task, batch: int) -> Any:
-        rest = {"max_iter": 5 * t.steps, "batch_size": batch, "verbose": False}
+        rest = {"max_iter": 2 * t.steps, "batch_size": batch, "verbose": False}
         return art.SquareAttack(wrapped, t.p, eps=t.eps, nb_restarts=1, **rest)
 
     kinds = list(NORMS.values())

@@ -1,0 +1,99 @@
+"""The audit of six libraries and of this package, as a record, with scripts that show each finding.
+
+Needs the extra `compare`, in an environment of its own (torchattacks asks for an old version of
+requests, which the book's tools do not accept). What is done is kept, attack by attack, as long as
+the auditor stays the same, so a run can be stopped and goes on where it was:
+
+    python -m benchmarks.peers.audit
+    python -m benchmarks.peers.audit --libraries foolbox ART --keep parts
+    python -m benchmarks.peers.audit --scripts        # only runs the scripts, and says what they print
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.records import ROOT, begin, options, write
+from mpkit.audit import OBSERVATIONS, VIOLATIONS, Subject, audit
+from mpkit.audit.libraries import PACKAGES, installed, subjects
+from mpkit.core import records
+
+SCRIPTS = Path(__file__).parent / "findings"
+"""One script of about ten lines for each finding, which knows nothing of the auditor."""
+
+
+def kept(subject: Subject, norm: str, given: Any) -> dict[str, Any]:
+    """The report on an attack, from the folder of what is done, or made now."""
+    texts = records.source_texts("mpkit.audit")
+    version = metadata.version(PACKAGES[subject.library])
+    asked = [subject.library, subject.name, norm, version, given.steps, given.seeds]
+    file = given.keep / f"{records.digest(texts, asked)[:20]}.json"
+    if file.is_file():
+        return records.read_record(file)
+    begun = time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()):
+        report = audit(subject, given.steps, given.seeds).describe()
+    report["cpu seconds"] = round(time.process_time() - begun, 1)
+    report["commit"] = records.Code.of(ROOT).commit
+    records.write_record(file, report)
+    names = ", ".join(one["check"] for one in report["findings"])
+    print(f"{subject.library} {norm} {subject.name}: {names or 'nothing'}", flush=True)
+    return report
+
+
+def audited(library: str, given: Any) -> dict[str, Any]:
+    """All attacks of a library."""
+    norms = {"Linf": "linf", "L2": "l2", "L1": "l1"}
+    reports = [kept(one, norms[one.kind.__name__], given) for one in subjects(library)]
+    return {"version": metadata.version(PACKAGES[library]), "attacks": reports}
+
+
+def reproduced() -> dict[str, dict[str, str]]:
+    """Text and output of every script whose library is installed, by its name."""
+    found = {}
+    for script in sorted(SCRIPTS.glob("*.py")):
+        text, heard = script.read_text(encoding="utf-8"), io.StringIO()
+        with contextlib.redirect_stdout(heard):
+            exec(compile(text, script.name, "exec"), {"__name__": "__main__"})  # as a program
+        found[script.stem] = {"script": text, "prints": heard.getvalue().strip()}
+    return found
+
+
+def main() -> None:
+    """Audit what is not done, and write the record when all is."""
+    parser = options(__doc__, "book/results/audit.json", 0)
+    parser.add_argument("--libraries", nargs="+", default=list(PACKAGES), choices=PACKAGES)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--keep", type=Path, default=ROOT / ".benchmarks" / "audit")
+    parser.add_argument("--scripts", action="store_true")
+    given, _ = begin(parser, keep=False)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    if given.scripts:
+        for name, one in reproduced().items():
+            print(f"{name}: {one['prints']}")
+        return
+    there = [library for library in given.libraries if installed(library)]
+    done = {library: audited(library, given) for library in there}
+    if set(done) < set(PACKAGES):
+        print("no record: it is written when all libraries are named and installed")
+        return
+    seconds = sum(one["seconds"] for each in done.values() for one in each["attacks"])
+    content = {
+        "libraries": done,
+        "checks": {"violations": VIOLATIONS, "observations": OBSERVATIONS},
+        "reproductions": reproduced(),
+    }
+    write(given, seconds, content, {})
+
+
+if __name__ == "__main__":
+    main()
