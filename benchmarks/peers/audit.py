@@ -6,7 +6,7 @@ the auditor stays the same, so a run can be stopped and goes on where it was:
 
     python -m benchmarks.peers.audit
     python -m benchmarks.peers.audit --libraries foolbox ART --keep parts
-    python -m benchmarks.peers.audit --scripts        # only runs the scripts, and says what they print
+    python -m benchmarks.peers.audit --scripts        # what the scripts print, and no audit
 """
 
 from __future__ import annotations
@@ -49,9 +49,12 @@ def kept(subject: Subject, norm: str, given: Any) -> dict[str, Any]:
 
 
 def audited(library: str, given: Any) -> dict[str, Any]:
-    """All attacks of a library."""
-    norms = {"Linf": "linf", "L2": "l2", "L1": "l1"}
-    reports = [kept(one, norms[one.kind.__name__], given) for one in subjects(library)]
+    """The attacks of a library, of variants in step length or start only the first."""
+    norms, there = {"Linf": "linf", "L2": "l2", "L1": "l1"}, subjects(library)
+    plain = {(one.name, one.kind) for one in there}
+    told = {(n + end, kind) for n, kind in plain for end in (" 2.5/n", " across")}
+    chosen = [one for one in there if (one.name, one.kind) not in told]
+    reports = [kept(one, norms[one.kind.__name__], given) for one in chosen]
     return {"version": metadata.version(PACKAGES[library]), "attacks": reports}
 
 
