@@ -66,8 +66,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    assert size["mpkit"] <= 15_500, size
-    assert size["mpbook"] <= 4_800, size
+    assert size["mpkit"] <= 18_200, size  # 2,100 of them the audit, with adapters of six libraries
+    assert size["mpbook"] <= 4_500, size
 
 
 def loaded(*modules: str) -> set[str]:
