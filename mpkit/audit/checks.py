@@ -59,7 +59,7 @@ def of_one_run(subject: Subject, case: Case) -> list[Sign]:
     signs = list(_allowed(subject, made, one.image))
     if not any(sign.check == "numbers" for sign in signs):
         signs += _flags(subject, made, one)
-        signs += _forgotten(subject, made, one.image, seen)
+        signs += _forgotten(made, one.image, seen) if subject.keeps else []
     if one.graph:
         signs.append(Sign("graph", "the returned tensor asks for gradients"))
     return signs
@@ -119,25 +119,26 @@ def _flags(subject: Subject, made: Made, one: Outcome) -> Iterator[Sign]:
         yield Sign("clean errors", words, rows=_rows(counted))
 
 
-def _forgotten(subject: Subject, made: Made, image: Tensor, seen: Remembering) -> Iterator[Sign]:
-    """Successes that the attack saw, inside of a set that it must keep, and did not return.
+def _forgotten(made: Made, image: Tensor, seen: Remembering) -> Iterator[Sign]:
+    """Successes that the attack saw inside of the set, and did not return.
 
-    Attacks may ask about their images in any order and number, so each image that was asked is held
-    against each clean image.
+    Attacks may ask about their images in any order and number. What they asked belongs to the clean
+    image in whose ball it lies, so rows whose ball meets another one are left out.
     """
     if not seen.asked:
         return
-    asked, answers = torch.cat(seen.asked), torch.cat(seen.answers)
+    asked, answers, task = torch.cat(seen.asked), torch.cat(seen.answers), made.task
     with torch.no_grad():
         _, fails = certain(made.model(image), made.y)
+    rows = made.x.double().flatten(1)
+    apart = torch.cdist(rows, rows, p=task.p) + torch.diag(torch.full((len(rows),), torch.inf))
     lost = torch.zeros(len(image), dtype=torch.bool)
-    for i in _rows(fails):
+    for i in _rows(fails & (apart.amin(1) > 2.001 * task.eps)):
         x, y = made.x[i : i + 1].expand_as(asked), made.y[i].expand(len(asked))
-        z = asked.double() - x.double()
         wrong, _ = certain(answers, y)
-        if subject.keeps and bool(wrong.any()):
-            wrong[wrong.clone()] = excess(made.task.ball, x[wrong].double(), z[wrong]) <= 0
-        lost[i] = bool(wrong.any())
+        if bool(wrong.any()):
+            z = asked[wrong].double() - x[wrong].double()
+            lost[i] = bool((excess(task.ball, x[wrong].double(), z) <= 0).any())
     if bool(lost.any()):
         yield Sign("forgets", f"{int(lost.sum())} successes seen and lost", rows=_rows(lost))
 

@@ -252,8 +252,8 @@ def more_of_art() -> list[Subject]:
         return art.FastGradientMethod(wrapped, t.p, t.eps, batch_size=batch)
 
     def momentum(wrapped: Any, t: Task, batch: int) -> Any:
-        rest = {"decay": 1.0, "batch_size": batch, "verbose": False}
-        return art.MomentumIterativeMethod(wrapped, t.p, t.eps, t.eps / 4, t.steps, **rest)
+        rest = {"decay": 1.0, "max_iter": t.steps, "batch_size": batch, "verbose": False}
+        return art.MomentumIterativeMethod(wrapped, t.p, t.eps, t.eps / 4, **rest)
 
     def square(wrapped: Any, t: Task, batch: int) -> Any:
         rest = {"max_iter": 2 * t.steps, "batch_size": batch, "verbose": False}
