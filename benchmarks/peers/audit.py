@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import time
 import warnings
 from importlib import metadata
@@ -29,14 +30,16 @@ SCRIPTS = Path(__file__).parent / "findings"
 """One script of about ten lines for each finding, which knows nothing of the auditor."""
 
 
-def kept(subject: Subject, norm: str, given: Any) -> dict[str, Any]:
-    """The report on an attack, from the folder of what is done, or made now."""
+def kept(subject: Subject, norm: str, given: Any) -> dict[str, Any] | None:
+    """The report on an attack, from the folder of what is done, or made now, if that is asked."""
     texts = records.source_texts("mpkit.audit")
     version = metadata.version(PACKAGES[subject.library])
     asked = [subject.library, subject.name, norm, version, given.steps, given.seeds]
     file = given.keep / f"{records.digest(texts, asked)[:20]}.json"
     if file.is_file():
         return records.read_record(file)
+    if given.done:
+        return None
     begun = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         report = audit(subject, given.steps, given.seeds).describe()
@@ -55,18 +58,33 @@ def audited(library: str, given: Any) -> dict[str, Any]:
     told = {(n + end, kind) for n, kind in plain for end in (" 2.5/n", " across")}
     chosen = [one for one in there if (one.name, one.kind) not in told]
     reports = [kept(one, norms[one.kind.__name__], given) for one in chosen]
-    return {"version": metadata.version(PACKAGES[library]), "attacks": reports}
+    there_are = [report for report in reports if report is not None]
+    version = metadata.version(PACKAGES[library])
+    return {"version": version, "known": len(chosen), "attacks": there_are}
 
 
-def reproduced() -> dict[str, dict[str, str]]:
-    """Text and output of every script whose library is installed, by its name."""
+def reproduced() -> dict[str, dict[str, Any]]:
+    """Text and output of every script, and of which library it shows what, by its name."""
     found = {}
     for script in sorted(SCRIPTS.glob("*.py")):
         text, heard = script.read_text(encoding="utf-8"), io.StringIO()
         with contextlib.redirect_stdout(heard):
             exec(compile(text, script.name, "exec"), {"__name__": "__main__"})  # as a program
-        found[script.stem] = {"script": text, "prints": heard.getvalue().strip()}
+        shows = re.findall(r"^# shows: (.*)$", text, re.MULTILINE)[0].split(", ")
+        found[script.stem] = {"shows": shows, "script": text, "prints": heard.getvalue().strip()}
     return found
+
+
+def without_script(done: dict[str, Any], scripts: dict[str, dict[str, Any]]) -> list[str]:
+    """The findings, as library and check, that no script shows."""
+    shown = {one for script in scripts.values() for one in script["shows"]}
+    found = {
+        f"{library} {finding['check']}"
+        for library, part in done.items()
+        for attack in part["attacks"]
+        for finding in attack["findings"]
+    }
+    return sorted(found - shown)
 
 
 def main() -> None:
@@ -77,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=ROOT / ".benchmarks" / "audit")
     parser.add_argument("--scripts", action="store_true")
+    parser.add_argument("--done", action="store_true", help="write what is kept, audit nothing")
     given, _ = begin(parser, keep=False)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -90,10 +109,12 @@ def main() -> None:
         print("no record: it is written when all libraries are named and installed")
         return
     seconds = sum(one["seconds"] for each in done.values() for one in each["attacks"])
+    scripts = reproduced()
     content = {
         "libraries": done,
         "checks": {"violations": VIOLATIONS, "observations": OBSERVATIONS},
-        "reproductions": reproduced(),
+        "reproductions": scripts,
+        "without a script": without_script(done, scripts),
     }
     write(given, seconds, content, {})
 

@@ -1,4 +1,5 @@
 """ART: leaves the network in evaluation mode, and gradients in its weights."""
+# shows: ART mode, ART gradients
 
 import numpy as np
 import torch

@@ -1,4 +1,5 @@
 """AutoAttack: sets the global random generator, so that what is drawn afterwards repeats."""
+# shows: autoattack reseeds
 
 import torch
 from pyautoattack import AutoAttack

@@ -1,4 +1,5 @@
 """CleverHans: PGD leaves gradients in the weights, and its images hold the graph."""
+# shows: cleverhans gradients, cleverhans graph
 
 import numpy as np
 import torch

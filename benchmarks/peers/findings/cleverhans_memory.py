@@ -1,4 +1,5 @@
 """CleverHans: PGD in l_2 keeps memory at every call; in l_inf it does not."""
+# shows: cleverhans memory
 
 import gc
 import resource

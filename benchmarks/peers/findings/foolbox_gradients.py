@@ -1,4 +1,5 @@
 """foolbox: PGD leaves gradients in the weights of the network."""
+# shows: foolbox gradients
 
 import foolbox
 import torch

@@ -1,4 +1,5 @@
 """foolbox: PGD in l_1 shares its step among all pixels and gets little of a linear model."""
+# shows: foolbox gap
 
 import foolbox
 import torch

@@ -1,4 +1,5 @@
 """torchattacks: images of APGD ask for gradients."""
+# shows: torchattacks graph
 
 import torch
 import torchattacks

@@ -1,4 +1,5 @@
 """torchattacks: FAB in l_1 stops with an error."""
+# shows: torchattacks raises
 
 import torch
 import torchattacks

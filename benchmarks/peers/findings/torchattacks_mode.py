@@ -1,4 +1,5 @@
 """torchattacks: a part that was frozen in evaluation mode comes back in training mode."""
+# shows: torchattacks mode
 
 import torch
 import torchattacks

@@ -1,4 +1,5 @@
 """torchattacks and AutoAttack: Square in l_2 divides by zero on images of 2 x 2."""
+# shows: torchattacks size
 
 import torch
 import torchattacks

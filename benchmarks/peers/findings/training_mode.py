@@ -1,4 +1,5 @@
 """foolbox, CleverHans and adversarial-library: a network in training mode is attacked so."""
+# shows: foolbox training mode, cleverhans training mode, adv-lib training mode
 
 import foolbox
 import numpy as np
