@@ -66,8 +66,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 1,300
-    assert size["mpkit"] <= 21_000, size
+    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100
+    assert size["mpkit"] <= 21_800, size
     assert size["mpbook"] <= 4_800, size
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -200,12 +199,12 @@ def others(
     size: Size,
 ) -> dict[str, Any]:
     """Attacks of other libraries over the bare loop, where the libraries are installed."""
-    from benchmarks.peers.libraries import CANDIDATES
-    from benchmarks.peers.speed import MODULES, TIMED
+    from benchmarks.peers.speed import TIMED
+    from mpkit.audit.libraries import CANDIDATES, installed
 
     found: dict[str, Any] = {}
     for library, names in TIMED.items():
-        if library == "mpkit" or not importlib.util.find_spec(MODULES.get(library, library)):
+        if library == "mpkit" or not installed(library):
             continue
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for attack, kind in names:

@@ -15,7 +15,6 @@ from mpkit.attacks.base import Best, Iterative, Problem
 from mpkit.attacks.gradients import climb, look
 from mpkit.attacks.losses import Loss, Margin
 from mpkit.core import trees
-from mpkit.core.checks import require_positive
 from mpkit.sets import L0, L1, L2, thresholds
 from mpkit.sets.norms import l2_norm, per_row, positive, slack, unit_direction
 
@@ -81,14 +80,14 @@ class GreedyPixels(Iterative):
     all pixels.
 
     Args:
-        pixels: most moves before the swaps, > 0.
+        pixels: most moves before the swaps, at least 1.
         tries: forward passes of each move, at least 2.
         swaps: ≥ 0.
         level: by how much pixels are raised and lowered for the gradient, in (0, 1); None for a
             search without gradients.
         first: the first move tries every pixel of images that have at most so many.
 
-    Raises: ValueError: a setting out of its range.
+    Raises: ValueError: a setting out of its range, or a set that this cannot keep.
 
     Source: ours; choosing pixels one by one, to the corners of colour space, is CornerSearch of
     Croce and Hein 2019.
@@ -104,8 +103,9 @@ class GreedyPixels(Iterative):
     loss: Loss = field(default_factory=Margin)
 
     def __post_init__(self) -> None:
-        require_positive("GreedyPixels", pixels=self.pixels)
-        for name, least in (("tries", 2), ("swaps", 0), ("first", 0), ("polish", 0)):
+        if not isinstance(self.set, L0 | L1 | L2):
+            raise ValueError(f"GreedyPixels: set must be L0, L1 or L2, got {self.set}; take APGD")
+        for name, least in {"pixels": 1, "tries": 2, "swaps": 0, "first": 0, "polish": 0}.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"GreedyPixels: {name} must be at least {least}, got {value}")
         if self.level is not None and not 0 < self.level < 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from helpers.toys import generator, relu_net
 from mpkit.attacks import PGD, GreedyPixels, Margin
 from mpkit.attacks.greedy import PIECE
-from mpkit.sets import L0, L1, L2
+from mpkit.sets import L0, L1, L2, Linf
 
 SIDES = (1, 3, 4)
 
@@ -123,3 +123,8 @@ def test_at_most_so_many_pixels() -> None:
         for i in range(5):  # and none that stays would have moved further
             if kept[i].any() and not kept[i].all():
                 assert size[i][kept[i]].min() >= size[i][~kept[i]].max()
+
+
+def test_a_set_that_it_cannot_keep_is_refused():
+    with pytest.raises(ValueError, match="set must be L0, L1 or L2, got Linf"):
+        GreedyPixels(Linf(0.2))

@@ -21,6 +21,7 @@ FLOORS = (
     ("mpkit.training", "mpkit.evaluation", "mpkit.masking"),
     ("mpkit.certify",),
     ("mpkit.studies",),
+    ("mpkit.audit",),
     ("mpkit.cli",),
     ("mpbook.figures", "mpbook.theory", "mpbook.teaching"),
     ("mpbook.pages",),

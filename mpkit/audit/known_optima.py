@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mpbook.teaching.conformance import Search, brought_back
+from mpkit.audit.conformance import Search, brought_back
 from mpkit.sets import L1, L2, Ball, Linf
 
 

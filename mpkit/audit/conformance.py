@@ -79,7 +79,7 @@ class Traces(NamedTuple):
         training: the model was run in training mode, as it was handed over.
         flags: the ``requires_grad`` of a weight is another one.
         buffers: a buffer, such as the mean of a batch norm, has moved.
-        images: the clean images were changed in place.
+        images: the clean images, or the labels, were changed in place.
     """
 
     gradients: bool
@@ -90,20 +90,41 @@ class Traces(NamedTuple):
     images: bool
 
 
-def traces(search: Search, shape: tuple[int, int, int] = (1, 4, 4)) -> Traces:
-    """Hand an attack a small network with batch norm in training mode, and look at it afterwards.
+def half_training(model: nn.Sequential) -> None:
+    """Hand a model over in training mode, its last part in evaluation mode."""
+    model.train()
+    model[-1].eval()
+
+
+def evaluating(model: nn.Sequential) -> None:
+    """Hand a model over in evaluation mode."""
+    model.eval()
+
+
+def traces(
+    search: Search,
+    shape: tuple[int, int, int] = (1, 4, 4),
+    handed: Callable[[nn.Sequential], None] = half_training,
+    images: int = 8,
+) -> Traces:
+    """Hand an attack a small network with batch norm, and look at it afterwards.
 
     A few steps of the attack are enough.
+
+    Args:
+        search: the attack.
+        shape: (C, H, W) of the images.
+        handed: brings the network into the mode in which it is handed over.
+        images: how many.
     """
     rng = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(shape[0]), nn.Flatten(), nn.Linear(math.prod(shape), 10))
     for weight in model.parameters():
         nn.init.normal_(weight, generator=rng)
     next(model.parameters()).requires_grad_(False)
-    model.train()
-    model[2].eval()
-    x, y = torch.rand(8, *shape, generator=rng), torch.arange(8)
-    before, kept, ran = _state(model), x.clone(), []
+    handed(model)
+    x, y = torch.rand(images, *shape, generator=rng), torch.arange(images)
+    before, kept, ran = _state(model), (x.clone(), y.clone()), []
     hook = model[0].register_forward_pre_hook(lambda module, _: ran.append(module.training))
     search(model, x, y)
     hook.remove()
@@ -114,7 +135,7 @@ def traces(search: Search, shape: tuple[int, int, int] = (1, 4, 4)) -> Traces:
         any(ran),
         before[1] != after[1],
         any(not torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True)),
-        not torch.equal(x, kept),
+        not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])),
     )
 
 
