@@ -27,7 +27,7 @@ TARGETS = 9
 """Wrong classes, at most, towards which the network's slope is followed from the image."""
 
 
-class _Lead(NamedTuple):
+class Lead(NamedTuple):
     """Logit of a class for each example minus the logit of its label."""
 
     target: Tensor
@@ -140,11 +140,11 @@ class Search:
         for target in logits.topk(min(TARGETS, logits.shape[1] - 1), dim=1).indices.unbind(1):
             z = torch.zeros_like(x)
             for _ in range(3):
-                z = self.step(guarded, _Lead(target), x, y, z, beyond=1e-5)
+                z = self.step(guarded, Lead(target), x, y, z, beyond=1e-5)
                 yield z
 
     def step(
-        self, model: Model, loss: Loss | _Lead, x: Tensor, y: Tensor, z: Tensor, beyond: float
+        self, model: Model, loss: Loss | Lead, x: Tensor, y: Tensor, z: Tensor, beyond: float
     ) -> Tensor:
         """The least z in the box where the loss, were it linear from z on, is a little over 0."""
         assert isinstance(self.part, Ball)
