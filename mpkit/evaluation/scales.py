@@ -34,6 +34,7 @@ class Lead(NamedTuple):
     classes: int = 2
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,), positive where the class leads."""
         pair = [logits.gather(1, one.unsqueeze(1)).squeeze(1) for one in (self.target, y)]
         return pair[0] - pair[1]
 
