@@ -200,7 +200,7 @@ def test_every_number_of_a_committed_record_follows_from_its_witnesses(path):
     record = read_record(path)
     try:
         load(record["parameters"]["data"], "test")
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError):
         pytest.skip("needs the real images: set MPKIT_DATA")
     if not (zoo.SHIPPED / f"{record['recipe']}.safetensors").is_file() or record["seed"]:
         pytest.skip("its weights do not come with the package")
