@@ -7,7 +7,7 @@ import time
 import pytest
 from torch import nn
 
-from helpers.faulty import LEAK, attack, closed_form
+from mpbook.teaching.faulty import LEAK, attack, closed_form
 from mpkit.audit import OBSERVATIONS, VIOLATIONS, Report, Subject, audit
 from mpkit.audit.checks import lengths
 from mpkit.audit.problems import Case
