@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers.faulty import closed_form
+from mpbook.teaching.faulty import closed_form
 from mpkit.audit import MalformedAttack, Subject, Task, audit, own
 from mpkit.audit.checks import tolerance
 from mpkit.audit.libraries import PACKAGES, subjects

@@ -14,7 +14,7 @@ from mpkit.cli.main import main
 
 MINE = """
 import torch
-from helpers.faulty import attack, closed_form
+from mpbook.teaching.faulty import attack, closed_form
 
 right, long, told = attack(), attack("ball"), attack("clean errors")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mpkit.audit import Task
 
 LEAK: list[Tensor] = []
+"""What the fault "memory" keeps at every call."""
 
 
 def shortened(d: Tensor, task: Task, eps: float, one_too_many: bool = False) -> Tensor:
@@ -50,7 +51,16 @@ def step(g: Tensor, image: Tensor, task: Task, length: float, blind: bool = Fals
 
 
 def attack(*faults: str) -> Callable[[nn.Module, Tensor, Tensor, Task], Any]:
-    """Projected ascent that keeps the best point, with some faults planted."""
+    """Projected ascent that keeps the best point, with some faults planted.
+
+    Args:
+        faults: any of ball (longer by 1e-4 of the radius), box, numbers, threshold (one entry too
+            many in the projection of l_1), flag, clean errors, no-op, raises, size, forgets (the
+            last image in place of one that succeeded), gap (in l_1 steps at pixels without room),
+            seed (which is ignored), reseeds, gradients, mode, training mode, inputs, memory, graph.
+
+    Returns: a function of model, images, labels and task, for an audit.
+    """
 
     def call(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Any:
         modes = [(module, module.training) for module in model.modules()]
@@ -91,8 +101,8 @@ def _search(model: nn.Module, x: Tensor, y: Tensor, task: Task, faults: tuple[st
         reached = wrong if "forgets" in faults else reached | wrong
         loss = nn.functional.cross_entropy(logits, y, reduction="sum")
         if "gradients" in faults:
-            loss.backward()
-            g = image.grad
+            torch.autograd.backward(loss)
+            g = torch.zeros_like(image) if image.grad is None else image.grad
         else:
             (g,) = torch.autograd.grad(loss, image, create_graph="memory" in faults)
         if "memory" in faults:
@@ -110,6 +120,10 @@ def _search(model: nn.Module, x: Tensor, y: Tensor, task: Task, faults: tuple[st
     if "inputs" in faults:
         x.mul_(0.5)
     return kept.requires_grad_("graph" in faults), success
+
+
+exceeding = attack("ball")
+"""The same as ``attack("ball")``, with a name by which a command can find it."""
 
 
 def closed_form(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
