@@ -41,7 +41,7 @@ class LowPrecision(nn.Module):
         """Images (B, C, H, W) to logits (B, K) in the precision of the images."""
         with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
             logits: Tensor
-            if self._short and not self._asked():
+            if self._short and torch.is_autocast_enabled(x.device.type) and not self._asked():
                 logits = functional_call(self.model, self._short, (x,), tie_weights=False)
             else:
                 logits = self.model(x)
