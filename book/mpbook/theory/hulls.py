@@ -23,7 +23,7 @@ def hull_radius(p: float, l1: float, linf: float, d: int) -> float:
 
     Raises: ValueError: p below 1, a radius that is not positive, or no coordinate.
 
-    Source: Croce and Hein 2020, theorem 3.1.
+    Source: Croce and Hein 2020.
     """
     _check(p, l1, linf, d)
     order = math.inf if p == 1 else 1.0 if p == math.inf else p / (p - 1)
@@ -45,7 +45,7 @@ def union_radius(p: float, l1: float, linf: float, d: int) -> float:
 
     Arguments and errors are those of ``hull_radius``.
 
-    Source: Croce and Hein 2020, proposition 3.1.
+    Source: Croce and Hein 2020.
     """
     _check(p, l1, linf, d)
     if l1 <= linf:
