@@ -102,7 +102,7 @@ def test_devices():
     for name in ("gpu", "cuda:", "cuda:x", "cpu:0:1", ""):
         with pytest.raises(ValueError, match="use auto, cpu, cuda or cuda:1"):
             resolve_device(name)
-    with pytest.raises(ValueError, match="mps cannot be used .it has no float64"):
+    with pytest.raises(ValueError, match="it has no float64"):
         resolve_device("mps")
     with pytest.raises(ValueError, match=r"cuda:99 was asked for.*take 'auto' or 'cpu'"):
         resolve_device("cuda:99")
