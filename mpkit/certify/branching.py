@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mpkit.certify.bounds import Interval, Region, linear_bound
 from mpkit.certify.network import ReluNetwork
+from mpkit.sets.norms import root
 
 ENTRIES = 1e-9
 """How far a lower bound may pass an upper one, in logits, before a case counts as empty."""
@@ -150,7 +151,7 @@ class Bounder:
                 mean[i] = 0.9 * mean[i] + 0.1 * g
                 square[i] = 0.99 * square[i] + 0.01 * g * g
                 m, v = mean[i] / (1 - 0.9 ** (step + 1)), square[i] / (1 - 0.99 ** (step + 1))
-                moved.append(one.detach() + self.rate * 0.97**step * m / (v.sqrt() + 1e-12))
+                moved.append(one.detach() + self.rate * 0.97**step * m / (root(v) + 1e-12))
             slope, dual = moved[0].clamp(0, 1), moved[1].clamp(min=0)
         cases = cases._replace(slope=at[0], dual=at[1], bound=torch.where(empty, torch.inf, best))
         return cases, self.lowest(cases, region)

@@ -14,6 +14,7 @@ from mpkit.certify.leaves import MARGIN
 from mpkit.certify.network import ReluNetwork
 from mpkit.core.checks import require_images, require_labels, require_positive
 from mpkit.sets import RotationTranslation
+from mpkit.sets.norms import root
 
 BATCH = 256
 """Cells that are bounded at a time."""
@@ -152,7 +153,7 @@ def pixels_over(x: Tensor, middle: Tensor, half: Tensor) -> tuple[Tensor, Interv
     v = torch.arange(height, dtype=x.dtype).unsqueeze(1) - middle_y - shift_y
     across, down = cosine * u - sine * v, sine * u + cosine * v
     # f(angle) = R cos(angle + c) leaves its tangent by at most R turn² / 2.
-    curved = (u.square() + v.square()).sqrt() * turn.square() / 2
+    curved = root(u.square() + v.square()) * turn.square() / 2
     mostly, partly = (cosine.abs() + turn).clamp(max=1), (sine.abs() + turn).clamp(max=1)
     far_x = down.abs() * turn + curved + mostly * by_x + partly * by_y + 1e-9
     far_y = across.abs() * turn + curved + partly * by_x + mostly * by_y + 1e-9
