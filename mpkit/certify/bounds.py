@@ -79,7 +79,7 @@ class BallRegion(Region):
 
 
 class Interval(NamedTuple):
-    """Bounds of every neuron before a ReLU: (B, *shape) each."""
+    """Bounds of every neuron before a ReLU: (B, ...) each."""
 
     low: Tensor
     high: Tensor
@@ -144,9 +144,9 @@ def linear_bound(
         region: of B images.
         spec: (B, S, ...), slopes in what the group after the last given ReLU puts out.
         before: bounds before the first, second... ReLU.
-        slopes: of the line below each of them, in [0, 1], (B, S or 1, *shape); those of least
+        slopes: of the line below each of them, in [0, 1], (B, S or 1, ...); those of least
             area where not given.
-        pull: what is taken from the slopes in front of each of them, (B, S, *shape): the
+        pull: what is taken from the slopes in front of each of them, (B, S, ...): the
             multipliers, each >= 0, of signs that are known there, times the sign.
         trace: is given the slopes behind each ReLU, the last one first.
 

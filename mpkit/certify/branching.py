@@ -77,7 +77,7 @@ class Bounder:
         self.sizes = [shape.numel() for shape in network.shapes]
 
     def layers(self, flat: Tensor) -> list[Tensor]:
-        """Numbers of all neurons, (N, H), layer by layer: (N, *shape) each."""
+        """Numbers of all neurons, (N, H), layer by layer: (N, ...) each."""
         parts = flat.split(self.sizes, 1)  # type: ignore[no-untyped-call]
         return [p.view(-1, *s) for p, s in zip(parts, self.network.shapes, strict=True)]
 

@@ -42,7 +42,7 @@ class Layer:
     shape: torch.Size
 
     def __call__(self, v: Tensor) -> Tensor:
-        """What the layer makes of inputs (B, *shape)."""
+        """What the layer makes of inputs (B, ...)."""
         out: Tensor = self.module(v)
         return out
 
@@ -61,9 +61,9 @@ class Layer:
         """Linear functions of the outputs as functions of the inputs.
 
         Args:
-            a: (B, S, *outputs), the slopes of S functions for each of B images.
+            a: (B, S, ...), the slopes of S functions for each of B images.
 
-        Returns: slopes (B, S, *shape), and the constants (B, S) that the layer's bias adds.
+        Returns: slopes (B, S, ...), and the constants (B, S) that the layer's bias adds.
         """
         layer, shape = self.module, (*a.shape[:2], *self.shape)
         if isinstance(layer, nn.Flatten):

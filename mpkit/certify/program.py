@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 @dataclass
-class Rows:
+class Constraints:
     """Linear constraints low <= A v <= high on numbered variables, as they come."""
 
     places: list[tuple[Array, Array]] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Program:
         ball: Ball,
     ) -> None:
         self.dense, self.x, self.eps = dense, x, float(ball.eps)
-        self.rows, self.low, self.high = Rows(), list[float](), list[float]()
+        self.rows, self.low, self.high = Constraints(), list[float](), list[float]()
         self.whole: list[int] = []
         least, most = np.maximum(-x, -self.eps), np.minimum(1 - x, self.eps)
         if isinstance(ball, L1):  # a move upwards and a move downwards, each >= 0
@@ -136,7 +136,7 @@ class Program:
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        rows = Rows([*self.rows.places], [*self.rows.low], [*self.rows.high])
+        rows = Constraints([*self.rows.places], [*self.rows.low], [*self.rows.high])
         rows.add(self.live, spec @ self.change, -np.inf, TOLERANCE - float(spec @ self.base))
         integrality = np.zeros(len(self.low))
         integrality[self.whole] = 1
