@@ -50,7 +50,7 @@ def test_the_picture_of_the_rooms_is_true() -> None:
 
 def test_rooms_have_few_files_and_faces_of_one_screen() -> None:
     count = Counter(rooms.room(name) for name, _ in rooms.files())
-    assert max(count.values()) <= 13, count  # with the face
+    assert max(count.values()) <= 15, count  # with the face
     faces = [path for _, path in rooms.files() if path.name == "__init__.py"]
     assert {
         str(path): lines(path) for path in faces if lines(path) > 75 and "theory" not in str(path)
@@ -66,7 +66,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    assert size["mpkit"] <= 15_000, size
+    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100
+    assert size["mpkit"] <= 21_800, size
     assert size["mpbook"] <= 4_800, size
 
 
@@ -82,9 +83,8 @@ def loaded(*modules: str) -> set[str]:
 
 def test_importing_the_science_is_light() -> None:
     heavy = "torchvision matplotlib seaborn plotly sklearn scipy sympy papermill foolbox pandas"
-    faces = [
-        f"mpkit.{name}" for name in "sets attacks data models training evaluation masking".split()
-    ]
+    rooms_of_science = "sets attacks data models training evaluation masking certify"
+    faces = [f"mpkit.{name}" for name in rooms_of_science.split()]
     assert loaded(*faces) & set(heavy.split()) == set()
     assert not [name for name in loaded("mpkit") if name.startswith("mpkit.")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
 from mpkit.core import cuda_graphs
 from mpkit.core.checks import unread
-from mpkit.sets import Ball, Union, usual
+from mpkit.sets import Ball, Union, fused, usual
 
 NETWORKS = {"paper_mnist": (1, 28, 28), "preact_resnet18": (3, 32, 32)}
 WAYS = ("float32", "bfloat16, channels last")
@@ -61,22 +60,43 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def taken(work: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
-    """Median, least and greatest seconds of a call: by events on a GPU, by the clock elsewhere."""
+    """Median, least and greatest seconds of a call, over groups of calls.
+
+    A GPU tells the time between two events, with as many calls between them as last for a tenth of
+    the time: what the host does before the first one starts is no time of the device.
+    """
     work()
-    times, begun = [], time.perf_counter()
+    if device.type != "cuda":
+        return _groups(lambda: _by_the_clock(work), seconds)
+    with torch.cuda.device(device):
+        once = _between_events(work, 1)
+        calls = max(1, round(seconds / 10 / max(once, 1e-7)))
+        return _groups(lambda: _between_events(work, calls), seconds)
+
+
+def _groups(measured: Callable[[], float], seconds: float) -> list[float]:
+    """At least three measurements, until the time is over."""
+    times, begun = list[float](), time.perf_counter()
     while len(times) < 3 or time.perf_counter() - begun < seconds:
-        if device.type == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()  # type: ignore[no-untyped-call]
-            work()
-            last.record()  # type: ignore[no-untyped-call]
-            last.synchronize()  # type: ignore[no-untyped-call]
-            times.append(first.elapsed_time(last) / 1e3)  # type: ignore[no-untyped-call]
-        else:
-            one = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - one)
+        times.append(measured())
     return [statistics.median(times), min(times), max(times)]
+
+
+def _by_the_clock(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _between_events(work: Callable[[], object], calls: int) -> float:
+    """Seconds of a call on the present GPU."""
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()  # type: ignore[no-untyped-call]
+    for _ in range(calls):
+        work()
+    last.record()  # type: ignore[no-untyped-call]
+    last.synchronize()  # type: ignore[no-untyped-call]
+    return float(first.elapsed_time(last)) / 1e3 / calls  # type: ignore[no-untyped-call]
 
 
 def floors(device: torch.device, size: Size) -> dict[str, Any]:
@@ -159,6 +179,10 @@ def searching(name: str, count: int, way: str, device: torch.device, size: Size)
                 search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
                 fast = taken(search, device, size.seconds)
                 row |= {"recorded": fast[0], "recorded over the bare loop": fast[0] / loop[0]}
+                with fused.off():
+                    search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
+                    slow = taken(search, device, size.seconds)
+                row["recorded without kernels for rows"] = slow[0]
             found[label] = row
         if count == min(size.batches[name]):
             found["others"] = others(model, x, y, balls, steps, loop[0], size)
@@ -175,12 +199,12 @@ def others(
     size: Size,
 ) -> dict[str, Any]:
     """Attacks of other libraries over the bare loop, where the libraries are installed."""
-    from benchmarks.peers.libraries import CANDIDATES
-    from benchmarks.peers.speed import MODULES, TIMED
+    from benchmarks.peers.speed import TIMED
+    from mpkit.audit.libraries import CANDIDATES, installed
 
     found: dict[str, Any] = {}
     for library, names in TIMED.items():
-        if library == "mpkit" or not importlib.util.find_spec(MODULES.get(library, library)):
+        if library == "mpkit" or not installed(library):
             continue
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for attack, kind in names:

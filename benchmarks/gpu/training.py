@@ -122,7 +122,7 @@ def memory(name: str, count: int, device: torch.device) -> dict[str, Any]:
     model, (x, y) = network(name, "float32", device), batch(name, count, device)
     known = usual("mnist" if name == "paper_mnist" else "cifar10", NETWORKS[name])
     found = {}
-    for entry in standard(Union(*known.values()), Budget(4, 2, 4, 4, 1, (2, 3))):
+    for entry in standard(Union(*known.values()), Budget(4, 2, 4, 4, 1, (2, 3), 8)):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,7 @@ from mpkit.attacks import (
     Boundary,
     BoundaryStart,
     CrossEntropy,
+    GreedyPixels,
     HopSkipJump,
     Margin,
     Pointwise,
@@ -42,7 +44,7 @@ from mpkit.studies import zoo
 from mpkit.studies.protocol import bits_as_text, pixels_as_text
 
 ROOT = Path(__file__).parents[2]
-NETWORKS = [f"mnist-{name}" for name in "natural linf l2 l1 max avg tuned msd".split()]
+NETWORKS = [f"mnist-{name}" for name in "natural linf l2 l1 max avg tuned tuned-on msd".split()]
 NORMS = ("linf", "l2", "l1")
 FIRST_ORDER = ("pgd", "slide", "apgd")  # they follow the gradient from the image, or near it
 DEPTHS = {"first layer": 3, "second layer": 5, "logits": None}  # of small_cnn, after each ReLU
@@ -105,7 +107,14 @@ def arms(ball: sets.Ball, scale: float = 1.0) -> dict[str, Attack]:
     if isinstance(ball, sets.L2):
         found["boundary"] = Boundary(ball, n(10000))
     near = tuple(FMN(ball, n(100), start=BoundaryStart(k)) for k in (0, 2, 8))
-    return found | {"across": attacks.Worst(near, Margin())}
+    found["across"] = attacks.Worst(near, Margin())
+    if isinstance(ball, sets.L1 | sets.L2):
+        short, deep = (
+            GreedyPixels(ball, tries=24, swaps=0, first=0),
+            GreedyPixels(ball, tries=n(96)),
+        )
+        found["pixels"] = attacks.Worst((short, deep, replace(deep, first=0)), Margin())
+    return found
 
 
 def contest(model: nn.Module, images: data.Images, ball: sets.Ball, scale: float) -> Record:
@@ -125,6 +134,24 @@ def contest(model: nn.Module, images: data.Images, ball: sets.Ball, scale: float
         "seconds": seconds,
         "lines": lines(model, images, ball, reached["across"] - images.x, ~standing["across"]),
         "example": _example(images, reached, missed[0]) if missed else None,
+        "few": _few(images, reached["pixels"], standing) if "pixels" in reached else None,
+    }
+
+
+def _few(images: data.Images, image: Tensor, standing: dict[str, Tensor]) -> Record | None:
+    """Of the images that only whole pixels broke, the one where the fewest were changed."""
+    others = torch.stack([bits for name, bits in standing.items() if name != "pixels"]).all(0)
+    count = ((image - images.x) != 0).any(1).flatten(1).sum(1)
+    count = torch.where(others & ~standing["pixels"], count, image[0].numel() + 1)
+    i = int(count.argmin())
+    if int(count[i]) > image[0].numel():
+        return None
+    pictures = {"clean": images.x, "found": image}
+    return {
+        "index": i,
+        "label": int(images.y[i]),
+        "count": int(count[i]),
+        "pixels": {name: pixels_as_text(x[i : i + 1]) for name, x in pictures.items()},
     }
 
 

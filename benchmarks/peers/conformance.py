@@ -9,6 +9,8 @@ run in an environment of its own:
 
     python -m benchmarks.peers.conformance
     python -m benchmarks.peers.conformance --libraries foolbox ART --keep parts
+
+Libraries that are not named stay in the record as they are; each part names its commit.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from torch import Tensor, nn
 
 from benchmarks.common.records import RADII, ROOT, begin, options, write
 from benchmarks.peers.apart import Failed, apart
-from benchmarks.peers.candidates import Candidate
 from benchmarks.peers.comparison import comparison
-from benchmarks.peers.libraries import CANDIDATES, PACKAGES
 from benchmarks.peers.routines import projections, promises, seed_everything
-from mpbook.teaching.conformance import brought_back, membership, traces
-from mpbook.teaching.known_optima import reach
 from mpkit import data, sets
+from mpkit.audit.conformance import brought_back, membership, traces
+from mpkit.audit.known_optima import reach
+from mpkit.audit.libraries import CANDIDATES, PACKAGES
+from mpkit.audit.protocol import Subject
 from mpkit.core import records
 from mpkit.core.statistics import mean_of
 from mpkit.models import QueryCounter
@@ -53,7 +55,7 @@ SEEDS = (0, 1, 2)
 
 
 def attempt(
-    one: Candidate, norm: str, budget: int, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0
+    one: Subject, norm: str, budget: int, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0
 ) -> Any:
     """Run an attack on a model: what it cost, what it returned, and which images stand."""
     counted = QueryCounter(model).eval()
@@ -78,7 +80,7 @@ def attempt(
     return row, robust.tolist()
 
 
-def attempts(one: Candidate, norm: str, budget: int, name: str, x: Tensor, y: Tensor) -> Any:
+def attempts(one: Subject, norm: str, budget: int, name: str, x: Tensor, y: Tensor) -> Any:
     """Run an attack on a network with every seed: the mean, and the worst that was outside."""
     runs = [apart(attempt, one, norm, budget, zoo.load(name), x, y, seed) for seed in SEEDS]
     rows, robust = [row for row, _ in runs], torch.tensor([each for _, each in runs])
@@ -95,7 +97,7 @@ def attempts(one: Candidate, norm: str, budget: int, name: str, x: Tensor, y: Te
     }
 
 
-def chosen(candidates: list[Candidate], norm: str, budget: int, name: str) -> Any:
+def chosen(candidates: list[Subject], norm: str, budget: int, name: str) -> Any:
     """The attack of a library that leaves least standing on the pilot images, and all shares."""
     test = data.load("mnist", "test")
     x, y, model = test.x[PILOT], test.y[PILOT], zoo.load(name)
@@ -116,7 +118,7 @@ def chosen(candidates: list[Candidate], norm: str, budget: int, name: str) -> An
     return best, shares
 
 
-def strength(candidates: list[Candidate], given: Any) -> Iterator[dict[str, Any]]:
+def strength(candidates: list[Subject], given: Any) -> Iterator[dict[str, Any]]:
     """Accuracies on the reported images, by norm, budget and network, by the attack chosen.
 
     With the attacks that were chosen in a norm at any time: how near they come to the optimum of
@@ -148,17 +150,17 @@ def strength(candidates: list[Candidate], given: Any) -> Iterator[dict[str, Any]
         }
 
 
-def reached(one: Candidate, norm: str, budget: int) -> float:
+def reached(one: Subject, norm: str, budget: int) -> float:
     """The share of the optimum of linear models that an attack reaches."""
     return reach(one.make(BALLS[norm], budget), BALLS[norm], (1, 28, 28))
 
 
-def left_behind(one: Candidate, norm: str) -> dict[str, Any]:
+def left_behind(one: Subject, norm: str) -> dict[str, Any]:
     """What an attack leaves in the model."""
     return traces(one.make(BALLS[norm], 20))._asdict()
 
 
-def promised(candidates: list[Candidate], given: Any) -> dict[str, Any]:
+def promised(candidates: list[Subject], given: Any) -> dict[str, Any]:
     """Whether the attacks with a radius keep it, on pilot images that the network gets right.
 
     Some attacks leave the others alone, and their first images could not be told apart.
@@ -218,9 +220,13 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     done = {library: assembled(library, given) for library in given.libraries}
-    if len(done) < len(CANDIDATES):
-        print("no record: it is written when all libraries are named, from what is kept")
+    if given.output.is_file():
+        done = records.read_record(given.output)["libraries"] | done
+    if missing := [library for library in CANDIDATES if library not in done]:
+        print(f"no record: it is written when nothing is missing; missing: {', '.join(missing)}")
         return
+    given.libraries = list(CANDIDATES)
+    done = {library: done[library] for library in CANDIDATES}
     seconds = sum(one["seconds"] for one in done.values())
     facts = {
         "radii": RADII,

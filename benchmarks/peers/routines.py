@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.candidates import Candidate
-from mpbook.teaching.conformance import brought_back, membership
-from mpbook.teaching.known_optima import misplaced
+from mpkit.audit.conformance import brought_back, membership
+from mpkit.audit.known_optima import misplaced
+from mpkit.audit.protocol import Subject
 from mpkit.models import QueryCounter
 from mpkit.sets import L1, L2, Ball, Linf
 
@@ -116,7 +116,7 @@ def projections(library: str) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def promises(
-    candidates: list[Candidate], budget: int, model: nn.Module, x: Tensor, y: Tensor
+    candidates: list[Subject], budget: int, model: nn.Module, x: Tensor, y: Tensor
 ) -> dict[str, Any]:
     """Whether attacks that are given a radius keep it, by norm and name.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -24,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import records
-from benchmarks.peers.libraries import CANDIDATES, PACKAGES
 from benchmarks.peers.sorting import sorted_l1, sorted_l1_and_box
 from mpkit import attacks, data, models, sets
 from mpkit.attacks import Margin
+from mpkit.audit.libraries import CANDIDATES, PACKAGES, installed
 from mpkit.core.files import DataError
 from mpkit.sets import projections
 from mpkit.studies import zoo
@@ -41,7 +40,6 @@ TIMED = {
     "adv-lib": [("PGD ce", sets.Linf), ("APGD ce", sets.L2), ("APGD ce", sets.L1)],
 }
 BALLS = {sets.Linf: sets.Linf(0.3), sets.L2: sets.L2(2.0), sets.L1: sets.L1(10.0)}
-MODULES = {"ART": "art", "adv-lib": "adv_lib"}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -76,8 +74,7 @@ def over_the_bare_loop(
     y = torch.randint(0, 10, (batch,), generator=rng)
     rows = []
     for library, names in TIMED.items():
-        there = importlib.util.find_spec(MODULES.get(library, library))
-        if not there or (library != "mpkit" and not others):
+        if not installed(library) or (library != "mpkit" and not others):
             continue
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for name, kind in names:
@@ -232,9 +229,7 @@ def main() -> None:
         if not given.dropping_only:
             content["faster ways"] = faster_ways(given.points, given.rounds)
     content["versions of the others"] = {
-        name: importlib.metadata.version(PACKAGES[name])
-        for name in TIMED
-        if importlib.util.find_spec(MODULES.get(name, name))
+        name: importlib.metadata.version(PACKAGES[name]) for name in TIMED if installed(name)
     }
     Path(given.output).parent.mkdir(parents=True, exist_ok=True)
     records.write(given, time.monotonic() - begun, content, {})

@@ -82,7 +82,20 @@ def provenance(source: Path) -> dict[str, Any]:
         return {}
     notebook = json.loads(source.read_text(encoding="utf-8"))
     made: dict[str, Any] = notebook["metadata"].get("mpkit", {})
-    return made and {**made, "results": declared(notebook)}
+    return made and {**made, "results": declared(notebook), "checked": witnessed(source)}
+
+
+def witnessed(source: Path) -> list[str]:
+    """The records of a page's own study that come with witnesses and weights, as paths."""
+    from mpkit.studies import zoo
+
+    folder, end = source.parent / "results" / source.stem, ".witnesses.safetensors"
+    names = sorted(file.name.removesuffix(end) for file in folder.glob(f"*{end}"))
+    return [
+        f"book/results/{source.stem}/{name}.json"
+        for name in names
+        if (zoo.SHIPPED / f"{name.rpartition('-seed')[0]}.safetensors").is_file()
+    ]
 
 
 def _value(value: Any) -> str:
@@ -105,6 +118,9 @@ def footer(made: dict[str, Any]) -> str:
     ]
     if made.get("results"):
         rows.append(("Results", _pairs(made["results"])))
+    if records := made.get("checked"):
+        commands = "".join(f"<li>{_value(f'mpkit verify {path}')}</li>" for path in records)
+        rows.append(("Check without an attack", f"<ul>{commands}</ul>"))
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)
     return (
         '<details class="mp-provenance"><summary>How this page was made</summary>'

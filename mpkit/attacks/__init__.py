@@ -9,7 +9,7 @@ from mpkit.attacks.base import Attack, AttackResult
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
-from mpkit.attacks.graphed import GraphedAttack
+from mpkit.attacks.greedy import GreedyPixels
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -23,8 +23,15 @@ from mpkit.attacks.losses import (
 )
 from mpkit.attacks.pgd import MSD, PGD, SLIDE, Clean, Constant, Falling, Uniform
 from mpkit.attacks.spatial import Grid, SpatialPGD
-from mpkit.attacks.square import Square
-from mpkit.attacks.wrappers import Batched, MultiTargeted, Restarts, UntilBroken, Worst, WorstOfK
+from mpkit.attacks.square import Square, WorstOfK
+from mpkit.attacks.wrappers import (
+    Batched,
+    GraphedAttack,
+    MultiTargeted,
+    Restarts,
+    UntilBroken,
+    Worst,
+)
 
 __all__ = [
     "APGD",
@@ -45,6 +52,7 @@ __all__ = [
     "CrossEntropy",
     "Falling",
     "GraphedAttack",
+    "GreedyPixels",
     "Grid",
     "GridThenAPGD",
     "HopSkipJump",

@@ -11,8 +11,12 @@ from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Start, Uniform, movable
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import Ball
+from mpkit.sets import Ball, fused
+from mpkit.sets.fused import by_kernel
 from mpkit.sets.norms import bisected, per_row
+
+SPECK = 1e-4
+"""An entry below this share of the largest is rounding, not part of a sparse perturbation."""
 
 
 class Thinning(NamedTuple):
@@ -103,7 +107,8 @@ class SparseAPGD(Climb):
 
     def adapt(self, state: Thinning, gradient: Tensor, ball: Ball) -> tuple[Thinning, Tensor]:
         """Where the best point became sparser go back to it with a full step, else step less."""
-        changed = (state.top.z != 0).flatten(1)
+        size = state.top.z.flatten(1).abs()
+        changed = size > SPECK * size.amax(1, keepdim=True)
         entries = changed.sum(1).to(state.entries.dtype)
         sparser = entries < 0.95 * state.entries
         full = per_row(ball.eps, state.step)
@@ -116,6 +121,7 @@ class SparseAPGD(Climb):
         return state._replace(z=z, step=step, moving=moving, entries=entries), gradient
 
 
+@by_kernel(fused.largest_signs)
 def sparse_signs(g: Tensor, moving: Tensor) -> Tensor:
     """Signs of the largest entries over their number, a different share of them in each row.
 

@@ -20,7 +20,8 @@ from mpkit.core.checks import (
     require_labels,
     require_positive,
 )
-from mpkit.sets import PerturbationSet
+from mpkit.sets import PerturbationSet, fused
+from mpkit.sets.fused import by_kernel
 
 
 class AttackResult(NamedTuple):
@@ -147,8 +148,9 @@ class Attack(ABC):
         require_device("rng", rng.device, x.device)
         require_fitting(model, x)
         self.set.check(x)
+        attack = trees.moved(self, x.device)
         with attacking(model), torch.no_grad():
-            found = self.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
+            found = attack.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
         require_finite(type(self).__name__, score=found.score)
         return found
 
@@ -199,7 +201,17 @@ class Best(NamedTuple):
 
     def or_better(self, other: "Best") -> "Best":
         """Row by row the better of two points."""
+        if isinstance(self.z, Tensor):
+            return Best(*_better(*self, *other))
         return trees.where(self.beaten_by(other), other, self)
+
+
+@by_kernel(fused.better)
+def _better(
+    z: Tensor, score: Tensor, reached: Tensor, other: Tensor, higher: Tensor, now: Tensor
+) -> tuple[Tensor, ...]:
+    old, new = Best(z, score, reached), Best(other, higher, now)
+    return trees.where(old.beaten_by(new), new, old)
 
 
 class Seen(NamedTuple):

@@ -1,20 +1,24 @@
-"""Attacks made of attacks: restarts, the worst of several, random tries, many targets."""
+"""Attacks made of attacks: restarts, the worst of several, many targets, recorded on a GPU."""
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, OnceReached, Problem, Seen
-from mpkit.attacks.gradients import look
+from mpkit.attacks.base import Attack, AttackResult, Best, OnceReached, Problem
+from mpkit.attacks.gradients import Model, look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
-from mpkit.core import trees
-from mpkit.core.checks import require_positive
+from mpkit.core import cuda_graphs, trees
+from mpkit.core.checks import require_positive, unread
+from mpkit.core.cuda_graphs import Recorder
 from mpkit.core.memory import in_pieces
 from mpkit.sets import PerturbationSet, Union
+
+SHAPES = 8  # of batches, for which a recorded attack keeps its recordings
 
 
 class Wrapper(Attack):
@@ -67,32 +71,6 @@ class Composite(Attack):
             if not len(rows):
                 break
         return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)
-
-
-@dataclass(frozen=True)
-class WorstOfK(Iterative):
-    """The worst of k random points of a set, drawn by the law of its ``sample``.
-
-    Args:
-        steps: number of tries k, > 0.
-
-    Raises: ValueError: if steps is not positive.
-
-    Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
-    """
-
-    set: PerturbationSet
-    steps: int = 10
-    loss: Loss = field(default_factory=CrossEntropy)
-
-    def __post_init__(self) -> None:
-        require_positive("WorstOfK", steps=self.steps)
-
-    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
-        """Draw one more point for each example."""
-        z = self.set.sample(problem.x, problem.rng)
-        image = self.set.apply(problem.x, z)
-        return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))
 
 
 @dataclass(frozen=True)
@@ -247,3 +225,76 @@ class Batched(Wrapper):
             return trees.take(self.attack, rows).find(problem.take(rows))
 
         return trees.joined(in_pieces("Batched", attack, len(problem.x), self.size, problem.rng))
+
+
+class GraphedAttack:
+    """An attack on one network, recorded whole for each shape of batches and replayed.
+
+    The results are those of the attack. The network's weights may change in place between two
+    calls, but not be replaced. On a CPU, within another recording, and with a message where
+    recording fails, every call runs the attack itself.
+
+    Args:
+        attack: any attack that never waits for the device: not one that lets examples go.
+        model: images (B, C, H, W) to logits (B, K).
+        x: the first batch, (B, C, H, W); it is attacked once, with all checks, as is the first of
+            any other shape later.
+        y: its labels, (B,) int64.
+        recorder: what records; a CUDA graph on a GPU where not given.
+
+    Raises: ValueError: if an argument is unfit.
+    """
+
+    def __init__(
+        self, attack: Attack, model: Model, x: Tensor, y: Tensor, recorder: Recorder | None = None
+    ) -> None:
+        self.attack, self.model = attack, model
+        self.rng = torch.Generator(x.device).manual_seed(0)
+        self.recorder = recorder or cuda_graphs.usual(x.device)
+        self.works: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._work(x, y)
+
+    def _work(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
+        """What attacks batches of this shape; of more than SHAPES the longest unused is let go."""
+        key = x.shape, x.dtype
+        work = self.works.pop(key, None)
+        if work is None:
+            work = self._recorded(x, y)
+            while len(self.works) >= SHAPES:
+                del self.works[next(iter(self.works))]
+        self.works[key] = work
+        return work
+
+    def _recorded(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
+        self.attack(self.model, x, y, self.rng)
+        try:
+            return self.recorder(self._search, [x, y], [self.rng])
+        except RuntimeError as error:
+            warnings.warn(
+                f"GraphedAttack: recording {type(self.attack).__name__} failed ({error}); "
+                "running it step by step",
+                stacklevel=4,
+            )
+            self.recorder, self.rng = cuda_graphs.plainly, torch.Generator(x.device)
+            self.works.clear()  # which draw from the old generator
+            return self._search
+
+    def _search(self, x: Tensor, y: Tensor) -> tuple[Any, ...]:
+        with unread():
+            return tuple(self.attack(self.model, x, y, self.rng))
+
+    def __call__(self, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
+        """Attack a batch; on a GPU nothing is checked but its shape and type, and nothing waits.
+
+        Args:
+            x: (B, C, H, W), float32 or float64, in [0, 1].
+            y: (B,) int64 labels.
+            rng: a generator on the device of x.
+
+        Returns: the worst allowed image seen for each example.
+        """
+        work = self._search if cuda_graphs.under_way() else self._work(x, y)
+        self.rng.set_state(rng.get_state())
+        found = trees.mapped(lambda part: part.clone(), work(x, y))
+        rng.set_state(self.rng.get_state())
+        return AttackResult(*found)

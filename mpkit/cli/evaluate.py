@@ -57,6 +57,11 @@ from mpkit.cli.options import seed as seed_option
     help="Bring images to this class; least: to the least likely one, all: to each in turn.",
 )
 @folder("--save", help="Folder for the adversarial images, as safetensors and as PNG.")
+@click.option(
+    "--witnesses",
+    is_flag=True,
+    help="Keep what broke each image in each set, so that mpkit verify can check all numbers.",
+)
 @count(
     "--shards", help="Share the images, in so many parts, among workers. [default: one per batch]"
 )
@@ -76,6 +81,7 @@ def evaluate(
     output: Path,
     targeted: str | None,
     save: Path | None,
+    witnesses: bool,
     shards: int | None,
     scheduler: str | None,
     slurm: Path | None,
@@ -99,7 +105,7 @@ def evaluate(
 
     from mpkit import data, evaluation, models
     from mpkit.core import records
-    from mpkit.core.files import claimed, write_atomically
+    from mpkit.core.files import claimed, file_hash, write_atomically
     from mpkit.core.progress import Bar
     from mpkit.evaluation import sharding
 
@@ -122,17 +128,21 @@ def evaluate(
     parameters = {
         "model": spec,
         "weights": weights and weights.name,
+        "sha256": file_hash(weights) if weights is not None and weights.is_file() else None,
         "data": dataset,
         "threat": threat.describe(),
         "budget": budget,
+        "edition": evaluation.EDITION,
         "goal": goal,
         "points": len(images),
         "seed": seed,
         "device": device,
     }
     if targeted is not None:
-        if any((shards, scheduler, slurm, workers, gpu, save)):
-            raise ValueError("--targeted runs in one process; leave out --save, --shards and such")
+        if any((shards, scheduler, slurm, workers, gpu, save, witnesses)):
+            raise ValueError(
+                "--targeted runs in one process; leave out --save, --witnesses, --shards and such"
+            )
         network = models.load_model(spec, weights, images.shape, len(images.classes), device)
         where = next((p.device for p in network.parameters()), torch.device("cpu"))
         x, y = images.x[:].to(where), images.y.to(where)
@@ -165,8 +175,10 @@ def evaluate(
         return
     kept = evaluation.AdversarialImages(save) if save else None
     if any((shards, scheduler, slurm, workers, gpu)):
-        if kept:
-            raise ValueError("--save keeps the images of one process; leave out --shards and such")
+        if kept or witnesses:
+            raise ValueError(
+                "--save and --witnesses keep the images of one process; leave out --shards and such"
+            )
         place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
         done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
     else:
@@ -174,11 +186,15 @@ def evaluate(
         with claim as alone:
             if not alone:
                 raise ValueError(f"--save: another evaluation is at work in {save}; wait for it")
-            done = sharding.evaluate_here(request, weights, images, output, Bar("evaluating"), kept)
+            done = sharding.evaluate_here(
+                request, weights, images, output, Bar("evaluating"), kept, witnesses
+            )
     if bool(done.ledger.unfit.all()):
         raise click.ClickException("the network answered NaN to every image: look at its weights")
     record = records.provenance(parameters, records.CHECKOUT, time.monotonic() - begun, "evaluate")
     record |= {"device": done.device, "ledger": evaluation.summary(done.ledger)}
+    if done.witnesses is not None:
+        record |= {"witnesses": file_hash(done.witnesses)}
     records.write_record(output / "record.json", record)
     for chart in entry_points(group="mpkit.charts", name="ledger"):  # that of the book
         draw = partial(chart.load()(done.ledger).savefig, format="png", dpi=160)

@@ -14,10 +14,13 @@ from typing import Any, TextIO
 import click
 
 from mpkit import __version__
+from mpkit.cli.audit import audit
 from mpkit.cli.doctor import doctor
 from mpkit.cli.evaluate import evaluate
+from mpkit.cli.gauge import gauge
 from mpkit.cli.options import root
 from mpkit.cli.train import recipes, reproduce, train
+from mpkit.cli.verify import verify
 from mpkit.core.files import refused
 
 PROBLEM, INTERRUPTED, UNHEARD, TERMINATED = 1, 130, 141, 143
@@ -110,7 +113,7 @@ def data(name: str, download: bool, root: Path | None) -> None:
     click.echo(f"from: {where(name, root)}")
 
 
-for command in (evaluate, doctor, train, recipes, reproduce):
+for command in (evaluate, verify, gauge, doctor, audit, train, recipes, reproduce):
     main.add_command(command)
 for further in entry_points(group="mpkit.commands"):  # those of the book
     main.add_command(further.load(), further.name)

@@ -21,8 +21,23 @@ folder = partial(click.option, type=click.Path(file_okay=False, path_type=Path),
 seed = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all draws."
 )
+
+
+def say_which(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    """Say on standard error what auto stands for here; the name stays, for workers elsewhere."""
+    if name == "auto":
+        from mpkit.core.devices import chosen
+
+        click.echo(f"device: {chosen()}", err=True)
+    return name
+
+
 device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=say_which,
+    help="auto (a CUDA GPU, else the CPU), cpu, cuda or cuda:1.",
 )
 root = folder("--root", help="Folder of the data. [default: $MPKIT_DATA, else the user's cache]")
 

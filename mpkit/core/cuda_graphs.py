@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 WARM = 3  # plain runs before a recording: libraries choose their algorithms in them
+
+_UNDER_WAY: ContextVar[bool] = ContextVar("under_way", default=False)
+_LIVE: WeakSet[Recording] = WeakSet()
 
 
 class Recorder(Protocol):
@@ -29,8 +35,8 @@ class Recording:
 
     The function runs a few times to warm up and once to be recorded. It must do the same work at
     every call, on the device alone, and may write to tensors of its own choice: a replay writes
-    to the same ones, and reads weights where they were. What it returns is overwritten by the
-    next call.
+    to the same ones, and reads weights where they were. All recordings on a device share their
+    memory and their stream, so what one returns is overwritten by the next call of any of them.
 
     Args:
         work: called with tensors like ``inputs``; gives a tree of tensors.
@@ -43,6 +49,9 @@ class Recording:
         RuntimeError: the work cannot be recorded, because it waits for the device or lacks memory.
     """
 
+    stream: torch.cuda.Stream
+    graph: torch.cuda.CUDAGraph
+
     def __init__(
         self,
         work: Callable[..., Any],
@@ -53,40 +62,47 @@ class Recording:
         self.inputs = [one.clone() for one in inputs]
         self.device = self.inputs[0].device
         states = [rng.get_state() for rng in rngs]
-        with torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.device(self.device), _recording():
+            other = next((one for one in _LIVE if one.device == self.device), None)
+            pool = other.graph.pool() if other else None  # which lives as long as the other
+            self.stream = other.stream if other else torch.cuda.Stream()  # type: ignore[no-untyped-call]
             before = [one.detach().clone() for one in kept]
             try:
-                self._warm_up(work, stream)
+                self._warm_up(work)
             finally:
                 with torch.no_grad():
                     for one, value in zip(kept, before, strict=True):
                         one.copy_(value)
                 for rng, state in zip(rngs, states, strict=True):
                     rng.set_state(state)
+                _clear_workspaces()
             self.graph = torch.cuda.CUDAGraph()
-            for rng in rngs:
+            for rng in rngs if _registers_generators() else ():
                 self.graph.register_generator_state(rng)
             outside = torch.cuda.current_stream()
-            try:
-                with torch.cuda.graph(self.graph, stream=stream):
+            try:  # what other threads ask of the device, such as those of NCCL, is their own matter
+                with torch.cuda.graph(
+                    self.graph, pool, self.stream, capture_error_mode="thread_local"
+                ):
                     self.result = work(*self.inputs)
             finally:  # a recording that fails leaves its own stream current
                 torch.cuda.set_stream(outside)
+                _clear_workspaces()
+        _LIVE.add(self)
 
-    def _warm_up(self, work: Callable[..., Any], stream: torch.cuda.Stream) -> None:
+    def _warm_up(self, work: Callable[..., Any]) -> None:
         """Run as often as it takes; in the last run waiting for the device is an error."""
         mode = torch.cuda.get_sync_debug_mode()
-        stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream())
         try:
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(self.stream):
                 for left in reversed(range(WARM)):
                     if not left:  # a recording that breaks off in the middle is hard to undo
                         torch.cuda.set_sync_debug_mode("error")
                     work(*self.inputs)
         finally:
             torch.cuda.set_sync_debug_mode(mode)
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self.stream)
 
     def __call__(self, *inputs: Tensor) -> Any:
         """The work on these inputs.
@@ -112,5 +128,37 @@ def plainly(work: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
 
 def usual(device: torch.device) -> Recorder:
     """A recording on a GPU, and none elsewhere or within another recording."""
-    recordable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
-    return Recording if recordable else plainly
+    return Recording if device.type == "cuda" and not under_way() else plainly
+
+
+def under_way() -> bool:
+    """Whether something is being recorded here, or warmed up for it."""
+    return _UNDER_WAY.get() or (
+        torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    )
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    token = _UNDER_WAY.set(True)
+    try:
+        yield
+    finally:
+        _UNDER_WAY.reset(token)
+
+
+def _clear_workspaces() -> None:
+    """Take the workspaces of matrix products from torch's cache.
+
+    Torch keeps one for each stream and drops it when any graph of that stream ends, though other
+    graphs still use it. Without a cached one, a graph has its own in the recordings' memory.
+    """
+    clear: Callable[[], None] | None = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+
+
+def _registers_generators() -> bool:
+    """Whether a graph must be told of its generators; later versions of torch see them drawn."""
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    return (major, minor) < (2, 14)

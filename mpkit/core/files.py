@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,13 @@ def packed(tensors: Mapping[str, Tensor], **words: str) -> bytes:
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, words)
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **words: str) -> None:
+    """Write a safetensors file, whole or not at all; its folder is made."""
+    content = packed(tensors, **words)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(content))
+
+
 def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name and words of a safetensors file, on the CPU.
 
@@ -113,6 +121,33 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+TYPES = ("int8", "float16", "float32", "float64", "int64")
+
+
+def squeezed(tensor: Tensor) -> tuple[Tensor, list[int]]:
+    """A tensor's bytes, compressed, and its shape with the number of its type before it."""
+    import torch
+
+    content = zlib.compress(tensor.contiguous().numpy().tobytes(), 9)
+    shape = [TYPES.index(str(tensor.dtype).removeprefix("torch.")), *tensor.shape]
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8), shape
+
+
+def spread(content: Tensor, shape: list[int]) -> Tensor:
+    """The tensor of what ``squeezed`` gave.
+
+    Raises: DataError: the bytes are damaged.
+    """
+    import torch
+
+    try:
+        raw = bytearray(zlib.decompress(content.numpy().tobytes()))
+    except zlib.error as error:
+        raise DataError(f"compressed numbers are damaged ({error}); make them again") from error
+    dtype, size = getattr(torch, TYPES[shape[0]]), shape[1:]
+    return torch.frombuffer(raw, dtype=dtype).view(size) if raw else torch.empty(size, dtype=dtype)
 
 
 @contextmanager

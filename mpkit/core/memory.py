@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+
+from mpkit.core import cuda_graphs
 
 Piece = TypeVar("Piece")
 
@@ -17,10 +20,19 @@ class NoMemory(torch.OutOfMemoryError):
     """The smallest piece of work does not fit into memory; the message says what to do."""
 
 
+LACK = re.compile(
+    r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED|OUT_OF_(DEVICE|HOST)_MEMORY"
+)
+"""How the host, drivers, cuBLAS, cuDNN, and devices of other makers say that memory ran out."""
+
+
 def ran_out(error: Exception) -> bool:
-    """Whether an error says that memory ran out, that of the device or that of the host."""
-    host = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return host or isinstance(error, torch.OutOfMemoryError | MemoryError)
+    """Whether an error says that memory ran out, that of the device or that of the host.
+
+    Errors of a driver and of libraries come as plain RuntimeErrors, or as ``AcceleratorError``.
+    """
+    told = isinstance(error, RuntimeError) and LACK.search(str(error))
+    return bool(told) or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def in_pieces(
@@ -31,6 +43,8 @@ def in_pieces(
     rng: torch.Generator | None = None,
 ) -> list[Piece]:
     """Do work on some rows at a time, on half as many from then on where memory runs out.
+
+    While something is recorded, lack of memory is an error: what is halved would be recorded so.
 
     Args:
         who: names the work in warnings and errors.
@@ -54,7 +68,7 @@ def in_pieces(
             done = piece.stop
             continue
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not ran_out(error) or cuda_graphs.under_way():  # a recording must not change its way
                 raise
             reason = str(error).split(".")[0]
         if count == 1:
@@ -65,13 +79,20 @@ def in_pieces(
         if rng and state is not None:
             rng.set_state(state)
         size = count // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        empty_caches()
         warnings.warn(
             f"{who}: out of memory at {count} examples ({reason}); going on with {size}",
             stacklevel=3,
         )
     return parts
+
+
+def empty_caches() -> None:
+    """Give back what the allocators of devices keep for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 TRIM, MMAP = -1, -3

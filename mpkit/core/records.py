@@ -150,6 +150,36 @@ def declared(notebook: Mapping[str, Any]) -> dict[str, float | int | str]:
     return found
 
 
+HOLDS, FAILS = "holds: ", "does not hold with these numbers: "
+
+
+def claim(text: str, holds: Any) -> None:
+    """Say whether a sentence of a chapter is true of the numbers at hand.
+
+    A chapter that is run with other parameters may find that it is not. In the book's own pages
+    every claim holds: the tests of the book compare what is printed.
+
+    Args:
+        text: the sentence, short.
+        holds: the condition that it stands for: a bool, or a tensor that holds one.
+    """
+    print(f"{HOLDS if bool(holds) else FAILS}{text}")
+
+
+def claimed(notebook: Mapping[str, Any]) -> dict[str, bool]:
+    """The sentences that an executed notebook claims (see claim), and whether they hold."""
+    printed = [
+        line
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        for line in "".join(output.get("text", "")).splitlines()
+    ]
+    found = dict[str, bool]()
+    for start, true in ((HOLDS, True), (FAILS, False)):
+        found |= {line.removeprefix(start): true for line in printed if line.startswith(start)}
+    return found
+
+
 def digest(*parts: Any) -> str:
     """A sha256 over JSON-able parts: the same for equal parts, on every machine and run."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))

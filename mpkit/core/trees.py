@@ -36,16 +36,28 @@ def take(tree: Tree, rows: Tensor | slice) -> Tree:
     return mapped(lambda t: t[rows], tree)
 
 
+def moved(tree: Tree, device: torch.device) -> Tree:
+    """The tree with all its rows on a device; the tree itself where they lie there."""
+    away: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        away.extend([tensor] if tensor.device != device else [])
+        return tensor
+
+    mapped(note, tree)
+    return mapped(lambda t: t.to(device), tree) if away else tree
+
+
 def where(mask: Tensor, yes: Tree, no: Tree) -> Tree:
     """Each row from ``yes`` where the mask (B,) is true, from ``no`` elsewhere.
 
     Floating tensors with more than one dimension must be finite: they are mixed by arithmetic,
-    which is exact and far quicker than a selection.
+    which is exact and on a CPU far quicker than a selection.
     """
 
     def rows(a: Tensor, b: Tensor) -> Tensor:
         here = mask.view(-1, *[1] * (a.dim() - 1))
-        mix = a.dim() > 1 and a.is_floating_point()
+        mix = a.dim() > 1 and a.is_floating_point() and not a.is_cuda
         return pick(here, a, b) if mix else torch.where(here, a, b)
 
     return mapped(rows, yes, no)

@@ -16,8 +16,6 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 PATIENCE = 10.0  # seconds to reach a scheduler, and again for a first worker to appear
 
 
@@ -198,6 +196,8 @@ class Slurm:
 
         Raises: ClusterError: the file cannot be read, or an option is unknown, missing or unfit.
         """
+        import yaml
+
         try:
             given = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

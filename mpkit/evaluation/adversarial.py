@@ -9,20 +9,48 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpkit.attacks.gradients import Model, evaluating, guard
+from mpkit.core import trees
 from mpkit.core.files import DataError, packed, unpacked, write_atomically
 from mpkit.core.records import write_text
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import DONE, Unit
 from mpkit.models.anatomy import hash_of
+from mpkit.sets import PerturbationSet, Union
 
 FILE, MARK = "adversarial.safetensors", ".evaluation"
 PNG_CHANNELS = (1, 3)  # images of other numbers of channels are kept as tensors alone
+
+
+class Found(NamedTuple):
+    """Successes of one attack on one batch: its set, their coordinates in it, and which set of
+    the ledger (n,) each lies in.
+    """
+
+    threat: PerturbationSet
+    z: Any
+    within: Tensor
+
+    @property
+    def plain(self) -> Any:
+        """Coordinates in the parts of a union where they lie, which must be of one kind."""
+        return _plain(self.threat, self.z)
+
+
+def _plain(threat: PerturbationSet, z: Any) -> Any:
+    if not isinstance(threat, Union):
+        return z
+    which, coordinates = z
+    chosen = None
+    for i in sorted(set(which.tolist())):
+        part = _plain(threat.sets[i], coordinates[i])
+        chosen = part if chosen is None else trees.where(which == i, part, chosen)
+    return chosen
 
 
 class Exported(NamedTuple):
@@ -56,15 +84,14 @@ class AdversarialImages:
 
         Raises: DataError: it holds images of another one.
         """
-        mine, mark = _key(ledger), self.folder / MARK
-        if mark.is_file() and mark.read_text(encoding="utf-8").strip() != mine:
-            raise DataError(
-                f"{self.folder}: holds the images of another evaluation; name another folder with "
-                "--save, or remove that one"
-            )
-        write_text(mark, mine + "\n")
+        take_folder(
+            self.folder,
+            ledger,
+            f"{self.folder}: holds the images of another evaluation; name another folder with "
+            "--save, or remove that one",
+        )
 
-    def __call__(self, unit: Unit, rows: Tensor, images: Tensor) -> None:
+    def __call__(self, unit: Unit, rows: Tensor, images: Tensor, found: Found) -> None:
         """Keep images (n, C, H, W), the successes of one attack on one batch, and their rows."""
         self.parts.mkdir(parents=True, exist_ok=True)
         content = packed({"x": images, "example": rows})
@@ -111,6 +138,17 @@ class AdversarialImages:
             _write_png(image, self.folder / f"{name.replace(':', '')}.png")
         shutil.rmtree(self.parts, ignore_errors=True)
         return Exported(len(x), int(wrong.sum()), missing)
+
+
+def take_folder(folder: Path, ledger: Ledger, refusal: str) -> None:
+    """Take a folder for one evaluation, or find it taken by the same.
+
+    Raises: DataError: it belongs to another one; with the words given.
+    """
+    mine, mark = _key(ledger), folder / MARK
+    if mark.is_file() and mark.read_text(encoding="utf-8").strip() != mine:
+        raise DataError(refusal)
+    write_text(mark, mine + "\n")
 
 
 def _key(ledger: Ledger) -> str:

@@ -23,10 +23,12 @@ from mpkit.core.checks import (
     require_labels,
     require_positive,
 )
+from mpkit.core.devices import full_precision
 from mpkit.core.files import DataError
 from mpkit.core.memory import in_pieces
 from mpkit.core.progress import Quiet
 from mpkit.data.lazy import Rows
+from mpkit.evaluation.adversarial import Found
 from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import ResumableLedger, Unit, opened
@@ -41,11 +43,8 @@ class Keep(Protocol):
     def begin(self, ledger: Ledger) -> None:
         """An evaluation begins, or goes on."""
 
-    def __call__(self, unit: Unit, rows: Tensor, images: Tensor) -> None:
-        """One attack succeeded on a batch: (n,) rows and images (n, C, H, W)."""
-
-
-"""Takes the images (n, C, H, W) that one attack on one batch broke, with their rows (n,)."""
+    def __call__(self, unit: Unit, rows: Tensor, images: Tensor, found: Found) -> None:
+        """One attack succeeded on a batch: (n,) rows, images (n, C, H, W), and coordinates."""
 
 
 class FiniteGradients(QueryCounter):
@@ -67,6 +66,7 @@ class Part(NamedTuple):
 
 
 @torch.inference_mode(False)
+@full_precision()
 def evaluate(
     model: Model,
     x: Tensor | Rows,
@@ -79,13 +79,14 @@ def evaluate(
     first: int = 0,
     file: Path | None = None,
     progress: Quiet | None = None,
-    keep: Keep | None = None,
+    keep: Keep | Sequence[Keep] = (),
 ) -> Ledger:
     """Attack every example with every attack that can still add something, and keep the books.
 
     Examples go through all attacks batch by batch. A success is counted only when the network is
     wrong on the image again, the image follows from its coordinate in float64, and the coordinate
-    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked.
+    lies in its set to 1e-6 of the budget. NaN logits count as broken and are marked. A GPU
+    multiplies in float32, not in tf32.
 
     Args:
         model: images (B, C, H, W) to logits (B, K); run in eval mode and left as it was.
@@ -102,7 +103,7 @@ def evaluate(
         file: where the ledger is kept after every attack on every batch; if it is there from an
             interrupted run it is gone on with, and the end is the same bit for bit.
         progress: told of every attack on every batch.
-        keep: handed the images of every success, such as ``AdversarialImages``.
+        keep: one or more that are handed every success: ``AdversarialImages``, ``Witnesses``.
 
     Returns: the ledger.
 
@@ -129,8 +130,9 @@ def evaluate(
     state = opened(file, entries, facts, x, y, first)
     if state.done:
         _recognise(state, model, x[:batch], y[:batch], file)
-    if keep is not None:
-        keep.begin(state.ledger)
+    keepers = keep if isinstance(keep, Sequence) else (keep,)
+    for one in keepers:
+        one.begin(state.ledger)
     watched, told = FiniteGradients(model), progress or Quiet()
     told.start(state.units, state.done)
     try:
@@ -147,8 +149,8 @@ def evaluate(
                     rows = _open_rows(state, unit, entry, goal)
                     if len(rows):
                         number = first // batch + unit.batch
-                        rng_of_unit = _generator(x.device, seed, entry.name, number)
-                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keep)
+                        rng_of_unit = generator_of(x.device, seed, entry.name, number)
+                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keepers)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 state.ledger.images[unit.row] += passes
                 state.close_unit(file)
@@ -195,7 +197,7 @@ def _recognise(
     if state.ledger.facts["answers"] is None:
         return
     with evaluating(model):
-        _, margin, _ = _answer(FiniteGradients(model), x, y)
+        _, margin, _ = answer(FiniteGradients(model), x, y)
     if not close(margin, state.ledger.margin[0, : len(margin)]):
         raise DataError(
             f"{file}: holds the evaluation of another network, which answers otherwise on these "
@@ -206,7 +208,7 @@ def _recognise(
 def _look_at_clean(state: ResumableLedger, unit: Unit, model: FiniteGradients, part: Part) -> None:
     """Fill the clean row for a batch."""
     ledger, columns = state.ledger, unit.columns
-    wrong, margin, unfit = _answer(model, part.x, part.y)
+    wrong, margin, unfit = answer(model, part.x, part.y)
     ledger.broken[0, columns], ledger.margin[0, columns] = wrong, margin
     ledger.unfit[columns] = unfit
     ledger.tried[0, columns] = True
@@ -233,40 +235,44 @@ def _attack(
     entry: Entry,
     places: Tensor,
     rng: torch.Generator,
-    keep: Keep | None,
+    keepers: Sequence[Keep],
 ) -> None:
     """Run one attack on some examples of a batch, check what it claims, and enter it."""
     ledger, row, device = state.ledger, unit.row, part.x.device
     rows, places = places + unit.columns.start, places.to(device)
     images, labels = part.x[places], part.y[places]
-    attack: Attack = trees.take(entry.attack, rows.to(device))
+    attack: Attack = trees.take(trees.moved(entry.attack, device), rows.to(device))
     tally = torch.zeros(len(rows), dtype=torch.int64, device=device)
     guarded = guard(model, attack.classes, labels)
     every = torch.arange(len(rows), device=device)
     problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
     found = Batched(attack, state.batch).find(problem)
-    wrong, margin, unfit = _answer(model, found.image, labels)
+    wrong, margin, unfit = answer(model, found.image, labels)
     if bool(wrong.any()):
         claimed = wrong.nonzero().squeeze(1).to(device)
         claim = AttackResult(*trees.take(tuple(found), claimed))
         threat = trees.take(attack.set, claimed)
         image, kept = verified(entry.name, threat, images[claimed], claim)
-        again, margin[wrong], unfit[wrong] = _answer(model, image, labels[claimed])
+        again, margin[wrong], unfit[wrong] = answer(model, image, labels[claimed])
         place = located(threat, claim.z, len(claimed))
         numbers = [ledger.sets.index(one.describe()) for one in entry.attack.set.parts()]
         within = torch.tensor(numbers, dtype=torch.int8)[place]
         counted = again & kept.cpu()
         ledger.within[row, rows[wrong]] = torch.where(counted, within, -1)
         wrong[wrong.clone()] = counted
-        if keep is not None and bool(counted.any()):
-            keep(unit, rows[wrong], image[counted.to(device)])
+        if keepers and bool(counted.any()):
+            mine = counted.nonzero().squeeze(1)
+            there = trees.take((threat, claim.z), mine.to(device))
+            told = rows[wrong], image[counted.to(device)], Found(*there, within[mine])
+            for one in keepers:
+                one(unit, *told)
     ledger.broken[row, rows], ledger.margin[row, rows] = wrong, margin
     ledger.steps[row, rows] = tally.cpu().int()
     ledger.tried[row, rows] = True
     ledger.unfit[rows] |= unfit & wrong
 
 
-def _answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether the model is wrong, by which margin, and whether it gave NaN: (B,) each, on CPU."""
     guarded = guard(model, 2, y)
     pieces = in_pieces("evaluate", lambda rows: guarded(images[rows]), len(y), len(y))
@@ -277,7 +283,7 @@ def _answer(model: FiniteGradients, images: Tensor, y: Tensor) -> tuple[Tensor, 
     return wrong, margin, unfit
 
 
-def _generator(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
+def generator_of(device: torch.device, seed: int, name: str, batch: int) -> torch.Generator:
     """Randomness of one attack on one batch, whatever ran before."""
     content = hashlib.sha256(f"{seed}/{name}/{batch}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(content[:7], "big"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mpkit.core.statistics import Estimate
+from mpkit.evaluation.gauge import Gauge
 from mpkit.evaluation.ledger import CLEAN, Ledger
 from mpkit.sets import Ball, PerturbationSet
 
@@ -129,3 +130,43 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "settings": ledger.facts,
         "nan": int(ledger.unfit.sum()),
     }
+
+
+def gauge_table(gauge: Gauge) -> str:
+    """Accuracy at scale 1, the median scale and the area, by set, and what each set breaks first.
+
+    The ± is half of a 95 % interval.
+    """
+    first, rows = gauge.binding(), list[tuple[str, ...]]()
+    for name, numbers in gauge_summary(gauge)["sets"].items():
+        accuracy, area = numbers["accuracy"], numbers["area"]
+        median = numbers["median"]
+        rows.append(
+            (
+                name,
+                f"{100 * accuracy[0]:.1f} %",
+                f"> {gauge.most:g}" if median is None else f"{median:.3f}",
+                f"{area[0]:.3f} ± {(area[2] - area[1]) / 2:.3f}",
+                f"{first[name]:,}" if name in first else "",
+            )
+        )
+    return columns(("", "at scale 1", "median scale", "area", "breaks first"), rows)
+
+
+def gauge_summary(gauge: Gauge) -> dict[str, Any]:
+    """What a record holds of a gauge: scales to four digits, and what the table shows.
+
+    A scale is None where nothing was found, and a median where that is more than half.
+    """
+    names: dict[str, str | None] = {name: name for name in gauge.scales} | {"union": None}
+    sets = {}
+    for word, name in names.items():
+        scales = gauge.of(name)
+        median = float(scales.sort().values[(len(scales) - 1) // 2])
+        sets[word] = {
+            "accuracy": [*gauge.accuracy(1, name)],
+            "median": median if median <= gauge.most else None,
+            "area": [*gauge.area(name)],
+            "scales": [float(f"{s:.4g}") if s <= gauge.most else None for s in scales.tolist()],
+        }
+    return {"most": gauge.most, "sets": sets, "breaks first": gauge.binding()}

@@ -103,7 +103,7 @@ def opened(
         facts=facts,
         examples=torch.arange(first, first + n),
         labels=y.cpu().clone(),
-        prints=torch.tensor(_prints(x, facts["batch"])),
+        prints=torch.tensor(prints(x, facts["batch"])),
         broken=torch.zeros(a, n, dtype=torch.bool),
         within=torch.full((a, n), -1, dtype=torch.int8),
         tried=torch.zeros(a, n, dtype=torch.bool),
@@ -133,7 +133,7 @@ def opened(
     return ResumableLedger(kept, facts["batch"], done)
 
 
-def _prints(x: Tensor | Rows, batch: int) -> list[int]:
+def prints(x: Tensor | Rows, batch: int) -> list[int]:
     """A hash of every image, read batch by batch.
 
     Raises: ValueError: images on disk do not lie in [0, 1].

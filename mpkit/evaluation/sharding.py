@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,11 +26,13 @@ from mpkit.core.workers import ClusterError, Workers
 from mpkit.data import Images
 from mpkit.data.lazy import Rows, Stored
 from mpkit.evaluation.adversarial import AdversarialImages, Exported
-from mpkit.evaluation.evaluate import evaluate, facts_of
+from mpkit.evaluation.evaluate import Keep, evaluate, facts_of
 from mpkit.evaluation.goals import Entry, Goal
 from mpkit.evaluation.ledger import Ledger, merged
 from mpkit.evaluation.resume import opened as opened_ledger
+from mpkit.evaluation.witnesses import Witnesses
 from mpkit.models import load_model
+from mpkit.sets import Union
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Sharded(NamedTuple):
     ledger: Ledger
     device: str
     exported: Exported | None = None
+    witnesses: Path | None = None
 
 
 def cut(examples: int, batch: int, shards: int | None) -> list[slice]:
@@ -163,19 +167,27 @@ def evaluate_here(
     folder: Path,
     progress: Quiet,
     keep: AdversarialImages | None = None,
+    witnesses: bool = False,
 ) -> Sharded:
     """Evaluate in this process; arguments as of ``evaluate_in_shards``, images on any device.
 
     ``ledger.safetensors`` is kept after every attack on a batch, of which ``progress`` is told; so
-    are the adversarial images where ``keep`` is given, which are exported in the end.
+    are the adversarial images where ``keep`` is given, which are exported in the end, and the
+    witnesses where they are asked for, beside the ledger.
 
     Raises: ValueError: an argument is unfit, or the folder holds another evaluation.
     """
     network = load_model(request.spec, weights, request.shape, request.classes, request.device)
     file = folder / "ledger.safetensors"
-    ledger = _evaluate(request, network, images.x, images.y, 0, file, progress, keep)
+    found = Witnesses(folder) if witnesses else None
+    keepers = [one for one in (keep, found) if one is not None]
+    ledger = _evaluate(request, network, images.x, images.y, 0, file, progress, keepers)
     exported = keep.export(ledger, network) if keep is not None else None
-    return Sharded(ledger, device_name(request.device), exported)
+    if found is None:
+        return Sharded(ledger, device_name(request.device), exported)
+    known = {t.describe(): t for entry in request.entries for t in entry.attack.set.parts()}
+    kept = found.finish(ledger, Union(*known.values()), network, images.x[:])
+    return Sharded(ledger, device_name(request.device), exported, kept)
 
 
 def evaluate_shard(request: Request, weights: bytes, x: Tensor, y: Tensor, first: int) -> Ledger:
@@ -195,7 +207,7 @@ def _evaluate(
     first: int,
     file: Path | None = None,
     progress: Quiet | None = None,
-    keep: AdversarialImages | None = None,
+    keep: Sequence[Keep] = (),
 ) -> Ledger:
     where = next((p.device for p in network.parameters()), torch.device("cpu"))
     return evaluate(

@@ -15,6 +15,7 @@ from torch import Tensor
 from mpkit.attacks import AttackResult
 from mpkit.core import trees
 from mpkit.sets import (
+    L0,
     L1,
     L2,
     Affine,
@@ -63,6 +64,11 @@ def _excess(threat: PerturbationSet, x: Tensor, z: Any) -> Tensor:
 @_excess.register
 def _(threat: Ball, x: Tensor, z: Tensor) -> Tensor:
     return torch.maximum(_beyond(threat, z, 1.0), _outside_box(x + z))
+
+
+@_excess.register
+def _(threat: L0, x: Tensor, z: Tensor) -> Tensor:
+    return torch.maximum((z != 0).any(1).flatten(1).sum(1) / threat.eps - 1, _outside_box(x + z))
 
 
 @_excess.register

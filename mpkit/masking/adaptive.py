@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from mpkit.attacks import (
     APGD,
     PGD,
     Attack,
+    AttackResult,
     Clean,
     CrossEntropy,
     Falling,
@@ -24,7 +25,7 @@ from mpkit.attacks import (
     WorstOfK,
 )
 from mpkit.attacks.base import Best, Problem
-from mpkit.attacks.gradients import climb, guard, look
+from mpkit.attacks.gradients import Guarded, Model, climb, guard, look
 from mpkit.attacks.pgd import StepSchedule, Walk
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
@@ -162,7 +163,7 @@ class TransferPGD(Directed):
     Raises: ValueError: if there is no guide, or a number is not positive.
     """
 
-    guide: nn.Module | None = None
+    guide: Model | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,11 +172,17 @@ class TransferPGD(Directed):
                 "TransferPGD: needs the network whose gradient it follows; give guide=..."
             )
 
+    def find(self, problem: Problem) -> AttackResult:
+        """Guard the guide once: to do it reads the labels, for which a GPU is waited for."""
+        if self.guide is None or isinstance(self.guide, Guarded):
+            return super().find(problem)
+        guarded = guard(self.guide, self.loss.classes, problem.y)
+        return replace(self, guide=guarded).find(problem)
+
     def uphill(self, problem: Problem, image: Tensor, k: int) -> Tensor:
         """The guide's own gradient."""
         assert self.guide is not None
-        seen = climb(guard(self.guide, self.loss.classes, problem.y), self.loss, image, problem.y)
-        return seen.gradient
+        return climb(self.guide, self.loss, image, problem.y).gradient
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mpkit.core.checks import (
     require_images,
     require_labels,
 )
+from mpkit.core.devices import full_precision
 from mpkit.core.progress import Quiet
 from mpkit.masking import probes
 from mpkit.masking.bpda import find_bpda
@@ -43,6 +44,7 @@ CROWD = 20
 
 
 @torch.inference_mode(False)
+@full_precision()
 def diagnose(
     model: Model,
     x: Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpkit.attacks import APGD, CrossEntropy, Grid, Margin, WorstOfK
+from mpkit.attacks import APGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
 from mpkit.core.statistics import Estimate, proportion
 from mpkit.masking.adaptive import FIRST_ORDER, Remedy, first_order, remedies
 from mpkit.masking.case import Case, Result, worst
@@ -14,7 +14,7 @@ from mpkit.masking.label_only import labels_alone
 from mpkit.masking.probes import raw_slope, share
 from mpkit.masking.report import LAST_LEVEL, Contest, Evidence, SetReport, Weight
 from mpkit.masking.wrappers import Assessed, TemperatureScaled
-from mpkit.sets import Ball, PerturbationSet, RotationTranslation
+from mpkit.sets import L0, Ball, PerturbationSet, RotationTranslation
 
 FEW = 5
 """With fewer examples than this there is no contest."""
@@ -32,6 +32,9 @@ def examine(threat: PerturbationSet, case: Case) -> SetReport:
     if isinstance(threat, RotationTranslation):
         case.stages.begin("a grid of poses")
         return _searched(threat, case, case.reach(Grid(threat, 5, 15, loss=Margin())))
+    if isinstance(threat, L0):
+        case.stages.begin("whole pixels")
+        return _searched(threat, case, case.reach(GreedyPixels(threat)))
     case.stages.begin("a blind search")
     return _searched(threat, case, case.reach(WorstOfK(threat, case.effort.queries, Margin())))
 

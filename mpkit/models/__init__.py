@@ -1,6 +1,6 @@
 """Networks, their weights on disk, and wrappers that change how they run."""
 
-from mpkit.models.cnn import NETWORKS, paper_mnist, parameter_count, small_cnn
+from mpkit.models.cnn import NETWORKS, paper_mnist, parameter_count, small_cnn, small_mlp
 from mpkit.models.layers import Normalize
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
@@ -21,6 +21,7 @@ __all__ = [
     "preact_resnet18",
     "read_weights",
     "small_cnn",
+    "small_mlp",
     "small_resnet",
     "write_weights",
 ]

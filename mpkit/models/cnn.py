@@ -35,6 +35,19 @@ def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -
     return nn.Sequential(*layers, linear(128, classes, rng))
 
 
+def small_mlp(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+    """Two hidden layers of 32 ReLUs: on 8 x 8 digits small enough to be decided completely.
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: number of classes, at least 2.
+        rng: every weight is drawn from it, as in :func:`small_cnn`.
+    """
+    channels, height, width = check_shape("small_mlp", shape, classes, least=1)
+    layers = [Normalize(), nn.Flatten(), linear(channels * height * width, 32, rng), nn.ReLU()]
+    return nn.Sequential(*layers, linear(32, 32, rng), nn.ReLU(), linear(32, classes, rng))
+
+
 def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
     """The network that the paper trains on MNIST.
 
@@ -56,6 +69,7 @@ def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator)
 
 NETWORKS = {
     "small_cnn": small_cnn,
+    "small_mlp": small_mlp,
     "paper_mnist": paper_mnist,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,

@@ -5,11 +5,16 @@ the precision of the images; what less precision costs in strength must be measu
 through the wrapper and evaluating the model itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights are only multiplied; subclasses may do other things with them."""
 
 
 class LowPrecision(nn.Module):
@@ -30,12 +35,39 @@ class LowPrecision(nn.Module):
             )
         self.model = model
         self.dtype = dtype
+        self._short: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, K) in the precision of the images."""
         with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
-            logits: Tensor = self.model(x)
+            logits: Tensor
+            if self._short and torch.is_autocast_enabled(x.device.type) and not self._asked():
+                logits = functional_call(self.model, self._short, (x,), tie_weights=False)
+            else:
+                logits = self.model(x)
         return logits.to(x.dtype)
+
+    @contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Within, weights of linear layers and convolutions are cast once, not in every pass.
+
+        Passes that ask for the weights' gradient go through the weights themselves. The weights
+        must not change meanwhile.
+        """
+        self._short = {
+            f"{place}.{name}".lstrip("."): weight.detach().to(self.dtype)
+            for place, layer in self.model.named_modules()
+            if type(layer) in CAST
+            for name, weight in layer.named_parameters(recurse=False)
+        }
+        try:
+            yield
+        finally:
+            self._short = {}
+
+    def _asked(self) -> bool:
+        """Whether a gradient of the weights is asked for."""
+        return torch.is_grad_enabled() and any(w.requires_grad for w in self.model.parameters())
 
 
 class ChannelsLast(nn.Module):

@@ -3,11 +3,12 @@
 from mpkit.sets.balls import L1, L2, Ball, Linf
 from mpkit.sets.base import PerturbationSet
 from mpkit.sets.combinations import Affine, Blend, Union
-from mpkit.sets.radii import usual
+from mpkit.sets.sparse import L0
 from mpkit.sets.spatial import RotationTranslation
-from mpkit.sets.threat_model import parse_threat
+from mpkit.sets.threat_model import parse_threat, usual
 
 __all__ = [
+    "L0",
     "L1",
     "L2",
     "Affine",

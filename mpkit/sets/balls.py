@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpkit.core.checks import Radius, require_radius
-from mpkit.sets import norms, projections
+from mpkit.sets import norms, projections, support
 from mpkit.sets.base import NUMBER, PerturbationSet, in_words, unreadable
 
 
@@ -59,6 +59,49 @@ class Ball(PerturbationSet):
     def steepest(self, g: Tensor) -> Tensor:
         """A z with ‖z‖ ≤ eps (the box not counted) where ⟨g, z⟩ is greatest: (B, C, H, W)."""
         return norms.per_row(self.eps, g) * self.direction(g)
+
+    def gauge(self, x: Tensor, z: Tensor) -> Tensor:
+        """‖z‖ / eps, in float64 and without the box: (B,)."""
+        norm = self.norm(z.double())
+        return norm / norms.per_row(self.eps, norm)
+
+    def least(self, x: Tensor, g: Tensor, need: Tensor) -> Tensor:
+        """The smallest z in the box with ⟨g, z⟩ ≥ need: what breaks a linear function.
+
+        Where the box does not reach as far, the z in it that goes furthest.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            g: (B, C, H, W), the gradient.
+            need: (B,), what the function lacks.
+
+        Source: the projection on box and hyperplane of Croce and Hein 2020 (FAB), from the image.
+        """
+        x, g = x.double(), g.double()
+        d = self.direction(g)
+        size, room = norms.size_and_room(d, x)
+        end = torch.where(size > 0, room / norms.positive(size), 0).amax(1, keepdim=True)
+
+        def at(length: Tensor) -> Tensor:
+            far = torch.minimum(size * length, room)
+            return far.view_as(d) * d.sign()
+
+        def short(length: Tensor) -> Tensor:
+            return (g * at(length)).flatten(1).sum(1, keepdim=True) < need.view(-1, 1)
+
+        return at(norms.bisected(torch.zeros_like(end), end, short, 60)[1])
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box, or no less than it, for several g at each image.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            g: (B, S, C, H, W).
+
+        Returns: (B, S), with gradients in g. A ball of a new kind forgets the box.
+        """
+        size = self.dual_norm(g.flatten(0, 1)).view(g.shape[:2])
+        return norms.per_row(self.eps, size) * size
 
     def describe(self) -> str:
         """Such as linf:0.3; a long number that is a whole number of grey levels as n/255."""
@@ -147,6 +190,11 @@ class Linf(Ball, form="linf:R"):
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_linf_ball(z, self.eps)
 
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_linf_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
+
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from ball ∩ box: (B, C, H, W)."""
         eps = norms.per_row(self.eps, x)
@@ -178,6 +226,11 @@ class L2(Ball, form="l2:R"):
     def shrink(self, z: Tensor) -> Tensor:
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_l2_ball(z, self.eps)
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_l2_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""
@@ -212,6 +265,17 @@ class L1(Ball, form="l1:R"):
         """The steepest step within the box: the best entry to its wall, then the next best."""
         return norms.filling_step(image, g, length)
 
+    def least(self, x: Tensor, g: Tensor, need: Tensor) -> Tensor:
+        """The smallest z in the box with ⟨g, z⟩ ≥ need: entry by entry to the wall, steep first."""
+        x, g = x.double(), g.double()
+        size, room = norms.size_and_room(g, x)
+        order = size.argsort(dim=1, descending=True, stable=True)
+        gain = (size * room).gather(1, order)
+        before = gain.cumsum(1) - gain
+        share = ((need.view(-1, 1) - before) / norms.positive(gain)).clamp(0, 1)
+        moved = torch.zeros_like(size).scatter_(1, order, share * room.gather(1, order))
+        return moved.view_as(g) * g.sign()
+
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """The nearest point of ball ∩ box: (B, C, H, W)."""
         return projections.nearest_in_l1_ball_and_box(z, self.eps, x)
@@ -219,6 +283,11 @@ class L1(Ball, form="l1:R"):
     def shrink(self, z: Tensor) -> Tensor:
         """The nearest point with norm at most eps, the box not counted: (B, C, H, W)."""
         return projections.nearest_in_l1_ball(z, self.eps)
+
+    def support(self, x: Tensor, g: Tensor) -> Tensor:
+        """The greatest ⟨g, z⟩ over ball ∩ box for S gradients each: (B, S, C, H, W) to (B, S)."""
+        g = g.flatten(2)
+        return support.over_l1_ball_and_box(g, norms.per_row(self.eps, g), x.flatten(1))
 
     def sample(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Draw z uniformly from the ball, then take the nearest point of ball ∩ box."""

@@ -76,6 +76,20 @@ class PerturbationSet(ABC):
     def scaled(self, w: Radius) -> Self:
         """The same set with all budgets times w, a number > 0 or (B,) numbers ≥ 0."""
 
+    def gauge(self, x: Tensor, z: Coordinate) -> Tensor:
+        """The least w ≥ 0 for which ``scaled(w)`` contains z, found by halving: (B,) float64.
+
+        Infinite where no w up to a million does.
+        """
+        low = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        high = torch.full_like(low, 1e6)
+        nowhere = ~self.scaled(high).contains(x, z)
+        for _ in range(60):
+            middle = (low + high) / 2
+            within = self.scaled(middle).contains(x, z)
+            low, high = torch.where(within, low, middle), torch.where(within, middle, high)
+        return torch.where(nowhere, torch.inf, high)
+
     @abstractmethod
     def check(self, x: Tensor) -> None:
         """Refuse budgets that are not finite, or not one for each image of x (B, C, H, W).

@@ -5,9 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from mpkit.sets.balls import Ball, Linf
+from mpkit.core.checks import Radius
+from mpkit.sets import fused
+from mpkit.sets.balls import L1, L2, Ball, Linf
+from mpkit.sets.fused import by_kernel
 from mpkit.sets.norms import per_row, positive
 from mpkit.sets.projections import clip_to_box
+
+KNOWN: tuple[type[Ball], ...] = (L1, L2, Linf)
+"""Balls that a kernel knows; not the first as the second of a pair, whose price takes a search."""
 
 
 def nearest_pair(a: Ball, b: Ball, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,15 +32,30 @@ def nearest_pair(a: Ball, b: Ball, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor
     if b.order == 1 and a.order != 1:
         w, second, first = nearest_pair(b, a, q, p)
         return 1 - w, a.scaled(1 - w).shrink(first), b.scaled(1 - (1 - w)).shrink(second)
+    if type(a) in KNOWN and type(b) in KNOWN[1:]:
+        low = _balanced(q, p, KNOWN.index(type(a)), KNOWN.index(type(b)), a.eps, b.eps)
+    else:
+        low = _halved(a, b, p, q)
+    least, most = _share(a, p), 1 - _share(b, q)
+    w = torch.where(least <= most, torch.minimum(torch.maximum(low, least), most), low)
+    return w, a.scaled(w).shrink(p), b.scaled(1 - w).shrink(q)
+
+
+def _halved(a: Ball, b: Ball, p: Tensor, q: Tensor) -> Tensor:
+    """The share w (B,) at which a unit of either budget is worth the same."""
     low, high = p.new_zeros(len(p)), p.new_ones(len(p))
     for _ in range(30 if p.dtype == torch.float32 else 50):
         w = (low + high) / 2
         price = _price(b, q, 1 - w)
         more = _use(a, p, price) > w if a.order == 1 else _price(a, p, w) > price
         low, high = torch.where(more, w, low), torch.where(more, high, w)
-    least, most = _share(a, p), 1 - _share(b, q)
-    w = torch.where(least <= most, torch.minimum(torch.maximum(low, least), most), low)
-    return w, a.scaled(w).shrink(p), b.scaled(1 - w).shrink(q)
+    return low
+
+
+@by_kernel(fused.pair_share)
+def _balanced(q: Tensor, p: Tensor, a: int, b: int, eps_a: Radius, eps_b: Radius) -> Tensor:
+    """The same for balls that a kernel knows, by their places among these."""
+    return _halved(KNOWN[a](eps_a), KNOWN[b](eps_b), p, q)
 
 
 def box_pair(a: Ball, b: Ball, x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

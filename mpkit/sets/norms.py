@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from mpkit.core.checks import Radius
+from mpkit.sets import fused
+from mpkit.sets.fused import by_kernel
 
 
 def slack(dtype: torch.dtype) -> float:
@@ -49,6 +51,7 @@ def l1_norm(d: Tensor) -> Tensor:
     return d.flatten(1).abs().sum(1)
 
 
+@by_kernel(fused.l2_length)
 def l2_norm(d: Tensor) -> Tensor:
     """Euclidean norm of each row, its own dual, free of overflow: (B, ...) to (B,)."""
     flat = d.flatten(1)
@@ -57,6 +60,7 @@ def l2_norm(d: Tensor) -> Tensor:
     return scaled * largest.squeeze(1)
 
 
+@by_kernel(fused.l2_direction)
 def unit_direction(g: Tensor) -> Tensor:
     """The z with ‖z‖_2 ≤ 1 that maximizes ⟨g, z⟩: g over its norm, zero where the row is zero.
 
@@ -82,6 +86,7 @@ def sparse_direction(g: Tensor, quantile: float) -> Tensor:
     return signs.div_(signs.abs().sum(1, keepdim=True).clamp_(min=1)).view_as(g)
 
 
+@by_kernel(fused.l1_filling)
 @torch.no_grad()
 def filling_step(image: Tensor, g: Tensor, length: Tensor) -> Tensor:
     """Solve argmax_s ⟨g, s⟩ subject to ‖s‖_1 ≤ length and image + s in [0, 1], row by row.

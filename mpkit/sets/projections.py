@@ -8,7 +8,7 @@ Rows that are already inside come back untouched, bit for bit, and projecting tw
 nothing. Results are exact to 1e-5 of the radius in float32, and to rounding in float64; for points
 thousands of radii away, to the rounding of the point itself. A row
 counts as inside up to half of the rounding allowance that membership grants, so whatever comes
-back is a member, however its norm is summed.
+back is a member, however its norm is summed. On a GPU a kernel does a whole row, see ``fused``.
 """
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mpkit.core.checks import Radius, require_sound
 from mpkit.core.trees import pick
+from mpkit.sets import fused
+from mpkit.sets.fused import by_kernel
 from mpkit.sets.norms import l2_norm, per_row, positive, root, size_and_room, slack
 from mpkit.sets.thresholds import ROUNDS, blind, soft, stretching, threshold
 
@@ -23,6 +25,7 @@ BLIND_ROUNDS = 3
 """Newton steps for l_2 on a GPU, which is not asked whether any is needed, after sorting."""
 
 
+@by_kernel(fused.linf_nearest)
 @torch.no_grad()
 def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
     """The nearest point with ‖q‖_inf ≤ eps."""
@@ -33,6 +36,7 @@ def nearest_in_linf_ball(d: Tensor, eps: Radius) -> Tensor:
     return torch.clamp(d, -radius, radius)
 
 
+@by_kernel(fused.l2_nearest)
 @torch.no_grad()
 def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
     """The nearest point with ‖q‖_2 ≤ eps."""
@@ -43,6 +47,7 @@ def nearest_in_l2_ball(d: Tensor, eps: Radius) -> Tensor:
     return d * torch.where(fits, 1, radius / positive(norm))
 
 
+@by_kernel(fused.l1_nearest)
 @torch.no_grad()
 def nearest_in_l1_ball(d: Tensor, eps: Radius) -> Tensor:
     """The nearest point with ‖q‖_1 ≤ eps.
@@ -59,6 +64,7 @@ def clip_to_box(d: Tensor, x: Tensor) -> Tensor:
     return torch.clamp(d, -x, 1 - x)
 
 
+@by_kernel(fused.linf_nearest)
 @torch.no_grad()
 def nearest_in_linf_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
     """The nearest point with ‖q‖_inf ≤ eps and x + q in [0, 1]."""
@@ -66,6 +72,7 @@ def nearest_in_linf_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
     return clip_to_box(nearest_in_linf_ball(d, eps), x)
 
 
+@by_kernel(fused.l2_nearest)
 @torch.no_grad()
 def nearest_in_l2_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
     """The nearest point with ‖q‖_2 ≤ eps and x + q in [0, 1].
@@ -114,6 +121,7 @@ def _scaled_into(d: Tensor, low: Tensor, high: Tensor, radius: Tensor, inside: T
     return short
 
 
+@by_kernel(fused.l1_nearest)
 @torch.no_grad()
 def nearest_in_l1_ball_and_box(d: Tensor, eps: Radius, x: Tensor) -> Tensor:
     """The nearest point with ‖q‖_1 ≤ eps and x + q in [0, 1].

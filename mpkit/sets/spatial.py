@@ -67,6 +67,14 @@ class RotationTranslation(PerturbationSet, form="rt:Ppx,Ddeg"):
         """The same as contains: a warped image never leaves [0, 1]. (B,) bool."""
         return self.contains(x, z)
 
+    def gauge(self, x: Tensor, z: Tensor) -> Tensor:
+        """The greatest share of its bound that an entry of z takes: (B,) float64."""
+        bounds = self.bounds(x.double())
+        share = torch.where(
+            bounds > 0, z.double().abs() / bounds, torch.where(z == 0, 0, torch.inf)
+        )
+        return share.amax(1)
+
     def project(self, x: Tensor, z: Tensor) -> Tensor:
         """Clip each entry of z to its bound: (B, 3)."""
         bounds = self.bounds(x)

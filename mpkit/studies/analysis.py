@@ -33,7 +33,8 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
         folder: as ``mpkit reproduce`` filled it.
         seed: of the networks.
 
-    Raises: ValueError: there is none; the message says what makes them.
+    Raises: ValueError: there is none, or they were evaluated in several ways; the message says
+        what mends it.
     """
     found = {}
     for path in folder.glob(f"*-seed{seed}.json"):
@@ -43,6 +44,12 @@ def records(folder: Path, seed: int = 0) -> dict[str, Record]:
         raise ValueError(
             f"{folder}: no record of seed {seed}; run mpkit reproduce mnist (or cifar10) "
             f"--out {folder}"
+        )
+    if len(ways := {record.get("examination") for record in found.values()}) > 1:
+        raise ValueError(
+            f"{folder}: its records were evaluated in {len(ways)} ways, by other editions of the "
+            "attacks or on other images, and do not compare; the command that made them evaluates "
+            f"the older ones again (mpkit reproduce DATA --out {folder})"
         )
     order = [*ROWS, *sorted(found)]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.attacks import APGD, Margin, WorstOfK
+from mpkit.core.files import file_hash
 from mpkit.core.progress import Quiet
 from mpkit.core.statistics import proportion
 from mpkit.data import Images
-from mpkit.evaluation import Ledger, evaluate, standard
+from mpkit.evaluation import Ledger, Verdict, Witnesses, evaluate, standard, verify
 from mpkit.evaluation.goals import Entry
 from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
+from mpkit.evaluation.witnesses import sets_of
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
+from mpkit.sets.threat_model import RADII
 from mpkit.training.recipes import LATER, fingerprint
 
-BLIND = "square"  # names of attacks that need no gradient begin so
+BLIND = ("square", "pixels")  # names of attacks that try images out begin so
 UNIONS = {"norms": ("linf", "l2", "l1"), "linf+rt": ("linf", "rt")}
 AFFINE = {"norms": ("linf", "l1"), "linf+rt": ("linf", "rt")}
 
@@ -56,11 +60,16 @@ class Protocol:
 
 def suite(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
     """The attacks, each set's own and those of the affine sets."""
+    return standard(threat(protocol, data, shape), protocol.budget)
+
+
+def threat(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> Union:
+    """All sets that a network of a study is attacked in."""
     sets = usual(data, shape, protocol.radii)
     threats: list[PerturbationSet] = list(sets.values())
     if protocol.affine:
         threats += [_between(sets, pair) for pair in AFFINE.values()]
-    return standard(Union(*threats), protocol.budget)
+    return Union(*threats)
 
 
 def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> PerturbationSet:
@@ -70,7 +79,7 @@ def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> Perturb
 
 
 def examine(
-    model: nn.Module, test: Images, protocol: Protocol, file: Path, progress: Quiet | None = None
+    model: nn.Module, test: Images, protocol: Protocol, folder: Path, progress: Quiet | None = None
 ) -> dict[str, Any]:
     """Evaluate a network; returns what its record says of it, as plain data.
 
@@ -78,11 +87,11 @@ def examine(
         model: on its device.
         test: the test split.
         protocol: how.
-        file: where the ledger is kept; an interrupted evaluation goes on from it.
+        folder: for the ledger, from which an interrupted evaluation goes on, and the witnesses.
         progress: is told how far the evaluation is.
     """
     where = next(model.parameters()).device
-    images = test.first(protocol.points).to(where)
+    images, kept = test.first(protocol.points).to(where), Witnesses(folder)
     ledger = evaluate(
         model,
         images.x,
@@ -90,16 +99,54 @@ def examine(
         suite(protocol, test.name, test.shape),
         torch.Generator(where).manual_seed(protocol.seed),
         batch=protocol.batch,
-        file=file,
+        file=folder / "ledger.safetensors",
         progress=progress,
+        keep=kept,
     )
-    return {"evaluation": summary(ledger, usual(test.name, test.shape, protocol.radii), protocol)}
+    file = kept.finish(ledger, threat(protocol, test.name, test.shape), model, images.x)
+    found = summary(ledger, usual(test.name, test.shape, protocol.radii), protocol)
+    return {"evaluation": found, "witnesses": file_hash(file)}
+
+
+def confirmed(record: dict[str, Any], file: Path, model: nn.Module, test: Images) -> dict[str, Any]:
+    """Compute the accuracies of a record again from its witnesses, without an attack.
+
+    Args:
+        record: of a network of a study.
+        file: of its witnesses.
+        model: with the weights that the record tells of.
+        test: the test split.
+
+    Returns: verdicts under the short names of the record, with the unions of the norms and of
+        rotations with l_inf.
+
+    Raises: DataError: the file is damaged, or of other images or sets.
+    """
+    names = set(sets_of(file))
+    for radii in RADII:
+        with suppress(ValueError):
+            protocol = Protocol(radii=radii, affine=any(n.startswith("affine") for n in names))
+            asked = threat(protocol, test.name, test.shape)
+            if {part.describe() for part in asked.parts()} == names:
+                break
+    where = next(model.parameters()).device
+    images = test.first(record["evaluation"]["points"]).to(where)
+    found = verify(file, model, images.x, images.y, asked)
+    sets = usual(test.name, test.shape, protocol.radii)
+    short = {"clean": CLEAN} | {key: one.describe() for key, one in sets.items()}
+    if protocol.affine:
+        short |= {f"affine {k}": _between(sets, pair).describe() for k, pair in AFFINE.items()}
+    verdicts = {key: found[name] for key, name in short.items()}
+    for key, parts in UNIONS.items():
+        broken = torch.stack([verdicts[k].broken for k in parts if k in verdicts]).any(0)
+        verdicts[f"union {key}"] = Verdict.of(broken, verdicts["clean"].broken, {})
+    return verdicts
 
 
 def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol) -> dict[str, Any]:
     """Accuracies as [value, low, high] under short names, with every attack's part in them.
 
-    ``first_order`` has those of the balls without the attacks that need no gradient, ``standing``
+    ``first_order`` has those of the balls without the attacks that try images out, ``standing``
     which examples survived each set, one bit for each, for comparisons of paired examples.
     """
     names = {key: sets[key].describe() for key in sets}
@@ -124,7 +171,7 @@ def summary(ledger: Ledger, sets: dict[str, PerturbationSet], protocol: Protocol
 
 
 def _seen_by_gradient(ledger: Ledger, name: str) -> Tensor:
-    """Examples that are wrong when clean or broken in a set by an attack with gradients: (N,)."""
+    """Examples that are wrong when clean or broken in a set by following gradients: (N,)."""
     rows = torch.tensor([not row.startswith(BLIND) for row in ledger.names])
     inside = ledger.broken & (ledger.within == ledger.sets.index(name))
     return inside[rows].any(0) | ledger.broken[0]

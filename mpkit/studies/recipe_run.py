@@ -13,7 +13,7 @@ from torch import nn
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError
 from mpkit.core.progress import Quiet
-from mpkit.core.records import read_record, write_record
+from mpkit.core.records import CHECKOUT, Code, read_record, write_record
 from mpkit.data import Images
 from mpkit.models import NETWORKS, parameter_count, read_weights, write_weights
 from mpkit.models.weights import rounded_to_half
@@ -132,7 +132,8 @@ def _keep(
     sha256 = write_weights(folder / WEIGHTS, model, made.network, seen.shape, len(seen.classes))
     told = facts(made, seen, seed, model, history, sha256)
     own = {} if (data := _own_data(images)) is None else {"data": data}
-    write_record(folder / FACTS, told | own)
+    code = {"trained": asdict(Code.of(CHECKOUT))}
+    write_record(folder / FACTS, told | own | code)
     for path in folder.glob("step-*"):
         path.unlink(missing_ok=True)
 

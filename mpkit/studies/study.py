@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from mpkit.core.files import claimed
+from mpkit.core.files import claimed, write_atomically
 from mpkit.core.progress import Deadline, OutOfTime, Quiet
 from mpkit.core.records import CHECKOUT, provenance, read_record, write_record
 from mpkit.data import Images, load
+from mpkit.evaluation import witnesses
 from mpkit.studies.analysis import ROWS
 from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.protocol import Protocol, examine, pictures
@@ -158,7 +159,7 @@ def do(
     told = bar(f"{job.id} training")
     model = trained(made, train, job.seed, folder, study.device, told, start)
     told = bar(f"{job.id} evaluation")
-    found = examine(model, test, study.protocol, folder / "ledger.safetensors", told)
+    found = examine(model, test, study.protocol, folder, told)
     parameters = {
         "recipe": job.name,
         "scale": study.scale,
@@ -177,8 +178,16 @@ def do(
         "pictures": pictures(model, test, radii=study.protocol.radii),
         "filters": (first.detach().double() * 1e4).round().div(1e4).tolist(),
     }
+    shown = witnesses_of(study.record_of(job))
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(shown, lambda to: to.write((folder / witnesses.FILE).read_bytes()))
     write_record(study.record_of(job), record)
     return record
+
+
+def witnesses_of(record: Path) -> Path:
+    """Where the witnesses of a record lie: beside it."""
+    return record.with_suffix(".witnesses.safetensors")
 
 
 def _start(study: Study, job: Job, made: Plan, train: Images) -> Path | None:

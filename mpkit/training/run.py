@@ -136,7 +136,9 @@ class Run:
     def check(self, epoch: int, steps: int) -> None:
         """Look at the losses of the first steps of an epoch.
 
-        Raises: Diverged: one of them is not finite.
+        Every process looks at what all have alike, so that none waits for one that stopped.
+
+        Raises: Diverged: one of them is not finite, or, of several processes, a weight.
         """
         bad = (~self.losses[:steps].isfinite()).nonzero()
         if len(bad):
@@ -144,6 +146,14 @@ class Run:
                 f"fit: the loss is {self.losses[bad[0]].item()} in epoch {epoch + 1}, step "
                 f"{int(bad[0]) + 1} of {self.steps}; lower lr (now {self.recipe.lr:g}) or set "
                 "clip, for example Recipe(clip=1.0)"
+            )
+        if data_parallel.together():
+            self._require_finite_weights()
+
+    def _require_finite_weights(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.weights):
+            raise Diverged(
+                f"fit: a weight is not finite after step {self.done}; lower lr or set clip"
             )
 
     @torch.no_grad()
@@ -159,10 +169,7 @@ class Run:
 
         Raises: Diverged: a weight is not finite.
         """
-        if not all(bool(weight.isfinite().all()) for weight in self.weights):
-            raise Diverged(
-                f"fit: a weight is not finite after step {self.done}; lower lr or set clip"
-            )
+        self._require_finite_weights()
         named = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         named |= {f"average/{i}": mean for i, mean in enumerate(self.average)}
         for i, slots in self.optimizer.state_dict()["state"].items():

@@ -1,5 +1,6 @@
 """Known answers: linear models in closed form, box included; a ReLU network exhaustively."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,14 +13,17 @@ from mpkit.attacks import (
     MSD,
     PGD,
     SLIDE,
+    Clean,
     CrossEntropy,
     Falling,
+    GreedyPixels,
     Margin,
     MultiTargeted,
     Restarts,
     Square,
     TargetedDLR,
     TargetedMargin,
+    Uniform,
     WorstOfK,
 )
 from mpkit.sets import L1, L2, Linf, Union
@@ -61,6 +65,44 @@ def test_linear_optimum_box_included(attack, least):
         share = reach(attack, seed)
         assert (share >= least).all()
         assert (share <= 1 + 1e-9).all()
+
+
+def family(ball):
+    """Attacks × budgets × starts, and how much of the optimum each must reach at least."""
+    for start in (Clean(), Uniform()):
+        plain = 0.95 if isinstance(ball, L2) and start == Uniform() else 0.975
+        for steps in (40, 200):  # in l_2 plain steps do not forget where they began
+            yield PGD(ball, steps, loss=Margin(), start=start), plain
+        for steps in (40, 100, 200):
+            yield APGD(ball, steps, Margin(), start), 0.98 if steps == 100 else 0.97
+        if isinstance(ball, L1):
+            for steps in (40, 200):
+                yield SLIDE(ball, steps, loss=Margin(), start=start), 0.999
+    if isinstance(ball, L1 | L2):
+        for first in (0, 1024):
+            yield GreedyPixels(ball, first=first), 0.97
+
+
+FAMILY = [
+    (attack, least)
+    for ball in (Linf(0.3), L2(2.0), L1(0.5), L1(3.0))
+    for attack, least in family(ball)
+]
+
+
+@pytest.mark.parametrize(("attack", "least"), FAMILY, ids=lambda a: str(a)[:90])
+@pytest.mark.parametrize("low", [0.45, 0.0], ids=["grey images", "images up to the walls"])
+def test_all_gradient_attacks_come_near_the_optimum_at_any_budget(attack, least, low):
+    """100 pixels in [low, 1 - low], two linear networks; the default budgets are among these."""
+    for seed in range(2):
+        g = generator(seed)
+        w = torch.randn(1, 10, 10, generator=g, dtype=torch.float64)
+        x = low + (1 - 2 * low) * torch.rand(8, 1, 10, 10, generator=g, dtype=torch.float64)
+        found = attack(Linear(w), x, torch.zeros(8, dtype=torch.int64), generator(seed))
+        gain = ((found.image - x) * w).flatten(1).sum(1).detach().numpy()
+        kind, eps = type(attack.set).__name__, attack.set.eps
+        best = [oracles.best_linear(kind, w.flatten().numpy(), i.flatten().numpy(), eps) for i in x]
+        assert (gain >= least * np.array(best)).all()
 
 
 @pytest.mark.parametrize("ball", [Linf(0.2), L1(0.4)])

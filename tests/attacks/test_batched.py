@@ -1,5 +1,6 @@
 """Attacks in pieces, in less precision and recorded: the same results, within their bounds."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,44 @@ def test_one_example_that_does_not_fit_is_an_error():
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(RuntimeError, match="no kernel"):
         in_pieces("test", lambda rows: (_ for _ in ()).throw(RuntimeError("no kernel")), 4, 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.98 GB)"),
+        RuntimeError("UR error: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"),
+    ],
+)
+def test_lack_of_memory_has_many_names(error):
+    def work(rows):
+        if rows.stop - rows.start > 2:
+            raise error
+        return rows
+
+    with pytest.warns(UserWarning, match="out of memory at 4 examples .*going on with 2"):
+        assert len(in_pieces("test", work, 4, 4)) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        ValueError("the words are out of memory"),
+    ],
+)
+def test_a_broken_device_is_no_lack_of_memory(error):
+    def work(rows):
+        raise error
+
+    with pytest.raises(type(error), match=re.escape(str(error)[:20])):
+        in_pieces("test", work, 4, 4)
 
 
 def test_memory_of_the_host_counts_too():

@@ -1,6 +1,8 @@
 """The command for a GPU runs on a CPU too, finds what is wrong, and goes on where it stopped."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import benchmarks.gpu.__main__ as gpu
 from benchmarks.gpu import checks, steps, timing
+from helpers import ROOT
 from mpkit.core.cuda_graphs import plainly
 
 CPU = torch.device("cpu")
@@ -34,6 +37,46 @@ def test_parts_are_recorded_and_not_repeated(tmp_path, monkeypatch, capsys):
     assert "call again for the rest, from: sets are right" in capsys.readouterr().out
     run(monkeypatch, output, "--only", "ceilings", "--points", "3")
     assert list(json.loads(output.read_text())["parts"]) == ["ceilings"]  # of another extent
+
+
+OTHERS = (
+    "PIL click dask distributed foolbox joblib matplotlib pandas platformdirs plotly safetensors "
+    "scipy sklearn torchvision tqdm yaml"
+)
+ALONE = """
+import runpy, sys
+for name in sys.argv.pop(1).split():
+    sys.modules[name] = None  # as if it were not installed
+runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["ceilings", "sets", "attacks: paper_mnist, batch 2, float32"])
+def test_a_machine_with_torch_alone_writes_where_it_was_told_and_nowhere_else(tmp_path, part):
+    home, output = tmp_path / "home", tmp_path / "deep" / "gpu.json"
+    home.mkdir()
+    words = ("--device", "cpu", "--points", "2", "--steps", "1", "--only", part)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, OTHERS, *words, "--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(json.loads(output.read_text())["parts"]) == [
+        name for name in gpu.parts(CPU, gpu.SMALL, 2, 1) if name.startswith(part)
+    ]
+    assert [path.name for path in output.parent.iterdir()] == ["gpu.json"]
+    assert list(home.iterdir()) == []
+
+
+def test_the_record_is_that_of_this_code(monkeypatch, tmp_path):
+    before = gpu.code()
+    monkeypatch.setattr(gpu, "__file__", str(tmp_path / "__main__.py"))
+    (tmp_path / "timing.py").write_text("")
+    assert gpu.code() != before
 
 
 def test_no_cuda_is_a_clear_error(tmp_path, monkeypatch, capsys):
@@ -125,3 +168,43 @@ def test_a_plain_run_takes_the_steps_of_training():
     images = steps.Images(x, y, tuple("0123456789"), "noise")
     moved, losses = steps.stepped(steps.Natural(), model, images, 2, plainly)
     assert moved.norm() > 0 and len(losses) == 2
+
+
+def test_a_gpu_is_timed_on_itself_by_many_calls_between_two_events(monkeypatch):
+    """A call takes 2 ms there; the first event of each pair comes 5 ms before the work."""
+    now, current, called, pairs = [0.0], ["cuda:0"], [], []
+
+    class Device:
+        def __init__(self, device):
+            self.device = str(device)
+
+        def __enter__(self):
+            self.before, current[0] = current[0], self.device
+
+        def __exit__(self, *_):
+            current[0] = self.before
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing and current == ["cuda:1"]
+
+        def record(self):
+            self.at = now[0]
+            pairs.append(len(called))
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return other.at - self.at + 5
+
+    def work():
+        called.append(current[0])
+        now[0] += 2
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    median, least, most = timing.taken(work, torch.device("cuda:1"), 0.7)
+    assert 0.002 < least <= median <= most < 0.0026 and current == ["cuda:0"]
+    groups = [b - a for a, b in zip(pairs[2::2], pairs[3::2], strict=True)]
+    assert set(groups) == {10}  # a tenth of 0.7 s over the 7 ms that one call took

@@ -59,7 +59,7 @@ def test_six_times_the_images_do_not_raise_the_peak() -> None:
     code = (
         "import json, sys\nfrom benchmarks.memory import peak\n"
         "from mpkit.evaluation.suites import Budget\n"
-        "short = Budget(5, 1, 5, 10, 1, (1, 3))\n"
+        "short = Budget(5, 1, 5, 10, 1, (1, 3), 8)\n"
         "print(json.dumps(peak.measure(int(sys.argv[1]), 100, short)))"
     )
     for images in (400, 2400):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -237,19 +238,19 @@ def quick() -> Ledger:
 
 
 def test_standard_covers_every_set_and_goes_deep_only_after_its_probe(quick: Ledger) -> None:
-    threat = parse_threat(THREAT + " + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
+    threat = parse_threat(THREAT + " + l0:3 + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
     for budget in BUDGETS:
         suite = standard(threat, budget)
         covered = {part.describe() for entry in suite for part in entry.attack.set.parts()}
         assert covered == {one.describe() for one in threat.sets}
         deep = [entry for entry in suite if entry.after]
         assert [entry.after for entry in deep] == [
-            entry.name.replace("-deep", "") for entry in deep
+            re.sub("-deep|(?<=pixels)-more", "", entry.name) for entry in deep
         ]
-    for name in quick.sets:
-        probe, deep = (quick.names.index(f"{kind} {name}") for kind in ("square", "square-deep"))
-        if not quick.broken[probe].any():
-            assert not quick.tried[deep].any()
+    waits = {e.name: e.after for e in standard(parse_threat(THREAT), "quick") if e.after}
+    for deep, probe in waits.items():
+        if not quick.broken[quick.names.index(probe)].any():
+            assert not quick.tried[quick.names.index(deep)].any()
 
 
 def test_standard_is_exact_on_a_linear_model(quick: Ledger) -> None:

@@ -26,6 +26,7 @@ from mpkit.attacks import (
     BoundaryStart,
     Clean,
     Falling,
+    GreedyPixels,
     Grid,
     GridThenAPGD,
     HopSkipJump,
@@ -40,7 +41,7 @@ from mpkit.attacks import (
     WorstOfK,
 )
 from mpkit.masking import NES, TransferPGD
-from mpkit.sets import L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
+from mpkit.sets import L0, L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
 from mpkit.training import (
     Average,
     Balanced,
@@ -60,6 +61,7 @@ SETS: dict[str, PerturbationSet] = {
     "linf": Linf(0.2),
     "l2": L2(0.8),
     "l1": L1(2.0),
+    "l0": L0(3),
     "linf of rows": Linf(torch.linspace(0.05, 0.3, IMAGES)),
     "rt": POSES,
     "union": Union(Linf(0.2), POSES, L1(2.0)),
@@ -108,6 +110,12 @@ ATTACKS: dict[str, Row] = {
     "square linf": Row(Square(Linf(0.2), 5), Square(Linf(0.2), 1500), 0.9999),
     "square l2": Row(Square(L2(0.5), 5)),
     "square l1": Row(Square(L1(1.0), 5)),
+    "greedy pixels l1": Row(
+        GreedyPixels(L1(1.0), 3, 8, 1, polish=2), GreedyPixels(L1(2.0), swaps=0), 0.98
+    ),
+    "greedy pixels l2": Row(GreedyPixels(L2(0.8), 3, 8, 1, polish=2)),
+    "greedy pixels l0": Row(GreedyPixels(L0(2), 3, 8, 1, polish=2), GreedyPixels(L0(3)), 0.9999),
+    "greedy pixels blind": Row(GreedyPixels(L1(1.0), 3, 8, 1, level=None)),
     "grid": Row(Grid(POSES, 2, 3)),
     "spatial pgd": Row(SpatialPGD(POSES, 3)),
     "affine of balls": Row(AffinePGD(Affine(L1(1.0), Linf(0.1)), 4)),
@@ -120,12 +128,47 @@ ATTACKS: dict[str, Row] = {
     "many targets": Row(MultiTargeted(APGD(Linf(0.2), 3, DLR()), 2), retargets=False),
     "until broken": Row(UntilBroken(PGD(L2(0.5), 6), 2), waits=True, retargets=False),
     "batched": Row(Batched(PGD(L2(0.5), 3), 4), retargets=False),
-    "transfer": Row(TransferPGD(L2(0.5), 3, guide=GUIDE), waits=True),
+    "transfer": Row(TransferPGD(L2(0.5), 3, guide=GUIDE)),
     "nes": Row(NES(L2(0.5), 3, directions=4)),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
     "hop skip jump": Row(HopSkipJump(Linf(0.2), 2, tries=4, evaluations=5), waits=True),
     "pointwise": Row(Pointwise(L1(1.0), 2, tries=4), waits=True),
 }
+
+LAUNCHES = {
+    "pgd linf": 229,
+    "pgd l2": 987,
+    "pgd l1": 1961,
+    "pgd of rows": 241,
+    "slide": 1291,
+    "apgd linf": 680,
+    "apgd l2": 3958,
+    "apgd l1": 4098,
+    "msd": 1146,
+    "fmn": 1269,
+    "fmn from the border": 388,
+    "square linf": 293,
+    "square l2": 1301,
+    "square l1": 1313,
+    "greedy pixels l1": 2481,
+    "greedy pixels l2": 2465,
+    "greedy pixels l0": 1954,
+    "greedy pixels blind": 1371,
+    "grid": 339,
+    "spatial pgd": 506,
+    "affine of balls": 8564,
+    "affine of poses": 19416,
+    "blend": 2722,
+    "grid then apgd": 1319,
+    "worst of k": 304,
+    "worst": 648,
+    "restarts": 2882,
+    "many targets": 695,
+    "batched": 1260,
+    "transfer": 683,
+    "nes": 676,
+}
+"""Most kernels that an attack's few steps launch on a GPU, network included: lower, never raise."""
 
 NEAR = PGD(Linf(0.1), 2)
 SPARSE = SLIDE(L1(0.8), 2, quantile=0.9)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from mpkit.core.records import declared
+from mpkit.core.records import claimed, declared
 
 TAGS = {"parameters", "hide-input", "hide-cell", "remove-input", "remove-cell", "nbval-skip"}
 TAGS |= {"nbval-ignore-output", "full-width"}
@@ -24,7 +24,8 @@ Notebook = dict[str, Any]
 
 def complaints(notebook: Notebook) -> list[str]:
     """Everything that is wrong with a notebook, in words; empty for a good one."""
-    rules = (_structure, _parameters, _execution, _sources, _prose, _figures, _results, _provenance)
+    content = (_structure, _parameters, _execution, _sources, _prose, _figures)
+    rules = (*content, _results, _claims, _provenance)
     return [words for rule in rules for words in rule(notebook)]
 
 
@@ -132,6 +133,12 @@ def _results(notebook: Notebook) -> Iterator[str]:
     count = len(declared(notebook))
     if not 2 <= count <= 6:
         yield f"{count} results for the table of a sweep (2 to 6): call results.declare"
+
+
+def _claims(notebook: Notebook) -> Iterator[str]:
+    for text, holds in claimed(notebook).items():
+        if not holds:
+            yield f"the page claims what its own numbers contradict: {text!r}"
 
 
 def _provenance(notebook: Notebook) -> Iterator[str]:

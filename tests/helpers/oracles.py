@@ -47,6 +47,8 @@ def best_linear(kind, w, x, eps):
     size = np.abs(w)
     if kind == "Linf":
         return float((size * np.minimum(room, eps)).sum())
+    if kind == "L0":
+        return float(np.sort(size * room)[::-1][: int(eps)].sum())
     if kind == "L1":
         order = np.argsort(-size)
         before = np.cumsum(room[order]) - room[order]

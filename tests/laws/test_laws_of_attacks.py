@@ -1,5 +1,6 @@
 """What every attack must obey, from the one table."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from helpers import every, oracles
+from helpers.pretend import Count
 from helpers.small_runs import rng
 from helpers.stand_ins import Taped, ghost, there
 from helpers.toys import generator, linear_problem
@@ -126,14 +128,20 @@ def test_the_linear_optimum_is_reached_box_included(row):
 
 
 @each_free
-def test_no_attack_waits_for_the_device(row):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    with ghost():
-        x = torch.empty(every.IMAGES, 1, 8, 8, device="cuda")
+def test_no_attack_waits_for_the_device_or_brings_it_numbers_of_the_host(row):
+    model, x, _ = every.problem()
+    attack = row.attack
+    if guide := getattr(attack, "guide", None):
+        attack = replace(attack, guide=copy.deepcopy(guide))
+    with ghost(), unread(), Count() as count:
+        x = torch.empty(x.shape, dtype=x.dtype, device="cuda")
         y = torch.empty(every.IMAGES, dtype=torch.int64, device="cuda")
-        attack = on_device(row.attack)
-        found = attack.find(Problem(Guarded(there(model), 10), x, y, rng()))
-    assert found.image.is_cuda and found.image.shape == (every.IMAGES, 1, 8, 8)
+        attack = on_device(attack)
+        if guide:
+            there(attack.guide)
+        found = attack.find(Problem(Guarded(there(model), 4), x, y, rng()))
+    assert found.image.is_cuda and found.image.shape == x.shape
+    assert not count.crossings
 
 
 def test_the_stand_in_notices_who_waits():
@@ -147,6 +155,10 @@ def test_the_stand_in_notices_who_waits():
             PGD(Linf(0.3), 3)(model, x, y, rng())
         with pytest.raises(RuntimeError, match="host's numbers"):
             torch.tensor([1.0], device="cuda")
+        with Count() as count:
+            x * torch.full((), 2.0)
+            torch.zeros(3).to("cuda")
+        assert sorted(name for name, _ in count.crossings) == ["_to_copy", "mul"]
 
 
 def on_device(value):

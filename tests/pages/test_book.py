@@ -153,6 +153,15 @@ def test_the_footer_tells_the_results(tmp_path: Path) -> None:
     assert "<dt>Results</dt><dd><ul><li>union <code>0.465</code></li>" in footers.footer(made)
 
 
+def test_the_footer_tells_how_to_check_a_study() -> None:
+    made = footers.provenance(ROOT / "book" / "mnist.ipynb")
+    path = "book/results/mnist/mnist-max-seed0.json"
+    assert path in made["checked"]
+    assert all((ROOT / one).is_file() for one in made["checked"])
+    assert f"<li><code>mpkit verify {path}</code></li>" in footers.footer(made)
+    assert not footers.provenance(ROOT / "book" / "start.ipynb")["checked"]
+
+
 def test_the_footer_shows_values_as_text() -> None:
     assert "<script>" not in footers.footer({**MADE, "parameters": {"a": "<script>"}})
 

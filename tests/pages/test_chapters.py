@@ -43,6 +43,25 @@ def test_quick_profile_is_what_is_committed() -> None:
     assert all(not values for values in profile(ROOT, "quick").values())
 
 
+def test_the_findings_on_the_first_page_are_those_of_the_records() -> None:
+    words, results = (ROOT / "book" / "intro.md").read_text(), ROOT / "book" / "results"
+    rows = [json.loads(path.read_text()) for path in (results / "mnist").glob("*-seed*.json")]
+    assert {row["seed"] for row in rows} == {0} and len(rows) == 17
+    best = max(row["evaluation"]["accuracy"]["union norms"][0] for row in rows)
+    assert f"keeps **{best:.1%}**".replace("%", " %") in words
+    bench = json.loads((results / "bench" / "autoattack.json").read_text())
+    both = bench["networks"]["mnist-tuned-on"]
+    theirs, ours = (
+        100 * both[suite]["accuracy"]["union"] for suite in ("AutoAttack", "standard, each set")
+    )
+    assert f"leaves **{theirs:.1f} %** of {bench['parameters']['points']} images" in words
+    assert f"leaves **{ours:.1f} %**" in words
+    exact = json.loads((results / "exact.json").read_text())
+    missed = [row["misses"]["standard"]["union"][0] for row in exact["networks"].values()]
+    assert len(missed) == 5 and max(missed) * exact["parameters"]["points"] == 1
+    assert "at most **one image of 200**" in words
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "book/profiles").glob("*.yml")), ids=lambda p: p.stem
 )

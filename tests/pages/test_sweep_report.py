@@ -17,7 +17,7 @@ from helpers import ROOT
 from mpbook.pages.chapters import Chapter, chapters
 from mpbook.pages.sweep import Outcome, Point
 from mpbook.pages.sweep_report import relabelled, write_summary
-from mpkit.core.records import DECLARED, declare, declared
+from mpkit.core.records import DECLARED, claim, claimed, declare, declared
 
 CHAPTERS = chapters(ROOT)
 
@@ -95,3 +95,15 @@ def labels_of(notebook: dict[str, Any]) -> set[str]:
     named = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in notebook["cells"]]
     figures = {figure["name"] for figure in named if "name" in figure}
     return figures | {label for pair in found for label in pair if label}
+
+
+def test_a_claim_says_whether_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    claim("one is less than two", torch.tensor(1) < 2)
+    claim("two is less than one", 2 < 1)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].startswith("does not hold")
+    output = {"output_type": "stream", "name": "stdout", "text": printed}
+    notebook = {"cells": [{"cell_type": "markdown"}, {"outputs": [output]}]}
+    assert claimed(notebook) == {"one is less than two": True, "two is less than one": False}
+    with pytest.raises(RuntimeError):
+        claim("all of them", torch.tensor([True, True]))

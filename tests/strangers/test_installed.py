@@ -66,12 +66,12 @@ def test_a_wheel_knows_every_chapter(there: Path) -> None:
 
 def test_a_chapter_of_a_wheel_is_run_and_rendered_where_the_user_stands(there: Path) -> None:
     before = files(there / "site")
-    done = call(there, "run", *MPKIT, "run", "costs", "-p", "seed", "1")
+    done = call(there, "run", *MPKIT, "run", "costs", "-p", "steps", "3")
     assert done.returncode == 0, done.stderr
     (notebook,) = (there / "run" / "_build" / "runs").glob("costs-*/costs.ipynb")
     record = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["mpkit"]
     assert record["commit"] == "unknown"  # not that of the checkout around it
-    assert record["parameters"]["seed"] == 1
+    assert record["parameters"]["steps"] == 3
     page = notebook.with_name("html") / "book" / "costs.html"
     assert 'class="reference internal" href="bibliography.html#' in page.read_text("utf-8")
     assert files(there / "site") == before

@@ -77,8 +77,8 @@ def test_an_interrupted_run_keeps_its_images(tmp_path: Path) -> None:
         return evaluate(model, x, y, attack, generator(), batch=4, file=file, keep=keep)
 
     class Cut(AdversarialImages):
-        def __call__(self, unit, rows, images) -> None:  # type: ignore[no-untyped-def]
-            super().__call__(unit, rows, images)
+        def __call__(self, unit, rows, images, found) -> None:  # type: ignore[no-untyped-def]
+            super().__call__(unit, rows, images, found)
             if unit.batch == 1:
                 raise KeyboardInterrupt
 

@@ -56,3 +56,11 @@ def test_records_come_in_the_order_of_the_study(tmp_path):
     assert list(records(tmp_path, 1)) == ["max"]
     (tmp_path / "notes.txt").write_text("no record")
     assert seeds(tmp_path) == [0, 1]
+
+
+def test_records_of_several_editions_are_not_read_together(tmp_path):
+    for scheme, way in (("natural", "a"), ("avg", "a"), ("max", "b")):
+        kept = record([True], scheme) | {"examination": way}
+        write_record(tmp_path / f"mnist-{scheme}-seed0.json", kept)
+    with pytest.raises(ValueError, match=r"evaluated in 2 ways.*mpkit reproduce"):
+        records(tmp_path)

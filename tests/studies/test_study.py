@@ -11,16 +11,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from helpers import ROOT
+from mpkit.cli.main import main
 from mpkit.core.files import DataError, claimed, file_hash
 from mpkit.core.progress import OutOfTime, Quiet
 from mpkit.core.records import read_record, write_record
 from mpkit.data import Crop, Flip, Images, load
-from mpkit.evaluation import Budget, suites
+from mpkit.evaluation import EDITION, Budget, suites
 from mpkit.models import resnet
-from mpkit.sets import L1, Linf, RotationTranslation, radii
-from mpkit.studies import catalog, recipe_run
+from mpkit.sets import L1, Linf, RotationTranslation, threat_model
+from mpkit.studies import catalog, recipe_run, zoo
 from mpkit.studies import study as module
 from mpkit.studies.analysis import bits
 from mpkit.studies.catalog import Plan, plan, rows_of
@@ -43,7 +45,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "scale_of", tiny)
         patch.setattr(recipe_run, "speed", lambda model, x: 1000.0)
-        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3)))
+        patch.setitem(suites.BUDGETS, "quick", Budget(4, 1, 4, 8, 1, (1, 3), 8))
         yield
 
 
@@ -86,7 +88,7 @@ def test_a_table_is_done_once(done, worked, monkeypatch):
     assert said[0] == "0 of 3 networks are there, 3 missing"
     assert said[1] == "digits-natural-seed0: no attack; training 0.0 M gradients, about 0.0 min"
     names = ["digits-balanced-seed0", "digits-linf-seed0", "digits-natural-seed0"]
-    assert sorted(path.stem for path in study.folder.iterdir()) == names
+    assert sorted(path.stem for path in study.folder.glob("*.json")) == names
     again = []
     real = module.do
     monkeypatch.setattr(module, "do", lambda *rest: again.append(rest[1].id) or real(*rest))
@@ -124,7 +126,7 @@ def test_a_record_tells_all(done):
 
 def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study, monkeypatch):
     small = {"linf": Linf(0.1), "l1": L1(1), "rt": RotationTranslation(0.5, 10)}
-    monkeypatch.setitem(radii.PAPER, "digits", small)
+    monkeypatch.setitem(threat_model.PAPER, "digits", small)
     look = replace(study.protocol, radii="paper", affine=True)
     paper = replace(study, rows=("max", "balanced", "linf"), protocol=look)
     assert work_on(paper, quiet) == 0
@@ -140,11 +142,82 @@ def test_a_table_at_the_radii_of_the_paper_lacks_the_ball_that_it_has_not(study,
     assert work_on(replace(paper, protocol=replace(look, radii="common")), quiet, 0.0) == 3
 
 
-def test_an_examination_keeps_its_key_where_the_radii_are_the_common_ones():
-    """Records from before there was a choice still count."""
-    record = read_record(ROOT / "book" / "results" / "mnist" / "mnist-natural-seed0.json")
-    assert Protocol().key == record["examination"]
-    assert Protocol(radii="paper").key != Protocol().key
+def verified(*words):
+    """What the command says of a record."""
+    return CliRunner().invoke(main, ["verify", *map(str, words)])
+
+
+def test_the_witnesses_of_a_record_confirm_it(done, tmp_path):
+    job = Job("digits-linf", 0)
+    path = done.record_of(job)
+    weights = done.place(job, plan("digits-linf", (1, 8, 8))) / "weights.safetensors"
+    said = verified(path, "--weights", weights)
+    assert said.exit_code == 0 and "confirmed: 12 images" in said.output, said.output
+    record = read_record(path)
+    assert all(key in said.output for key in record["evaluation"]["accuracy"])
+    other = done.place(Job("digits-natural", 0), plan("digits-natural", (1, 8, 8)))
+    for given in ((), ("--weights", other / "weights.safetensors")):
+        assert f"sha256 {record['weights']['sha256']}" in verified(path, *given).output
+    better = record["evaluation"] | {"accuracy": dict(record["evaluation"]["accuracy"])}
+    better["accuracy"]["union norms"] = [0.99, 0.9, 1.0]
+    write_record(path, record | {"evaluation": better})
+    said = verified(path, "--weights", weights)
+    assert said.exit_code == 1 and "union norms: the witnesses give" in said.output
+    file = module.witnesses_of(path)
+    file.write_bytes(module.witnesses_of(done.record_of(Job("digits-natural", 0))).read_bytes())
+    assert "is not the file that the record tells of" in verified(path, *given).output
+    file.unlink()
+    assert "holds no witnesses" in verified(path, "--weights", weights).output
+
+
+RESULTS = ROOT / "book" / "results"
+RANKED = [
+    path
+    for folder in ("mnist", "cifar10", "cifar10-paper")
+    for path in sorted((RESULTS / folder).glob("*-seed*.json"))
+    if module.witnesses_of(path).is_file()
+]
+IN_COLOUR = Protocol(points=500, budget="quick")
+
+
+@pytest.mark.parametrize(
+    ("folder", "protocol"),
+    [
+        ("mnist", Protocol()),
+        ("cifar10", IN_COLOUR),
+        ("cifar10-paper", replace(IN_COLOUR, radii="paper")),
+    ],
+)
+def test_every_committed_record_of_a_study_is_of_this_edition(folder, protocol):
+    """The key of the common radii is that of records from before there was a choice."""
+    paths = list((RESULTS / folder).glob("*-seed*.json"))
+    assert paths
+    assert {read_record(path)["examination"] for path in paths} == {protocol.key}
+
+
+@pytest.mark.parametrize("path", RANKED, ids=lambda path: path.stem)
+def test_every_number_of_a_committed_record_follows_from_its_witnesses(path):
+    record = read_record(path)
+    try:
+        load(record["parameters"]["data"], "test")
+    except (FileNotFoundError, DataError):
+        pytest.skip("needs the real images: set MPKIT_DATA")
+    if not (zoo.SHIPPED / f"{record['recipe']}.safetensors").is_file() or record["seed"]:
+        pytest.skip("its weights do not come with the package")
+    said = verified(path)
+    assert said.exit_code == 0 and "confirmed: " in said.output, said.output
+
+
+def test_the_networks_that_the_pages_rank_have_witnesses():
+    for name in zoo.names():
+        folder = RESULTS / name.partition("-")[0]
+        assert folder / f"{name}-seed0.json" in RANKED, name
+
+
+def test_every_committed_evaluation_is_of_this_edition():
+    folder = RESULTS / "cifar10"
+    paths = [*(folder / "paper-radii").iterdir(), *(folder / "standard").iterdir()]
+    assert {read_record(path)["parameters"]["edition"] for path in paths} == {EDITION}
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "digits"])
@@ -163,7 +236,7 @@ def test_time_that_is_over_ends_the_work_and_what_was_done_counts(study):
     assert work_on(study, quiet, end=time.monotonic() - 1) == 3 and not study.folder.exists()
     bars = iter([Quiet(), Quiet(), Dies(0)])
     assert work_on(study, lambda label: next(bars)) == 2
-    assert [path.stem for path in study.folder.iterdir()] == ["digits-natural-seed0"]
+    assert [path.stem for path in study.folder.glob("*.json")] == ["digits-natural-seed0"]
     assert work_on(study, quiet) == 0
 
 

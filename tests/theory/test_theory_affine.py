@@ -72,7 +72,7 @@ def test_the_parts_are_feasible_and_attain_the_loss(box, beta):
 @drawn
 @given(problems(), units)
 def test_the_parts_belong_to_the_affine_set_of_images(box, beta):
-    """The set of `mpkit.sets.radii` allows them, and refuses a little more of either."""
+    """The set of `mpkit.sets.threat_model` allows them, and refuses a little more of either."""
     affine = Affine(L1(box.eps_1), Linf(box.eps_inf))
     even, sparse = (part.view(1, 1, 1, -1) for part in box.parts(beta))
     x, share = box.x.view(1, 1, 1, -1), torch.tensor([beta], dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_the_loss_is_concave_in_beta(box, a, b, t):
 @given(problems(), units)
 def test_theorem_3_survives_when_each_part_stays_in_the_box(box, beta):
     """Then the loss is linear in β, never more than the better end, never more than the sum's."""
-    each = box.loss_each_in_box(beta)
+    each = box.loss_of_blend(beta)
     assert each <= max(box.loss(0.0), box.loss(1.0)) + 1e-12
     assert each <= box.loss(beta) + 1e-12
 

@@ -55,7 +55,7 @@ def test_half_of_each_budget_fools_it_always():
 
 
 def test_the_affine_set_of_images_holds_such_an_image():
-    """One pixel of shift and half of the ball, in the coordinates of `mpkit.sets.radii`."""
+    """One pixel of shift and half of the ball, in the coordinates of `mpkit.sets.threat_model`."""
     x, y = some(20)
     affine = Affine(RotationTranslation(pixels=3, degrees=30), Linf(WORLD.eps))
     share = torch.full_like(y, 0.5)

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import ROOT
-from helpers.small_runs import SHORT, Explodes, trained, weights
+from helpers.small_runs import SHORT, Explodes, linear, tiny, trained, weights
 from helpers.training_job import job
 from mpkit.core import files
 from mpkit.core.progress import Quiet
-from mpkit.training import SGD, Checkpoints, Diverged, Natural, Recipe, checkpoints
+from mpkit.training import SGD, Checkpoints, Diverged, Natural, Recipe, checkpoints, data_parallel
 from mpkit.training.checkpoints import DamagedCheckpoint
+from mpkit.training.run import Run
 
 JOB = ROOT / "tests" / "helpers" / "training_job.py"
 
@@ -147,6 +148,18 @@ def test_only_the_newest_are_kept_and_their_hashes_are_the_usual_ones(tmp_path):
     assert names[0] == "metrics.jsonl" and len(names) == 7
     line = (tmp_path / "step-00000072.sha256").read_text()
     assert line.split()[1] == "step-00000072.safetensors" and len(line.split()[0]) == 64
+
+
+def test_every_process_looks_at_the_weights_not_only_the_one_that_keeps_them(monkeypatch):
+    """One that stops by itself would leave the others waiting for its gradients."""
+    run = Run(linear(), tiny(), Natural(), SHORT, 5)
+    monkeypatch.setattr(data_parallel, "together", lambda: True)
+    monkeypatch.setattr(data_parallel, "rank", lambda: 1)
+    run.check(0, 1)
+    with torch.no_grad():
+        run.weights[0][0, 0] = torch.inf
+    with pytest.raises(Diverged, match="a weight is not finite"):
+        run.check(0, 1)
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path):

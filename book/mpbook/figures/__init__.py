@@ -5,6 +5,7 @@ from mpbook.figures.charts import (
     bars_with_intervals,
     changes_with_intervals,
     draw_lines,
+    gauge_curves,
     ledger_bars,
     unit_balls,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "canvas",
     "changes_with_intervals",
     "draw_lines",
+    "gauge_curves",
     "ledger_bars",
     "show_images",
     "show_perturbations",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mpkit.evaluation import Ledger
+    from mpkit.evaluation import Gauge, Ledger
 
 
 def _look(key: str) -> Look:
@@ -225,4 +225,26 @@ def ledger_bars(ledger: Ledger) -> Figure:
         else {name: {keys[name]: estimate} for name, estimate in shown.items()}
     )
     bars_with_intervals(ax, groups)
+    return picture
+
+
+def gauge_curves(gauge: Gauge) -> Figure:
+    """Accuracy against the scale of all budgets, in each set and, with its interval, the union."""
+    picture, ax = canvas()
+    across = np.linspace(0, gauge.most, 201)
+    names: dict[str | None, str] = {name: kind(name) for name in gauge.scales}
+    with style():
+        for name, key in {**names, None: "union"}.items():
+            look = LOOKS.get(key, LOOKS["neutral"])
+            estimates = [gauge.accuracy(scale, name) for scale in across]
+            label = look.label or str(name)
+            line = {"color": look.color, "linestyle": look.linestyle, "label": label}
+            ax.plot(across, [e.value for e in estimates], **line)
+            if name is None:
+                low, high = numbers([(e.low, e.high) for e in estimates]).T
+                ax.fill_between(across, low, high, color=look.color, alpha=0.2, linewidth=0)
+        ax.axvline(1, color=INK, linewidth=1)
+        _percent(ax)
+        ax.set(xlim=(0, gauge.most), xlabel="scale of all budgets")
+        ax.legend()
     return picture

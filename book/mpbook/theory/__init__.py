@@ -27,6 +27,7 @@ from mpbook.theory.frontier import (
     linear_risks,
 )
 from mpbook.theory.gaussians import StrongBit, StrongPixel
+from mpbook.theory.hulls import hull_radius, union_radius, worst_weights
 from mpbook.theory.linear import L1Ball, Linear, LinfBall, mix, normal_cdf, spread
 from mpbook.theory.montecarlo import measure, two_sample
 from mpbook.theory.spatial import BrightPixel
@@ -56,6 +57,7 @@ __all__ = [
     "attacked_distance",
     "floor",
     "grid_noise",
+    "hull_radius",
     "least_risk",
     "linear_frontier",
     "linear_risks",
@@ -66,4 +68,6 @@ __all__ = [
     "spread",
     "train",
     "two_sample",
+    "union_radius",
+    "worst_weights",
 ]

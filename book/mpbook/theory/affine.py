@@ -61,8 +61,8 @@ class AffineInBox:
         shared, own = self._moves(beta)
         return float((self.weight.abs() * (shared + own)).sum())
 
-    def loss_each_in_box(self, beta: float) -> float:
-        """The same when each part alone must stay in the box: linear in β (theorem 3 holds)."""
+    def loss_of_blend(self, beta: float) -> float:
+        """That of a blend of two images, one of each adversary: linear in β (theorem 3 holds)."""
         return beta * self.loss(1.0) + (1 - beta) * self.loss(0.0)
 
     def best(self) -> tuple[float, float]:

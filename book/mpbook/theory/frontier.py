@@ -65,7 +65,8 @@ def floor(model: GaussianModel) -> Floor:
     """What no classifier can go below, against the full sets of the theorem about this model.
 
     The sets are l_inf radius 2η and, for a ``StrongBit``, l_1 radius 2, for a ``StrongPixel`` the
-    swaps of x_0 with x_1..x_N. The proofs are on the book's pages.
+    swaps of x_0 with x_1..x_N. The four lines of the bit, and the third of the pixel, are proved on
+    the pages; the other three of the pixel follow from the same maps, and tests try them.
     """
     raise ValueError(f"floor: no theorem about {type(model).__name__}; give StrongBit, StrongPixel")
 

@@ -1,0 +1,109 @@
+"""The sandwich on MNIST: a network trained for certificates, witnesses above, certificates below.
+
+A small convolutional network is trained on interval bounds in l_inf and l_2 at once, with radii
+that grow over the first two thirds of the epochs, and beside it one by the scheme avg. Both are
+attacked by a suite and bounded by linear relaxation, in l_inf, l_2 and l_1. It can be stopped at
+any time and goes on where it was.
+
+    MPKIT_DATA=folder OMP_NUM_THREADS=1 python -m benchmarks.certify.mnist
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.common.records import Kept, begin, options, write
+from mpkit import data, evaluation, models, sets, training
+from mpkit.certify import IntervalLoss, LinearRelaxation, Sandwich, Status, sandwich
+from mpkit.sets import L1, L2, Linf
+from mpkit.studies import zoo
+
+THREAT = sets.Union(Linf(0.1), L2(0.5), L1(1.0))
+TRAINED = (Linf(0.1), L2(0.5))
+CHUNK = 50
+
+
+def network(images: data.Images, epochs: int, seed: int) -> nn.Module:
+    """Train for certificates in l_inf and l_2; the radii grow step by step."""
+    rng = torch.Generator().manual_seed(seed)
+    model = models.small_cnn(images.shape, 10, rng)
+    growing = max(1, 2 * epochs // 3)
+    shares = tuple((k + 1) / (growing + 1) for k in range(growing))
+    scheme = training.RadiusWarmup(IntervalLoss(TRAINED), shares)
+    training.fit(model, images, scheme, training.Recipe(epochs=epochs, batch=128, lr=2e-3), rng)
+    return model
+
+
+def layers(model: nn.Module, images: data.Images, budget: str) -> dict[str, Any]:
+    """What is known of some images: statuses by set, and wall times."""
+    begun, rng = time.monotonic(), torch.Generator().manual_seed(0)
+    suite = evaluation.standard(THREAT, budget)
+    ledger = evaluation.evaluate(model, images.x, images.y, suite, rng)
+    attacked = time.monotonic()
+    made = sandwich(model, images.x, images.y, THREAT, ledger, LinearRelaxation(0, 10))
+    return {
+        "status": made.status.tolist(),
+        "attack seconds": round(attacked - begun, 1),
+        "certificate seconds": round(time.monotonic() - attacked, 1),
+    }
+
+
+def main() -> None:
+    """Train, attack, bound, and write one record."""
+    parser = options(__doc__, "book/results/certified.json", 200)
+    parser.add_argument("--images", type=int, default=20_000, help="that are trained on")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--budget", default="standard")
+    given, _ = begin(parser)
+    test = data.load("mnist", "test").first(given.points)
+    kept = Kept(given.output, given.points, given.images, given.epochs, given.budget)
+    weights = given.output.with_suffix(".weights")
+
+    def train() -> float:
+        begun = time.monotonic()
+        made = network(data.load("mnist", "train").first(given.images), given.epochs, 0)
+        models.write_weights(weights, made, "small_cnn", test.shape, 10)
+        return round(time.monotonic() - begun, 1)
+
+    seconds, rows = kept.row("training", train), {}
+    for name in ("certified", "mnist-avg"):
+        model = models.read_weights(weights) if name == "certified" else zoo.load(name)
+        parts = []
+        for start in range(0, len(test), CHUNK):
+            part = replace(test, x=test.x[start : start + CHUNK], y=test.y[start : start + CHUNK])
+            work = partial(layers, model, part, given.budget)
+            parts.append(kept.row(f"{name} {start}", work))
+        names = tuple(one.describe() for one in THREAT.sets)
+        status = torch.cat([torch.tensor(p["status"], dtype=torch.int8) for p in parts], 1)
+        made = Sandwich(names, status)
+        rows[name] = {
+            kind: {
+                "standing": list(made.standing(kind)),
+                "certified": list(made.certified(kind)),
+                "unknown": int((made.of(kind) == Status.UNKNOWN).sum()),
+            }
+            for kind in (*names, "union")
+        }
+        for clock in ("attack seconds", "certificate seconds"):
+            rows[name][clock] = round(sum(part[clock] for part in parts), 1)
+        print(name, rows[name], flush=True)
+    content = {
+        "networks": rows,
+        "command": "python -m benchmarks.certify.mnist",
+        "training seconds": seconds,
+    }
+    facts = {"dataset": "mnist", "threat": THREAT.describe(), "trained": TRAINED.__repr__()}
+    write(given, kept.seconds, content, facts)
+    kept.done()
+    Path(weights).unlink()
+
+
+if __name__ == "__main__":
+    main()

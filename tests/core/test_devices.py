@@ -1,0 +1,72 @@
+"""Devices by name, and what a GPU is told about precision and speed."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mpkit.cli.main import main
+from mpkit.core import devices
+
+CUDA, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
+
+
+def precisions():
+    return [kind.fp32_precision for kind in (CUDA, CUDNN.conv, CUDNN.rnn)]
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    before = precisions()
+    yield
+    for kind, value in zip((CUDA, CUDNN.conv, CUDNN.rnn), before, strict=True):
+        kind.fp32_precision = value
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_float32_within_and_what_it_was_afterwards(allowed):
+    CUDA.allow_tf32 = CUDNN.allow_tf32 = allowed
+    before = precisions()
+    with devices.full_precision():
+        assert "tf32" not in precisions()
+        assert not CUDA.allow_tf32 and not CUDNN.allow_tf32  # the older way says the same
+    assert precisions() == before and CUDNN.allow_tf32 == CUDA.allow_tf32 == allowed
+
+
+def test_a_precision_that_was_set_in_the_newer_way_comes_back_too():
+    CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision = "ieee", "tf32"
+    with pytest.raises(RuntimeError):
+        assert CUDNN.allow_tf32
+    with devices.full_precision():
+        assert precisions()[1:] == ["ieee", "ieee"]
+    assert precisions()[1:] == ["ieee", "tf32"]
+
+
+def test_convolutions_are_tuned_on_a_gpu_unless_equal_bits_are_asked_for(monkeypatch):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    with devices.tuned(gpu):
+        assert CUDNN.benchmark
+    with devices.tuned(cpu):
+        assert not CUDNN.benchmark
+    monkeypatch.setattr(CUDNN, "deterministic", True)
+    with devices.tuned(gpu):
+        assert not CUDNN.benchmark
+    assert not CUDNN.benchmark
+
+
+@pytest.mark.parametrize(("name", "why"), [("mps", "no float64"), ("xpu:1", "ever tried")])
+def test_devices_that_do_not_work_are_refused(name, why):
+    with pytest.raises(ValueError, match=rf"device: {name} cannot be used \(.*{why}.*take cpu"):
+        devices.resolve_device(name)
+
+
+def test_auto_says_what_it_is_and_what_it_passes_by(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    assert devices.chosen() == (
+        "cpu (mps is not used: it has no float64, in which every example that counts is checked)"
+    )
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    assert devices.chosen() == "cpu"
+    done = CliRunner().invoke(main, ["recipes", "digits-natural"])
+    assert done.exit_code == 0 and done.stderr == "device: cpu\n"
+    assert CliRunner().invoke(main, ["recipes", "digits-natural", "--device", "cpu"]).stderr == ""
