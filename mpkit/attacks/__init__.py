@@ -23,9 +23,17 @@ from mpkit.attacks.losses import (
     TargetedMargin,
 )
 from mpkit.attacks.pgd import MSD, PGD, SLIDE, Clean, Constant, Falling, Uniform
-from mpkit.attacks.spatial import Grid, SpatialPGD
+from mpkit.attacks.spatial import Grid, SpatialPGD, WorstOfK
 from mpkit.attacks.square import Square
-from mpkit.attacks.wrappers import Batched, MultiTargeted, Restarts, UntilBroken, Worst, WorstOfK
+from mpkit.attacks.wrappers import (
+    Batched,
+    BehindZone,
+    MultiTargeted,
+    Restarts,
+    StraightThrough,
+    UntilBroken,
+    Worst,
+)
 
 __all__ = [
     "APGD",
@@ -39,6 +47,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Batched",
+    "BehindZone",
     "Boundary",
     "BoundaryStart",
     "Clean",
@@ -57,6 +66,7 @@ __all__ = [
     "Restarts",
     "SpatialPGD",
     "Square",
+    "StraightThrough",
     "Targeted",
     "TargetedCrossEntropy",
     "TargetedDLR",

@@ -1,20 +1,20 @@
-"""Attacks made of attacks: restarts, the worst of several, random tries, many targets."""
+"""Attacks made of attacks: restarts, the worst of several, many targets, behind a dead zone."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Attack, AttackResult, Best, Iterative, OnceReached, Problem, Seen
+from mpkit.attacks.base import Attack, AttackResult, Best, OnceReached, Problem
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.core.memory import in_pieces
-from mpkit.sets import PerturbationSet, Union
+from mpkit.sets import Ball, BehindDeadZone, PerturbationSet, Union, dead_zone
 
 
 class Wrapper(Attack):
@@ -67,32 +67,6 @@ class Composite(Attack):
             if not len(rows):
                 break
         return AttackResult(self.set.apply(problem.x, best.z), best.z, best.score)
-
-
-@dataclass(frozen=True)
-class WorstOfK(Iterative):
-    """The worst of k random points of a set, drawn by the law of its ``sample``.
-
-    Args:
-        steps: number of tries k, > 0.
-
-    Raises: ValueError: if steps is not positive.
-
-    Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
-    """
-
-    set: PerturbationSet
-    steps: int = 10
-    loss: Loss = field(default_factory=CrossEntropy)
-
-    def __post_init__(self) -> None:
-        require_positive("WorstOfK", steps=self.steps)
-
-    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
-        """Draw one more point for each example."""
-        z = self.set.sample(problem.x, problem.rng)
-        image = self.set.apply(problem.x, z)
-        return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))
 
 
 @dataclass(frozen=True)
@@ -191,6 +165,65 @@ class MultiTargeted(Wrapper, Composite):
         for target in order.unbind(1):
             aim = AnyWrong(self.loss.toward(target))
             yield replace(self.attack, loss=aim)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class BehindZone(Wrapper):
+    """An attack run on the output of the dead zone in front of a network.
+
+    There every pixel has a slope, while in front of the dead zone most have none. It needs no
+    access to the network's layers: the ramp has an inverse.
+
+    Args:
+        attack: whose set is a ball in the output.
+        a: the width of the dead zone, in [0, 1/2).
+    """
+
+    attack: Attack
+    a: float
+
+    @property
+    def set(self) -> BehindDeadZone:  # type: ignore[override]
+        """What the attack's ball allows in front of the dead zone."""
+        return BehindDeadZone(cast(Ball, self.attack.set), self.a)
+
+    def find(self, problem: Problem) -> AttackResult:
+        """Search the output, and return the nearest images that give what was found."""
+        x, a = problem.x, self.a
+        inner = replace(problem, model=lambda u: problem.model(dead_zone.back(u, a)))
+        inner = replace(inner, x=dead_zone.ramp(x, a))
+        if problem.donors is not None:
+            inner = replace(inner, donors=dead_zone.ramp(problem.donors, a))
+        found = self.attack.find(inner)
+        z = self.set.project(x, dead_zone.nearest(x, found.image, a) - x)
+        best = Best.at(problem, self.loss, z, x + z)
+        return AttackResult(x + z, z, best.score)
+
+
+@dataclass(frozen=True)
+class StraightThrough(Wrapper):
+    """An attack that is given the slope 1 / (1 - a) wherever a dead zone has none or another.
+
+    Args:
+        attack: on the images, in any set.
+        a: the width of the dead zone, in [0, 1/2).
+
+    Source: Athalye, Carlini and Wagner 2018, the backward pass differentiable approximation.
+    """
+
+    attack: Attack
+    a: float
+
+    def find(self, problem: Problem) -> AttackResult:
+        """Run the attack; values are those of the network, slopes those of the straight line."""
+        a = self.a
+
+        def model(x: Tensor) -> Tensor:
+            line = x / (1 - a)
+            u = line + (dead_zone.ramp(x, a) - line).detach()
+            return problem.model(dead_zone.back(u, a))
+
+        return self.attack.find(replace(problem, model=model))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Networks, their weights on disk, and wrappers that change how they run."""
 
-from mpkit.models.cnn import NETWORKS, paper_mnist, parameter_count, small_cnn
-from mpkit.models.layers import Normalize
+from mpkit.models.cnn import NETWORKS, network, paper_mnist, parameter_count, small_cnn
+from mpkit.models.layers import DeadZone, Normalize
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
@@ -10,12 +10,14 @@ from mpkit.models.wrappers import ChannelsLast, Logits, LowPrecision, OwnInput, 
 __all__ = [
     "NETWORKS",
     "ChannelsLast",
+    "DeadZone",
     "Logits",
     "LowPrecision",
     "Normalize",
     "OwnInput",
     "QueryCounter",
     "load_model",
+    "network",
     "paper_mnist",
     "parameter_count",
     "preact_resnet18",

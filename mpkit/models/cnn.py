@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from mpkit.models.layers import Normalize, check_shape, conv, linear
+from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
 from mpkit.models.resnet import preact_resnet18, small_resnet
 
 
@@ -60,6 +62,27 @@ NETWORKS = {
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
 }
+
+
+ZONE = "@"
+"""Between a network's name and the width of the dead zone in front of it: small_cnn@0.3."""
+
+
+def network(name: str) -> Callable[..., nn.Module]:
+    """The factory of a name: a key of ``NETWORKS``, alone or with a dead zone, small_cnn@0.3.
+
+    Raises: KeyError: there is no such network; ValueError: a width that is none.
+    """
+    plain, zone, width = name.partition(ZONE)
+    factory = NETWORKS[plain]
+    if not zone:
+        return factory
+    front = DeadZone(float(width))
+
+    def behind(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+        return nn.Sequential(front, factory(shape, classes, rng))
+
+    return behind
 
 
 def parameter_count(model: nn.Module) -> int:
