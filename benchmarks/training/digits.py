@@ -54,6 +54,7 @@ def main() -> int:
             same = kept is not None and kept["weights"] == facts["weights"]
             print(f"{made.name:16} {'the same' if same else 'differs'}", flush=True)
             if given.keep and not same:
+                del facts["trained"]  # the tree is changed by what was kept before
                 facts |= made_by | {"duration_s": round(time.monotonic() - begun, 1)}
                 home.mkdir(parents=True, exist_ok=True)
                 shutil.copy(Path(scratch, WEIGHTS), home)

@@ -6,10 +6,10 @@ Every attack is called as ``attack(model, x, y, rng)``.
 from mpkit.attacks.affine import AffinePGD, GridThenAPGD
 from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult
+from mpkit.attacks.dead_zone import BehindZone, StraightThrough
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
-from mpkit.attacks.graphed import GraphedAttack
 from mpkit.attacks.greedy import GreedyPixels
 from mpkit.attacks.losses import (
     DLR,
@@ -23,14 +23,13 @@ from mpkit.attacks.losses import (
     TargetedMargin,
 )
 from mpkit.attacks.pgd import MSD, PGD, SLIDE, Clean, Constant, Falling, Uniform
-from mpkit.attacks.spatial import Grid, SpatialPGD, WorstOfK
-from mpkit.attacks.square import Square
+from mpkit.attacks.spatial import Grid, SpatialPGD
+from mpkit.attacks.square import Square, WorstOfK
 from mpkit.attacks.wrappers import (
     Batched,
-    BehindZone,
+    GraphedAttack,
     MultiTargeted,
     Restarts,
-    StraightThrough,
     UntilBroken,
     Worst,
 )

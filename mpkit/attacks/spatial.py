@@ -1,4 +1,4 @@
-"""Rotation and translation: random poses, the grid, and gradients through the warp."""
+"""Attacks by rotation and translation: the exhaustive grid, and gradients through the warp."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -6,40 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mpkit.attacks.base import Best, Climb, Iterative, Problem, Seen
+from mpkit.attacks.base import Best, Climb, Iterative, Problem
 from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import CrossEntropy, Loss
 from mpkit.attacks.pgd import Falling, StepSchedule, Walk
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.sets import PerturbationSet, RotationTranslation
-
-
-@dataclass(frozen=True)
-class WorstOfK(Iterative):
-    """The worst of k random points of a set, drawn by the law of its ``sample``.
-
-    Args:
-        steps: number of tries k, > 0.
-
-    Raises: ValueError: if steps is not positive.
-
-    Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
-    """
-
-    set: PerturbationSet
-    steps: int = 10
-    loss: Loss = field(default_factory=CrossEntropy)
-
-    def __post_init__(self) -> None:
-        require_positive("WorstOfK", steps=self.steps)
-
-    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
-        """Draw one more point for each example."""
-        z = self.set.sample(problem.x, problem.rng)
-        image = self.set.apply(problem.x, z)
-        return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))
-
+from mpkit.sets import RotationTranslation
 
 ROUNDS = 6
 """How often the neighbours of a pose are tried, at half the distance each time."""

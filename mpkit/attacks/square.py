@@ -1,4 +1,4 @@
-"""Square attack: random squares, no gradients, for l_inf, l_2 and l_1."""
+"""Random search without gradients: squares in l_inf, l_2 and l_1, and any set's own draws."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Best, Iterative, Problem, Seen
-from mpkit.attacks.losses import Loss, Margin
+from mpkit.attacks.losses import CrossEntropy, Loss, Margin
 from mpkit.core.checks import require_positive
-from mpkit.sets import Ball
+from mpkit.sets import Ball, PerturbationSet
 from mpkit.sets.norms import per_row, positive
 
 STRETCH = 5.0
@@ -131,3 +131,29 @@ def _from_middle(first: Tensor | int, side: int, size: int, x: Tensor) -> Tensor
 def _peak(away: list[Tensor]) -> Tensor:
     """One in the middle; falls with the third power of the distance in the maximum norm."""
     return (1 + torch.maximum(away[0].unsqueeze(-1), away[1].unsqueeze(-2))) ** -3
+
+
+@dataclass(frozen=True)
+class WorstOfK(Iterative):
+    """The worst of k random points of a set, drawn by the law of its ``sample``.
+
+    Args:
+        steps: number of tries k, > 0.
+
+    Raises: ValueError: if steps is not positive.
+
+    Source: Engstrom et al. 2019, the worst-of-10 adversary of rotations and translations.
+    """
+
+    set: PerturbationSet
+    steps: int = 10
+    loss: Loss = field(default_factory=CrossEntropy)
+
+    def __post_init__(self) -> None:
+        require_positive("WorstOfK", steps=self.steps)
+
+    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
+        """Draw one more point for each example."""
+        z = self.set.sample(problem.x, problem.rng)
+        image = self.set.apply(problem.x, z)
+        return Seen(state.best.or_better(Best.at(problem, self.loss, z, image)))

@@ -1,21 +1,22 @@
-"""Attacks made of attacks: restarts, the worst of several, many targets, behind a dead zone."""
+"""Attacks made of attacks: restarts, the worst of several, many targets, recorded on a GPU."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Attack, AttackResult, Best, OnceReached, Problem
-from mpkit.attacks.gradients import climb, look
+from mpkit.attacks.gradients import Model, look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
-from mpkit.core import trees
-from mpkit.core.checks import require_positive
+from mpkit.core import cuda_graphs, trees
+from mpkit.core.checks import require_positive, unread
+from mpkit.core.cuda_graphs import Recorder
 from mpkit.core.memory import in_pieces
-from mpkit.sets import L1, L2, Ball, BehindDeadZone, PerturbationSet, Union, dead_zone
-from mpkit.sets.norms import per_row, positive
+from mpkit.sets import PerturbationSet, Union
 
 
 class Wrapper(Attack):
@@ -169,82 +170,6 @@ class MultiTargeted(Wrapper, Composite):
 
 
 @dataclass(frozen=True)
-class BehindZone(Wrapper):
-    """An attack run on the output of the dead zone in front of a network.
-
-    There every pixel has a slope, while in front of the dead zone most have none. It needs no
-    access to the network's layers: the ramp has an inverse.
-
-    Args:
-        attack: whose set is a ball in the output.
-        a: the width of the dead zone, in [0, 1/2).
-        within: an l_1 or l_2 ball around the images that the answer is brought into; whole pixels
-            are kept, those that gain most for their cost, since each pays for the dead zone first.
-            None for all that the attack's ball allows in front of the dead zone.
-    """
-
-    attack: Attack
-    a: float
-    within: L1 | L2 | None = None
-
-    @property
-    def set(self) -> BehindDeadZone | L1 | L2:  # type: ignore[override]
-        """The ball ``within``, or what the attack's ball allows in front of the dead zone."""
-        return self.within or BehindDeadZone(cast(Ball, self.attack.set), self.a)
-
-    def find(self, problem: Problem) -> AttackResult:
-        """Search the output, and return the nearest images that give what was found."""
-        x, a = problem.x, self.a
-        near = None if problem.donors is None else dead_zone.ramp(problem.donors, a)
-        inner = replace(problem, x=dead_zone.ramp(x, a), donors=near)
-        inner = replace(inner, model=lambda u: problem.model(dead_zone.back(u, a)))
-        found = self.attack.find(inner)
-        z = dead_zone.nearest(x, found.image, a) - x
-        if isinstance(self.within, L1 | L2):
-            slope = climb(inner.model, self.loss, found.image, problem.y).gradient
-            gain = (slope * (found.image - inner.x)).sum(1, keepdim=True)
-            z = _affordable(self.within, z, gain)
-        z = self.set.project(x, z)
-        best = Best.at(problem, self.loss, z, x + z)
-        return AttackResult(x + z, z, best.score)
-
-
-def _affordable(ball: L1 | L2, z: Tensor, gain: Tensor) -> Tensor:
-    """The pixels of z with the most gain (B, 1, H, W) for their cost, as many as fit the ball."""
-    power = 1 if isinstance(ball, L1) else 2
-    cost = z.abs().pow(power).sum(1, keepdim=True).flatten(1)
-    worth = torch.where(cost > 0, gain.flatten(1) / positive(cost), -torch.inf)
-    order = worth.argsort(1, descending=True)
-    fits = cost.gather(1, order).cumsum(1) <= per_row(ball.eps, z).reshape(-1, 1) ** power
-    return z * torch.zeros_like(cost).scatter(1, order, fits.to(z.dtype)).view_as(gain)
-
-
-@dataclass(frozen=True)
-class StraightThrough(Wrapper):
-    """An attack that is given the slope 1 / (1 - a) wherever a dead zone has none or another.
-
-    Args:
-        attack: on the images, in any set.
-        a: the width of the dead zone, in [0, 1/2).
-
-    Source: Athalye, Carlini and Wagner 2018, the backward pass differentiable approximation.
-    """
-
-    attack: Attack
-    a: float
-
-    def find(self, problem: Problem) -> AttackResult:
-        """Run the attack; values are those of the network, slopes those of the straight line."""
-
-        def model(x: Tensor) -> Tensor:
-            line = x / (1 - self.a)
-            u = line + (dead_zone.ramp(x, self.a) - line).detach()
-            return problem.model(dead_zone.back(u, self.a))
-
-        return self.attack.find(replace(problem, model=model))
-
-
-@dataclass(frozen=True)
 class UntilBroken(Wrapper):
     """An attack whose only goal is to break: examples leave it once their goal is reached.
 
@@ -298,3 +223,58 @@ class Batched(Wrapper):
             return trees.take(self.attack, rows).find(problem.take(rows))
 
         return trees.joined(in_pieces("Batched", attack, len(problem.x), self.size, problem.rng))
+
+
+class GraphedAttack:
+    """An attack on one network and batches of one shape, recorded whole and replayed for each.
+
+    The results are those of the attack. The network's weights may change in place between two
+    calls, but not be replaced. On a CPU, and with a message where recording fails, every call runs
+    the attack itself.
+
+    Args:
+        attack: any attack that never waits for the device: not one that lets examples go.
+        model: images (B, C, H, W) to logits (B, K).
+        x: the first batch, (B, C, H, W); it is attacked once, with all checks.
+        y: its labels, (B,) int64.
+        recorder: what records; a CUDA graph on a GPU where not given.
+
+    Raises: ValueError: if an argument is unfit.
+    """
+
+    def __init__(
+        self, attack: Attack, model: Model, x: Tensor, y: Tensor, recorder: Recorder | None = None
+    ) -> None:
+        self.attack, self.model = attack, model
+        self.rng = torch.Generator(x.device).manual_seed(0)
+        attack(model, x, y, self.rng)
+        recorder = recorder or cuda_graphs.usual(x.device)
+        try:
+            self.work = recorder(self._search, [x, y], [self.rng])
+        except RuntimeError as error:
+            warnings.warn(
+                f"GraphedAttack: recording {type(attack).__name__} failed ({error}); "
+                "running it step by step",
+                stacklevel=2,
+            )
+            self.rng = torch.Generator(x.device)
+            self.work = self._search
+
+    def _search(self, x: Tensor, y: Tensor) -> tuple[Any, ...]:
+        with unread():
+            return tuple(self.attack(self.model, x, y, self.rng))
+
+    def __call__(self, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
+        """Attack a batch; on a GPU nothing is checked but its shape and type, and nothing waits.
+
+        Args:
+            x: (B, C, H, W), float32 or float64, in [0, 1].
+            y: (B,) int64 labels.
+            rng: a generator on the device of x.
+
+        Returns: the worst allowed image seen for each example.
+        """
+        self.rng.set_state(rng.get_state())
+        found = trees.mapped(lambda part: part.clone(), self.work(x, y))
+        rng.set_state(self.rng.get_state())
+        return AttackResult(*found)
