@@ -1,7 +1,7 @@
 """Networks, their weights on disk, and wrappers that change how they run."""
 
-from mpkit.models.cnn import NETWORKS, network, paper_mnist, parameter_count, small_cnn
-from mpkit.models.layers import DeadZone, Normalize
+from mpkit.models.cnn import NETWORKS, network, paper_mnist, parameter_count, small_cnn, width_in
+from mpkit.models.layers import DeadZone, Normalize, front_of
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
@@ -16,6 +16,7 @@ __all__ = [
     "Normalize",
     "OwnInput",
     "QueryCounter",
+    "front_of",
     "load_model",
     "network",
     "paper_mnist",
@@ -24,5 +25,6 @@ __all__ = [
     "read_weights",
     "small_cnn",
     "small_resnet",
+    "width_in",
     "write_weights",
 ]

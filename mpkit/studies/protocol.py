@@ -19,6 +19,7 @@ from mpkit.evaluation import Ledger, evaluate, standard
 from mpkit.evaluation.goals import Entry
 from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
+from mpkit.models import front_of
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.training.recipes import LATER, fingerprint
 
@@ -54,13 +55,15 @@ class Protocol:
         return fingerprint(self, EDITION)
 
 
-def suite(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
-    """The attacks, each set's own and those of the affine sets."""
+def suite(
+    protocol: Protocol, data: str, shape: tuple[int, int, int], front: float | None = None
+) -> tuple[Entry, ...]:
+    """The attacks, each set's own and those of the affine sets; a dead zone in front is known."""
     sets = usual(data, shape, protocol.radii)
     threats: list[PerturbationSet] = list(sets.values())
     if protocol.affine:
         threats += [_between(sets, pair) for pair in AFFINE.values()]
-    return standard(Union(*threats), protocol.budget)
+    return standard(Union(*threats), protocol.budget, front=front)
 
 
 def _between(sets: dict[str, PerturbationSet], pair: tuple[str, str]) -> PerturbationSet:
@@ -87,7 +90,7 @@ def examine(
         model,
         images.x,
         images.y,
-        suite(protocol, test.name, test.shape),
+        suite(protocol, test.name, test.shape, front_of(model)),
         torch.Generator(where).manual_seed(protocol.seed),
         batch=protocol.batch,
         file=file,

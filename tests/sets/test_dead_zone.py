@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from helpers.toys import generator, relu_net
 from mpkit.attacks import APGD, SLIDE, BehindZone, Margin, StraightThrough
-from mpkit.models import DeadZone
+from mpkit.evaluation import evaluate, standard
+from mpkit.models import DeadZone, front_of, width_in
+from mpkit.models import network as network_of
 from mpkit.sets import L1, L2, BehindDeadZone, Linf, parse_threat
 from mpkit.sets.dead_zone import back, nearest, ramp
 
@@ -110,3 +112,27 @@ def test_a_search_behind_the_zone_is_that_of_the_network_alone():
     found = BehindZone(attack, 0.3)(net, x, y, generator())
     alone = attack(net[1], net[0](x), y, generator())
     torch.testing.assert_close(found.score, alone.score, rtol=0, atol=1e-3)
+
+
+def test_a_suite_that_knows_of_the_zone_breaks_what_another_does_not():
+    net, x, y = network()
+    threat = parse_threat("l1:1.5 + linf:0.2")
+    left = []
+    for front in (None, front_of(net)):
+        suite = standard(threat, "quick", 3, front)
+        ledger = evaluate(net, x, y, suite, generator(), batch=40)
+        left.append(ledger.accuracy("l1:1.5").value)
+    names = [entry.name for entry in suite]
+    assert {"straight apgd-ce l1:1.5", "behind l1:1.5", "straight pgd linf:0.2"} <= set(names)
+    assert left[1] <= left[0]
+    told = {g.name: g.broken for g in ledger.gains()}
+    assert told["straight pgd l1:1.5"] > 0
+
+
+def test_a_name_tells_the_width():
+    rng = generator()
+    made = network_of("small_cnn@0.25")((1, 8, 8), 10, rng)
+    assert front_of(made) == width_in("small_cnn@0.25") == 0.25
+    assert front_of(made[1]) is width_in("small_cnn") is None
+    with pytest.raises(ValueError, match=r"a must lie in \[0, 0.5\)"):
+        network_of("small_cnn@0.7")
