@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from mpkit.models.layers import Normalize, check_shape, conv, linear
+from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
 from mpkit.models.resnet import preact_resnet18, small_resnet
 
 
@@ -74,6 +76,32 @@ NETWORKS = {
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
 }
+
+
+ZONE = "@"
+"""Between a network's name and the width of the dead zone in front of it: small_cnn@0.3."""
+
+
+def width_in(name: str) -> float | None:
+    """The width of the dead zone in a network's name, None where it has none."""
+    plain, zone, width = name.partition(ZONE)
+    return float(width) if zone and plain in NETWORKS else None
+
+
+def network(name: str) -> Callable[..., nn.Module]:
+    """The factory of a name: a key of ``NETWORKS``, alone or with a dead zone, small_cnn@0.3.
+
+    Raises: KeyError: there is no such network; ValueError: a width that is none.
+    """
+    factory, width = NETWORKS[name.partition(ZONE)[0]], width_in(name)
+    if width is None:
+        return factory
+    front = DeadZone(width)
+
+    def behind(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+        return nn.Sequential(front, factory(shape, classes, rng))
+
+    return behind
 
 
 def parameter_count(model: nn.Module) -> int:

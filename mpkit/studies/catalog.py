@@ -13,8 +13,9 @@ from typing import cast
 
 import torch
 
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, BehindZone, WorstOfK
 from mpkit.data import Crop, Flip
+from mpkit.models.cnn import ZONE
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
 from mpkit.studies.analysis import IN_COLOUR, ROWS
 from mpkit.training import (
@@ -33,6 +34,7 @@ from mpkit.training import (
     Triangle,
 )
 from mpkit.training.recipes import LATER, fingerprint
+from mpkit.training.schemes import Several
 
 ABOUT = {
     "natural": "no attack",
@@ -92,7 +94,10 @@ class Plan:
     @property
     def about(self) -> str:
         """The scheme in a few words."""
-        words = ABOUT[self.name.partition("-")[2]]
+        scheme, zone, width = self.name.partition("-")[2].partition(ZONE)
+        words = ABOUT[scheme]
+        if zone:
+            words += f"; behind a dead zone of {width}"
         if "L2(" not in repr(self.scheme):
             words = words.replace("three norms", "norms").replace("l_2 and l_1", "l_1")
             words = words.replace("l_inf, l_1", "l_inf and l_1")
@@ -118,7 +123,7 @@ def plan(
     """Look a named recipe up.
 
     Args:
-        name: such as "mnist-max".
+        name: such as "mnist-max", or "mnist-max@0.2" behind a dead zone of that width.
         shape: (C, H, W) of the images.
         scale: "cpu" or "gpu".
         data: the data set where it is another than the name begins with.
@@ -127,6 +132,9 @@ def plan(
     Raises: ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
     """
     prefix, _, scheme = name.partition("-")
+    scheme, zone, width = scheme.partition(ZONE)
+    if zone:
+        return _zoned(name, plan(f"{prefix}-{scheme}", shape, scale, data, radii), float(width))
     if scheme not in ABOUT:
         raise ValueError(
             f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "
@@ -162,6 +170,26 @@ def plan(
         longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
         size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
     return replace(made, scheme=RadiusWarmup(_scheme(scheme, sets, attacks, size), size.ramp))
+
+
+def _zoned(name: str, made: Plan, a: float) -> Plan:
+    """The same behind a dead zone: l_inf in front of it, l_1 on its output; l_2 follows from l_1.
+
+    Raises: ValueError: the scheme is none of several norms.
+    """
+    ramp, inside = made.scheme, getattr(made.scheme, "scheme", None)
+    if not isinstance(ramp, RadiusWarmup) or not isinstance(inside, Several):
+        raise ValueError(f"recipe: no {name!r}; behind a dead zone there are avg, max and random")
+    linf, l1 = (next(one for one in inside.attacks if _order(one) == p) for p in (math.inf, 1))
+    ball = cast(L1, l1.set)
+    behind = BehindZone(replace(l1, set=ball.scaled(1 / (1 - a))), a)  # type: ignore[type-var]
+    scheme = replace(ramp, scheme=replace(inside, attacks=(linf, behind)))
+    network = f"{made.network}{ZONE}{a:g}"
+    return replace(made, name=name, network=network, scheme=scheme)
+
+
+def _order(attack: Attack) -> float:
+    return attack.set.order if isinstance(attack.set, Ball) else math.nan
 
 
 def _scheme(
