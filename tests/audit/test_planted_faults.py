@@ -14,7 +14,7 @@ from mpkit.audit.checks import exact, lengths
 from mpkit.audit.problems import Case
 from mpkit.audit.protocol import NORMS
 
-STEPS = 12
+STEPS = 20
 PLANTED = {
     "threshold": ("l1", "ball"),  # one entry too many in the projection
     "ball": ("linf", "ball"),  # the radius exceeded by 1e-4 of it
