@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, BehindZone, WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, BehindZone, StraightThrough, WorstOfK
 from mpkit.data import Crop, Flip
 from mpkit.models.cnn import ZONE
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
@@ -173,7 +173,7 @@ def plan(
 
 
 def _zoned(name: str, made: Plan, a: float) -> Plan:
-    """The same behind a dead zone: l_inf in front of it, l_1 on its output; l_2 follows from l_1.
+    """The same behind a dead zone: l_inf straight through it, l_1 on its output, which holds l_2.
 
     Raises: ValueError: the scheme is none of several norms.
     """
@@ -183,7 +183,7 @@ def _zoned(name: str, made: Plan, a: float) -> Plan:
     linf, l1 = (next(one for one in inside.attacks if _order(one) == p) for p in (math.inf, 1))
     ball = cast(L1, l1.set)
     behind = BehindZone(replace(l1, set=ball.scaled(1 / (1 - a))), a)  # type: ignore[type-var]
-    scheme = replace(ramp, scheme=replace(inside, attacks=(linf, behind)))
+    scheme = replace(ramp, scheme=replace(inside, attacks=(StraightThrough(linf, a), behind)))
     network = f"{made.network}{ZONE}{a:g}"
     return replace(made, name=name, network=network, scheme=scheme)
 
