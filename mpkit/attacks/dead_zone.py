@@ -86,4 +86,6 @@ class StraightThrough(Wrapper):
             u = line + (dead_zone.ramp(x, self.a) - line).detach()
             return problem.model(dead_zone.back(u, self.a))
 
-        return self.attack.find(replace(problem, model=model))
+        found = self.attack.find(replace(problem, model=model))
+        best = Best.at(problem, self.loss, found.z, found.image)
+        return AttackResult(found.image, found.z, best.score)
