@@ -42,14 +42,14 @@ class Attempt:
 
     Args:
         a: the width of the dead zone.
-        scheme: how the two searches are combined: avg, max or random.
+        scheme: how the searches are combined: avg, max or random.
         network: a key of ``mpkit.models.NETWORKS``.
         epochs: passes over the data; None for the recipe's.
         seed: of weights and training.
     """
 
     a: float
-    scheme: str = "avg"
+    scheme: str = "random"
     network: str = "small_cnn"
     epochs: int | None = None
     seed: int = 0
@@ -68,12 +68,12 @@ class Attempt:
 
 
 MORE = (
-    Attempt(0.25, "max"),
-    Attempt(0.25, "random", epochs=12),
-    Attempt(0.25, network="wide_cnn"),
-    Attempt(0.25, network="wider_cnn"),
-    Attempt(0.25, network="paper_mnist"),
-    Attempt(0.25, epochs=18),
+    Attempt(0.3, network="wide_cnn", epochs=12),
+    Attempt(0.3, "avg"),
+    Attempt(0.3, "max"),
+    Attempt(0.3, epochs=24),
+    Attempt(0.3, network="wider_cnn", epochs=12),
+    Attempt(0.3, network="paper_mnist", epochs=12),
 )
 
 
