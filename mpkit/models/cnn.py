@@ -10,6 +10,7 @@ from torch import nn
 
 from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
 from mpkit.models.resnet import preact_resnet18, small_resnet
+from mpkit.sets.dead_zone import read_width
 
 
 def small_cnn(
@@ -91,9 +92,12 @@ ZONE = "@"
 
 
 def width_in(name: str) -> float | None:
-    """The width of the dead zone in a network's name, None where it has none."""
+    """The width of the dead zone in a network's name, None where it has none.
+
+    Raises: ValueError: what follows the sign is no width.
+    """
     plain, zone, width = name.partition(ZONE)
-    return float(width) if zone and plain in NETWORKS else None
+    return read_width(name, width) if zone and plain in NETWORKS else None
 
 
 def network(name: str) -> Callable[..., nn.Module]:

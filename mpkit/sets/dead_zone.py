@@ -25,6 +25,19 @@ def require_width(who: str, a: float) -> None:
         raise ValueError(f"{who}: a must lie in [0, 0.5), got {a}; try 0.2")
 
 
+def read_width(who: str, text: str) -> float:
+    """The width that a name ends with, such as 0.3.
+
+    Raises: ValueError: it is no number in [0, 1/2).
+    """
+    try:
+        width = float(text)
+    except ValueError:
+        raise ValueError(f"{who}: {text!r} is no width of a dead zone; try 0.2") from None
+    require_width(who, width)
+    return width
+
+
 def ramp(x: Tensor, a: float) -> Tensor:
     """The dead zone: clip((x - a) / (1 - 2a), 0, 1), pixel by pixel."""
     return ((x - a) / (1 - 2 * a)).clamp(0, 1)

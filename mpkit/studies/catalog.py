@@ -14,6 +14,7 @@ from typing import cast
 from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, BehindZone, StraightThrough, WorstOfK
 from mpkit.models.cnn import ZONE
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
+from mpkit.sets.dead_zone import read_width
 from mpkit.studies.analysis import IN_COLOUR, ROWS
 from mpkit.studies.scales import Scale, scale_of
 from mpkit.training import (
@@ -120,7 +121,7 @@ def plan(
     Args:
         name: such as "mnist-max", or "mnist-max@0.2" behind a dead zone of that width.
         shape: (C, H, W) of the images.
-        scale: "cpu" or "gpu".
+        scale: one of ``mpkit.studies.scales.SCALES``.
         data: the data set where it is another than the name begins with.
         radii: "common" or "paper", see :func:`mpkit.sets.usual`.
 
@@ -129,7 +130,8 @@ def plan(
     prefix, _, scheme = name.partition("-")
     scheme, zone, width = scheme.partition(ZONE)
     if zone:
-        return _zoned(name, plan(f"{prefix}-{scheme}", shape, scale, data, radii), float(width))
+        made = plan(f"{prefix}-{scheme}", shape, scale, data, radii)
+        return _zoned(name, made, read_width(f"recipe {name}", width))
     if scheme not in ABOUT:
         raise ValueError(
             f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "

@@ -136,3 +136,5 @@ def test_a_name_tells_the_width():
     assert front_of(made[1]) is width_in("small_cnn") is None
     with pytest.raises(ValueError, match=r"a must lie in \[0, 0.5\)"):
         network_of("small_cnn@0.7")
+    with pytest.raises(ValueError, match="'thick' is no width of a dead zone"):
+        network_of("small_cnn@thick")
