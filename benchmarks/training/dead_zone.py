@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 
 from benchmarks.common.records import ROOT, begin, options, write
 from mpkit.core import records
-from mpkit.core.files import claimed
+from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
 from mpkit.data import Images, load
 from mpkit.evaluation import evaluate, standard
@@ -133,6 +134,17 @@ def rows(todo: list[Attempt], images: Images, work: Path, points: int) -> Iterat
         told = ", ".join(f"{k} {100 * v[0]:.1f}" for k, v in row["accuracy"].items())
         print(f"{attempt.name}: {told}", flush=True)
         yield row
+
+
+def near_black_or_white(points: int) -> dict[str, dict[str, float]]:
+    """The share of values within a width of black or white, in the data sets that are there."""
+    found = {}
+    for name in ("mnist", "cifar10"):
+        with suppress(DataError):
+            x = load(name, "test").first(points).x
+            far = torch.minimum(x, 1 - x)
+            found[name] = {f"{a:g}": round((far <= a).double().mean().item(), 4) for a in WIDTHS}
+    return found
 
 
 def main() -> None:
