@@ -200,7 +200,7 @@ def test_neyman_pearson_is_the_log_odds(model, tilt):
     bounded = ratio / (1 + ratio)
     planted = Plant(model)(None, x, y, rng) * -y[:, None]
     mirrored = 1 / (1 + planted_over_shifted(model, planted))
-    # E_T[r / (1 + r)] = E_L[1 / (1 + r)] for the densities' ratio r.
+    # E_P[r / (1 + r)] = E_Q[1 / (1 + r)] for the densities' ratio r.
     error = 5 * math.sqrt(float(bounded.var() + mirrored.var()) / len(x))
     assert abs(float(bounded.mean() - mirrored.mean())) < error
 

@@ -1,8 +1,8 @@
 """Distances between the attacked laws of theorem 2: bounds, and their exact values by simulation.
 
-Write G for N(-η, 1), W for N(1, s²), Q for N(-1, s²), and w = dW/dG, q = dQ/dG. Attacked in l_inf,
-label +1 has the law T = W × G^d. Attacked by ``Plant``, label -1 has a law L whose density
-over T is (1/N) Σ_J q(x_J) / w̄_J, where w̄_J averages w over the candidates before the swap.
+Write G for N(-η, 1), W for N(1, s²), H for N(-1, s²), and w = dW/dG, h = dH/dG. Attacked in l_inf,
+label +1 has the law P = W × G^d. Attacked by ``Plant``, label -1 has a law Q whose density
+over P is (1/N) Σ_J h(x_J) / w̄_J, where w̄_J averages w over the candidates before the swap.
 The constants are ours; the paper states the order 1/√N.
 """
 
@@ -60,7 +60,7 @@ class SwapBound:
 
     @property
     def hiding(self) -> float:
-        """At most this much shows the old x_0 among the candidates: ½ √(χ²(Q‖G) / N)."""
+        """At most this much shows the old x_0 among the candidates: ½ √(χ²(H‖G) / N)."""
         return math.sqrt(chi_square(-1.0, self.model.s, -self.model.eta) / self.model.swaps) / 2
 
     @property
@@ -75,7 +75,7 @@ class SwapBound:
 
     @property
     def half_selection(self) -> float:
-        """As ``selection``, for planting the law (W - Q)⁺ / (2p - 1) in place of W."""
+        """As ``selection``, for planting the law (W - H)⁺ / (2p - 1) in place of W."""
         s, eta, p = (self.model.s, self.model.eta, normal_cdf(1 / self.model.s))
         squares = (_half_line(a, b, s, -eta) * a * b for a in (-1.0, 1.0) for b in (-1.0, 1.0))
         chi = sum(squares) / (2 * p - 1) ** 2 - 1
@@ -83,23 +83,23 @@ class SwapBound:
 
     @property
     def limit(self) -> float:
-        """What the true distance tends to when N is large: √(Var_G(q - w) / (2πN))."""
+        """What the true distance tends to when N is large: √(Var_G(h - w) / (2πN))."""
         s, eta = self.model.s, self.model.eta
         squares = (overlap(a, b, s, -eta) * a * b for a in (-1.0, 1.0) for b in (-1.0, 1.0))
         return math.sqrt(sum(squares) / (2 * math.pi * self.model.swaps))
 
 
 def planted_over_shifted(model: StrongPixel, x: Tensor) -> Tensor:
-    """The density dL/dT (n,) of the two attacked laws at points x (n, d + 1), in closed form.
+    """The density dQ/dP (n,) of the two attacked laws at points x (n, d + 1), in closed form.
 
     For the mirror image (labels exchanged) pass -x.
     """
     crowd = x[:, 1 : model.swaps + 1]
     w = log_ratio(crowd, 1.0, model.s, -model.eta).exp()
-    q = log_ratio(crowd, -1.0, model.s, -model.eta).exp()
+    h = log_ratio(crowd, -1.0, model.s, -model.eta).exp()
     w_strong = log_ratio(x[:, :1], 1.0, model.s, -model.eta).exp()
     total = w_strong + w.sum(dim=1, keepdim=True) - w
-    return (q / total).sum(dim=1)
+    return (h / total).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class NeymanPearson:
 
 
 def attacked_distance(model: StrongPixel, n: int, rng: torch.Generator) -> Estimate:
-    """The exact distance of the two attacked laws, E_T[(1 - dL/dT)⁺], by n samples, at 99.9 %."""
+    """The exact distance of the two attacked laws, E_P[(1 - dQ/dP)⁺], by n samples, at 99.9 %."""
     x = torch.randn(n, model.swaps + 1, generator=rng, dtype=torch.float64)
     x[:, 0] = 1 + model.s * x[:, 0]
     x[:, 1:] -= model.eta
