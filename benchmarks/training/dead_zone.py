@@ -117,7 +117,9 @@ def judged(attempt: Attempt, images: Images, work: Path, points: int) -> dict[st
     }
 
 
-def rows(todo: list[Attempt], images: Images, work: Path, points: int) -> Iterator[dict[str, Any]]:
+def rows(
+    todo: list[Attempt], images: Images, work: Path, points: int, gather: bool
+) -> Iterator[dict[str, Any]]:
     """The rows of attempts in order; one that another process has in its hands is left out."""
     for attempt in todo:
         key = records.digest(EDITION, attempt.plan().key, attempt.seed, points)
@@ -127,6 +129,8 @@ def rows(todo: list[Attempt], images: Images, work: Path, points: int) -> Iterat
                 print(f"{attempt.name}: in other hands", flush=True)
                 continue
             kept = records.read_record(file) if file.is_file() else {}
+            if kept.get("key") != key and gather:
+                continue
             if kept.get("key") != key:
                 kept = {"key": key, "row": judged(attempt, images, work, points)}
                 records.write_record(file, kept)
@@ -153,12 +157,13 @@ def main() -> None:
     parser = options(__doc__, "book/results/dead-zone.json", 300)
     parser.add_argument("--only", choices=["dial", "more"], help="one kind of attempt")
     parser.add_argument("--seeds", type=int, default=3, help="of the dial")
+    parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "dead-zone")
     given, _ = begin(parser, keep=False)
     images = load("mnist", "train")
     made = attempts(given.seeds)
     found = {
-        kind: list(rows(todo, images, given.work, given.points))
+        kind: list(rows(todo, images, given.work, given.points, given.gather))
         for kind, todo in made.items()
         if given.only in (None, kind)
     }
