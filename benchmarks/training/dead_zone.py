@@ -173,9 +173,8 @@ def main() -> None:
         for row in part
     )
     missing = sum(map(len, made.values())) - sum(map(len, found.values()))
-    write(
-        given, spent, {"attempts": found, "missing": missing}, {"data": "mnist", "held_out": 1000}
-    )
+    content = {"attempts": found, "missing": missing, "near": near_black_or_white(1000)}
+    write(given, spent, content, {"data": "mnist", "held_out": 1000})
 
 
 if __name__ == "__main__":
