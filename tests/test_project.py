@@ -53,7 +53,7 @@ def test_rooms_have_few_files_and_faces_of_one_screen() -> None:
     assert max(count.values()) <= 15, count  # with the face
     faces = [path for _, path in rooms.files() if path.name == "__init__.py"]
     assert {
-        str(path): lines(path) for path in faces if lines(path) > 75 and "theory" not in str(path)
+        str(path): lines(path) for path in faces if lines(path) > 80 and "theory" not in str(path)
     } == {}
 
 
@@ -66,8 +66,9 @@ def test_the_library_and_the_book_stay_small() -> None:
     size = Counter[str]()
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
-    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100
-    assert size["mpkit"] <= 21_800, size
+    # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
+    # dead zones 400
+    assert size["mpkit"] <= 22_200, size
     assert size["mpbook"] <= 4_800, size
 
 

@@ -17,7 +17,7 @@ from mpkit.attacks.gradients import evaluating
 from mpkit.models import Normalize
 from mpkit.models.layers import conv, linear
 from mpkit.studies import catalog
-from mpkit.studies.catalog import Scale, scale_of
+from mpkit.studies.scales import Scale, scale_of
 from mpkit.training import Recipe
 
 SHAPE, CLASSES = (1, 28, 28), 10

@@ -6,6 +6,7 @@ Every attack is called as ``attack(model, x, y, rng)``.
 from mpkit.attacks.affine import AffinePGD, GridThenAPGD
 from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult
+from mpkit.attacks.dead_zone import BehindZone, StraightThrough
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
@@ -45,6 +46,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Batched",
+    "BehindZone",
     "Boundary",
     "BoundaryStart",
     "Clean",
@@ -63,6 +65,7 @@ __all__ = [
     "Restarts",
     "SpatialPGD",
     "Square",
+    "StraightThrough",
     "Targeted",
     "TargetedCrossEntropy",
     "TargetedDLR",

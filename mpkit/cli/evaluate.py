@@ -118,7 +118,7 @@ def evaluate(
         spec,
         images.shape,
         len(images.classes),
-        evaluation.standard(threat, budget, len(images.classes)),
+        evaluation.standard(threat, budget, len(images.classes), models.width_in(spec)),
         {"sets": evaluation.EachSet(), "union": evaluation.UnionOnly()}[goal],
         batch,
         seed,

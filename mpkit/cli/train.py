@@ -17,9 +17,9 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 scale = choice(
     "--scale",
-    ["cpu", "gpu"],
+    ["cpu", "wide", "gpu"],
     default="cpu",
-    help="A network and schedule for a few cores, or the paper's network.",
+    help="A network and schedule for a few cores, twice as wide and long, or the paper's network.",
 )
 radii = choice(
     "--radii",
@@ -90,6 +90,7 @@ def train(
     Examples:
       mpkit train digits-max
       mpkit train mnist-msd --seed 1 --scale gpu
+      mpkit train mnist-random@0.3 --scale wide   (behind a dead zone of that width)
       mpkit train my-max --data folder:my_images
       torchrun --standalone --nproc-per-node 8 -m mpkit train cifar10-max --scale gpu
     """

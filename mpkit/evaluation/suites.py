@@ -15,6 +15,7 @@ from mpkit.attacks import (
     PGD,
     AffinePGD,
     Attack,
+    BehindZone,
     BoundaryStart,
     CrossEntropy,
     Falling,
@@ -26,6 +27,7 @@ from mpkit.attacks import (
     Restarts,
     SpatialPGD,
     Square,
+    StraightThrough,
     Worst,
     WorstOfK,
 )
@@ -84,7 +86,10 @@ NEIGHBOURS = (0, 1, 2, 4, 8)
 
 
 def standard(
-    threat: PerturbationSet, budget: Budget | str = "standard", classes: int = 10
+    threat: PerturbationSet,
+    budget: Budget | str = "standard",
+    classes: int = 10,
+    front: float | None = None,
 ) -> tuple[Entry, ...]:
     """The suite recommended for a threat model, to hand to ``evaluate``: cheap attacks first.
 
@@ -101,11 +106,14 @@ def standard(
         budget: "quick", "standard", "thorough", or your own; "blind" for the attacks of "standard"
             that need no gradient, the deep ones on every image.
         classes: of the network; some losses need three or four.
+        front: the width of a dead zone in front of the network, for attacks that know of it: every
+            attack that follows gradients is also given the straight slope through it, and in l_1
+            and l_2 searches of its output are brought back into the ball.
 
     Raises: ValueError: if the budget is not known.
     """
     if budget == "blind":
-        suite = standard(threat, "standard", classes)
+        suite = standard(threat, "standard", classes, front)
         return tuple(_blindly(entry) for entry in suite if isinstance(entry.attack, BLIND))
     if isinstance(budget, str):
         if budget not in BUDGETS:
@@ -115,6 +123,8 @@ def standard(
             )
         budget = BUDGETS[budget]
     suites = [_suite(part, budget, classes) for part in threat.parts()]
+    if front is not None:
+        suites = [_knowing(suite, front, budget) for suite in suites]
     stages = zip_longest(*suites)
     return tuple(entry for stage in stages for entry in stage if entry is not None)
 
@@ -139,6 +149,24 @@ def _suite(threat: PerturbationSet, budget: Budget, classes: int) -> list[Entry]
         climb = AffinePGD(threat, budget.steps, loss=Margin())
         return [Entry(f"climb {threat.describe()}", Restarts(climb, budget.restarts)), blind]
     return [blind]
+
+
+def _knowing(suite: list[Entry], a: float, budget: Budget) -> list[Entry]:
+    """The same with the attacks that know of the dead zone, each behind the one that does not."""
+    found = []
+    for entry in suite:
+        found.append(entry)
+        if not isinstance(entry.attack, BLIND):
+            after = entry.after and f"straight {entry.after}"
+            straight = StraightThrough(entry.attack, a)
+            found.append(Entry(f"straight {entry.name}", straight, after))
+    ball = suite[0].attack.set
+    if isinstance(ball, L1 | L2):
+        wide = ball.scaled(1 / (1 - a))
+        climbs = (APGD(wide, budget.steps, Margin()), APGD(wide, budget.steps, CrossEntropy()))
+        behind = tuple(BehindZone(attack, a, ball) for attack in climbs)
+        found.append(Entry(f"behind {ball.describe()}", Worst(behind, Margin())))
+    return found
 
 
 def _in_ball(threat: Ball, budget: Budget, classes: int) -> list[Entry]:

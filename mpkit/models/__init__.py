@@ -1,7 +1,15 @@
 """Networks, their weights on disk, and wrappers that change how they run."""
 
-from mpkit.models.cnn import NETWORKS, paper_mnist, parameter_count, small_cnn, small_mlp
-from mpkit.models.layers import Normalize
+from mpkit.models.cnn import (
+    NETWORKS,
+    network,
+    paper_mnist,
+    parameter_count,
+    small_cnn,
+    small_mlp,
+    width_in,
+)
+from mpkit.models.layers import DeadZone, Normalize, front_of
 from mpkit.models.loading import load_model
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
@@ -10,12 +18,15 @@ from mpkit.models.wrappers import ChannelsLast, Logits, LowPrecision, OwnInput, 
 __all__ = [
     "NETWORKS",
     "ChannelsLast",
+    "DeadZone",
     "Logits",
     "LowPrecision",
     "Normalize",
     "OwnInput",
     "QueryCounter",
+    "front_of",
     "load_model",
+    "network",
     "paper_mnist",
     "parameter_count",
     "preact_resnet18",
@@ -23,5 +34,6 @@ __all__ = [
     "small_cnn",
     "small_mlp",
     "small_resnet",
+    "width_in",
     "write_weights",
 ]

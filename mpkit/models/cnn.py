@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 
-from mpkit.models.layers import Normalize, check_shape, conv, linear
+from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
 from mpkit.models.resnet import preact_resnet18, small_resnet
+from mpkit.sets.dead_zone import read_width
 
 
-def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+def small_cnn(
+    shape: tuple[int, int, int], classes: int, rng: torch.Generator, times: int = 1
+) -> nn.Module:
     """A small convolutional network that learns 8 x 8 digits in seconds on one core.
 
     One 3 x 3 convolution (at full size up to 16 pixels a side, else at half), then convolutions
@@ -20,19 +26,22 @@ def small_cnn(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -
         classes: number of classes, at least 2.
         rng: every weight is drawn from it, on the CPU in float64, and rounded to float32, so
             that the same generator gives the same network on every machine.
+        times: how many times as many channels and hidden units, > 0.
 
     Returns: a network in float32 on the CPU; ``.to(torch.float64)`` keeps the weights' values.
     """
     channels, height, width = check_shape("small_cnn", shape, classes, least=4)
     stride = 1 if max(height, width) <= 16 else 2
-    layers: list[nn.Module] = [Normalize(), conv(channels, 16, 3, stride, rng), nn.ReLU()]
-    channels, height, width = 16, -(-height // stride), -(-width // stride)
+    layers: list[nn.Module] = [Normalize(), conv(channels, 16 * times, 3, stride, rng), nn.ReLU()]
+    channels, height, width = 16 * times, -(-height // stride), -(-width // stride)
     while max(height, width) > 4:
-        wider = min(64, 2 * channels)
+        wider = min(64 * times, 2 * channels)
         layers += [conv(channels, wider, 3, 2, rng), nn.ReLU()]
         channels, height, width = wider, -(-height // 2), -(-width // 2)
-    layers += [nn.Flatten(), linear(channels * height * width, 128, rng), nn.ReLU()]
-    return nn.Sequential(*layers, linear(128, classes, rng))
+    hidden = linear(channels * height * width, 128 * times, rng)
+    return nn.Sequential(
+        *layers, nn.Flatten(), hidden, nn.ReLU(), linear(128 * times, classes, rng)
+    )
 
 
 def small_mlp(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
@@ -67,13 +76,44 @@ def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator)
     return nn.Sequential(*layers, linear(1024, classes, rng))
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": small_cnn,
+    "wide_cnn": partial(small_cnn, times=2),
+    "wider_cnn": partial(small_cnn, times=4),
     "small_mlp": small_mlp,
     "paper_mnist": paper_mnist,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
 }
+
+
+ZONE = "@"
+"""Between a network's name and the width of the dead zone in front of it: small_cnn@0.3."""
+
+
+def width_in(name: str) -> float | None:
+    """The width of the dead zone in a network's name, None where it has none.
+
+    Raises: ValueError: what follows the sign is no width.
+    """
+    plain, zone, width = name.partition(ZONE)
+    return read_width(name, width) if zone and plain in NETWORKS else None
+
+
+def network(name: str) -> Callable[..., nn.Module]:
+    """The factory of a name: a key of ``NETWORKS``, alone or with a dead zone, small_cnn@0.3.
+
+    Raises: KeyError: there is no such network; ValueError: a width that is none.
+    """
+    factory, width = NETWORKS[name.partition(ZONE)[0]], width_in(name)
+    if width is None:
+        return factory
+    front = DeadZone(width)
+
+    def behind(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+        return nn.Sequential(front, factory(shape, classes, rng))
+
+    return behind
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mpkit.sets.dead_zone import ramp, require_width
+
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -30,6 +32,39 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         return (x - self.mean) / self.std
+
+
+class DeadZone(nn.Module):
+    """A first layer that takes what is nearly black or white for black or white.
+
+    ``clip((x - a) / (1 - 2a), 0, 1)`` for every pixel. On images of black and white pixels no
+    l_inf change up to a passes it at all, and any other change at most at the rate 1 / (1 - a);
+    grey pixels pass at the rate 1 / (1 - 2a). It has no slope below a: evaluate networks behind it
+    by attacks that know of it.
+
+    Args:
+        a: in [0, 1/2).
+
+    Raises: ValueError: if a is out of its range.
+    """
+
+    def __init__(self, a: float = 0.3) -> None:
+        super().__init__()
+        require_width("DeadZone", a)
+        self.a = a
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] to the same."""
+        return ramp(x, self.a)
+
+    def extra_repr(self) -> str:
+        """The width."""
+        return f"{self.a}"
+
+
+def front_of(model: nn.Module) -> float | None:
+    """The width of the dead zone in a network, None where it has none."""
+    return next((part.a for part in model.modules() if isinstance(part, DeadZone)), None)
 
 
 def check_shape(

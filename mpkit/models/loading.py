@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mpkit.core.checks import imported, told
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError, unpacked
-from mpkit.models.cnn import NETWORKS
+from mpkit.models.cnn import NETWORKS, ZONE, network
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
 PREFIXES = ("module.", "_orig_mod.")  # of data parallel and of compiled networks
@@ -28,7 +28,8 @@ def load_model(
     """Build a network and give it weights; nothing is unpickled.
 
     Args:
-        spec: a key of mpkit.models.NETWORKS, or ``package.module:factory``.
+        spec: a key of mpkit.models.NETWORKS, such as small_cnn, or small_cnn@0.3 with a dead zone
+            in front, or ``package.module:factory``.
             The factory is called with those of ``shape``, ``classes`` and ``rng`` that it names;
             modules of the current folder are found.
         weights: a safetensors file, a checkpoint of mpkit or plain; None keeps the factory's own.
@@ -42,7 +43,7 @@ def load_model(
         ValueError: the factory cannot be found or called, or gives no network.
         DataError: the weights cannot be read or do not fit.
     """
-    if spec in NETWORKS and weights is None:
+    if spec.partition(ZONE)[0] in NETWORKS and weights is None:
         raise ValueError(
             f"--model: {spec} comes without weights; give a safetensors file with --weights"
         )
@@ -72,8 +73,11 @@ def load_model(
 
 
 def _factory(spec: str) -> Callable[..., Any]:
-    if spec in NETWORKS:
-        return NETWORKS[spec]
+    if spec.partition(ZONE)[0] in NETWORKS:
+        try:
+            return network(spec)
+        except ValueError as error:
+            raise ValueError(f"--model: {spec!r}: {error}") from error
     module, colon, name = spec.partition(":")
     if not colon or not module or not name:
         raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mpkit.core.files import DataError, file_hash, packed, unpacked, write_atomically
-from mpkit.models.cnn import NETWORKS
+from mpkit.models.cnn import network as factory_of
 
 FORMAT = "mpkit network 1"
 
@@ -38,8 +38,8 @@ def write_weights(
 
     Args:
         path: the file; its folder is made.
-        model: what ``NETWORKS[network]`` built, trained.
-        network: a key of ``mpkit.models.NETWORKS``.
+        model: what ``models.network(network)`` built, trained.
+        network: its name, see :func:`mpkit.models.network`.
         shape: (C, H, W) of the images.
         classes: number of classes.
     """
@@ -74,7 +74,7 @@ def read_weights(path: Path, sha256: str | None = None) -> nn.Module:
             raise KeyError("format")
         shape = (facts["shape"][0], facts["shape"][1], facts["shape"][2])
         rng = torch.Generator().manual_seed(0)
-        model = NETWORKS[facts["network"]](shape, facts["classes"], rng)
+        model = factory_of(facts["network"])(shape, facts["classes"], rng)
         model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise DataError(

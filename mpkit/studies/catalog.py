@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-import torch
-
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, WorstOfK
-from mpkit.data import Crop, Flip
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, BehindZone, StraightThrough, WorstOfK
+from mpkit.models.cnn import ZONE
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
+from mpkit.sets.dead_zone import read_width
 from mpkit.studies.analysis import IN_COLOUR, ROWS
+from mpkit.studies.scales import Scale, scale_of
 from mpkit.training import (
-    SGD,
     Average,
     Balanced,
     LogitPairing,
@@ -29,10 +28,9 @@ from mpkit.training import (
     Recipe,
     Scheme,
     Single,
-    Steps,
-    Triangle,
 )
 from mpkit.training.recipes import LATER, fingerprint
+from mpkit.training.schemes import Several
 
 ABOUT = {
     "natural": "no attack",
@@ -92,7 +90,10 @@ class Plan:
     @property
     def about(self) -> str:
         """The scheme in a few words."""
-        words = ABOUT[self.name.partition("-")[2]]
+        scheme, zone, width = self.name.partition("-")[2].partition(ZONE)
+        words = ABOUT[scheme]
+        if zone:
+            words += f"; behind a dead zone of {width}"
         if "L2(" not in repr(self.scheme):
             words = words.replace("three norms", "norms").replace("l_2 and l_1", "l_1")
             words = words.replace("l_inf, l_1", "l_inf and l_1")
@@ -118,15 +119,19 @@ def plan(
     """Look a named recipe up.
 
     Args:
-        name: such as "mnist-max".
+        name: such as "mnist-max", or "mnist-max@0.2" behind a dead zone of that width.
         shape: (C, H, W) of the images.
-        scale: "cpu" or "gpu".
+        scale: one of ``mpkit.studies.scales.SCALES``.
         data: the data set where it is another than the name begins with.
         radii: "common" or "paper", see :func:`mpkit.sets.usual`.
 
     Raises: ValueError: unknown name, scale or radii, or a scheme for a set that there is none of.
     """
     prefix, _, scheme = name.partition("-")
+    scheme, zone, width = scheme.partition(ZONE)
+    if zone:
+        made = plan(f"{prefix}-{scheme}", shape, scale, data, radii)
+        return _zoned(name, made, read_width(f"recipe {name}", width))
     if scheme not in ABOUT:
         raise ValueError(
             f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "
@@ -162,6 +167,37 @@ def plan(
         longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
         size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)
     return replace(made, scheme=RadiusWarmup(_scheme(scheme, sets, attacks, size), size.ramp))
+
+
+def _zoned(name: str, made: Plan, a: float) -> Plan:
+    """The same behind a dead zone: l_inf straight through it, l_1 on its output, which holds l_2.
+
+    Where one search is drawn for each batch, four kinds of search in l_1 take turns, three times as
+    often as l_inf: a network that always meets the same one learns to mislead it.
+
+    Raises: ValueError: the scheme is none of several norms.
+    """
+    ramp, inside = made.scheme, getattr(made.scheme, "scheme", None)
+    if not isinstance(ramp, RadiusWarmup) or not isinstance(inside, Several):
+        raise ValueError(f"recipe: no {name!r}; behind a dead zone there are avg, max and random")
+    linf, l1 = (next(one for one in inside.attacks if _order(one) == p) for p in (math.inf, 1))
+    slide = cast(SLIDE, l1)
+    slide = replace(slide, set=slide.set.scaled(1 / (1 - a)))
+    weights, sparse = {}, cast(tuple[Attack, ...], (slide,))
+    if isinstance(inside, Random):
+        half = replace(slide, steps=max(2, slide.steps // 2))
+        fine, broad = replace(slide, quantile=0.995), replace(half, quantile=0.97)
+        sparse = (half, fine, broad, APGD(slide.set, slide.steps))
+        weights = {"weights": (4.0, 3.0, 3.0, 3.0, 3.0)}
+        ramp = replace(ramp, shares=(0.2, 0.6))
+    attacks = (StraightThrough(linf, a), *(BehindZone(one, a) for one in sparse))
+    scheme = replace(ramp, scheme=replace(inside, attacks=attacks, **weights))
+    network = f"{made.network}{ZONE}{a:g}"
+    return replace(made, name=name, network=network, scheme=scheme, watch=())
+
+
+def _order(attack: Attack) -> float:
+    return attack.set.order if isinstance(attack.set, Ball) else math.nan
 
 
 def _scheme(
@@ -203,70 +239,3 @@ def rows_of(data: str, radii: str = "common") -> tuple[str, ...]:
     """The schemes of a data set's table, in order of value, of those that there are recipes for."""
     rows, known = IN_COLOUR if data == "cifar10" else ROWS, names(data, radii)
     return tuple(row for row in rows if f"{data}-{row}" in known)
-
-
-SCALES = ("cpu", "gpu")
-FAST = Recipe(compute=torch.bfloat16, layout=torch.channels_last)
-COLOUR = replace(FAST, batch=128, augment=(Crop(4), Flip()))
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a scale decides for a data set.
-
-    Args:
-        network: a key of ``mpkit.models.NETWORKS``.
-        recipe: for training from the start.
-        tuning: for fine-tuning.
-        steps: gradients of each inner attack.
-        ramp: shares of the budgets in the first epochs.
-        held_out: images for validation.
-        watching: whether there is a validation where the scheme does not need it.
-        images: so many are trained on, equally many of each class; 0 for all.
-    """
-
-    network: str
-    recipe: Recipe
-    tuning: Recipe
-    steps: int
-    ramp: tuple[float, ...]
-    held_out: int
-    watching: bool = True
-    images: int = 0
-
-
-def scale_of(data: str, scale: str) -> Scale:
-    """Network and schedule for a data set.
-
-    Args:
-        data: its name; one that is not known is treated as MNIST.
-        scale: "cpu" or "gpu".
-
-    Raises: ValueError: unknown scale.
-    """
-    if scale not in SCALES:
-        raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")
-    if scale == "gpu":
-        return _on_gpu(data)
-    if data == "digits":
-        recipe = Recipe(epochs=10, averaging=0.99)
-        tuning = replace(recipe, epochs=4, lr=1e-3)
-        return Scale("small_cnn", recipe, tuning, 5, (1 / 3,), 100, watching=False)
-    if data == "cifar10":
-        recipe = replace(COLOUR, epochs=8, batch=64, averaging=0.995)
-        tuning = replace(recipe, epochs=2, lr=1e-3)
-        return Scale("small_resnet", recipe, tuning, 3, (), 500, watching=False, images=10000)
-    recipe = replace(FAST, epochs=6, batch=128, averaging=0.999)
-    tuning = replace(recipe, epochs=3, lr=1e-3)
-    return Scale("small_cnn", recipe, tuning, 10, (0.1, 0.3, 0.6), 1000)
-
-
-def _on_gpu(data: str) -> Scale:
-    """The networks and schedules of the literature."""
-    if data == "cifar10":
-        recipe = replace(COLOUR, epochs=15, lr=0.1, optimizer=SGD(), schedule=Triangle(0.3))
-        tuning = replace(recipe, epochs=3, lr=0.02)
-        return Scale("preact_resnet18", recipe, tuning, 10, (), 1000)
-    recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
-    tuning = replace(recipe, epochs=3, lr=3e-4)
-    return Scale("paper_mnist", recipe, tuning, 40, (1 / 3,), 1000)

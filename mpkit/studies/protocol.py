@@ -22,6 +22,7 @@ from mpkit.evaluation.goals import Entry
 from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
 from mpkit.evaluation.witnesses import sets_of
+from mpkit.models import front_of
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.sets.threat_model import RADII
 from mpkit.training.recipes import LATER, fingerprint
@@ -58,9 +59,11 @@ class Protocol:
         return fingerprint(self, EDITION)
 
 
-def suite(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> tuple[Entry, ...]:
-    """The attacks, each set's own and those of the affine sets."""
-    return standard(threat(protocol, data, shape), protocol.budget)
+def suite(
+    protocol: Protocol, data: str, shape: tuple[int, int, int], front: float | None = None
+) -> tuple[Entry, ...]:
+    """The attacks, each set's own and those of the affine sets; a dead zone in front is known."""
+    return standard(threat(protocol, data, shape), protocol.budget, front=front)
 
 
 def threat(protocol: Protocol, data: str, shape: tuple[int, int, int]) -> Union:
@@ -96,7 +99,7 @@ def examine(
         model,
         images.x,
         images.y,
-        suite(protocol, test.name, test.shape),
+        suite(protocol, test.name, test.shape, front_of(model)),
         torch.Generator(where).manual_seed(protocol.seed),
         batch=protocol.batch,
         file=folder / "ledger.safetensors",

@@ -15,7 +15,8 @@ from mpkit.core.files import DataError
 from mpkit.core.progress import Quiet
 from mpkit.core.records import CHECKOUT, Code, read_record, write_record
 from mpkit.data import Images
-from mpkit.models import NETWORKS, parameter_count, read_weights, write_weights
+from mpkit.models import network as factory_of
+from mpkit.models import parameter_count, read_weights, write_weights
 from mpkit.models.weights import rounded_to_half
 from mpkit.models.wrappers import LowPrecision
 from mpkit.studies.catalog import Plan
@@ -110,7 +111,7 @@ def _finished(folder: Path, made: Plan, seed: int, images: Images) -> bool:
 def _begin(made: Plan, images: Images, seed: int, start: Path | None) -> nn.Module:
     if not made.start:
         rng = torch.Generator().manual_seed(seed)
-        return NETWORKS[made.network](images.shape, len(images.classes), rng)
+        return factory_of(made.network)(images.shape, len(images.classes), rng)
     if start is None or not start.is_file():
         raise DataError(
             f"{made.name} goes on from {made.start}, whose weights are not there"
@@ -199,7 +200,7 @@ def _rate(
 ) -> float:
     """Training steps on single images in a second, measured for half of one."""
     rng = torch.Generator().manual_seed(0)
-    model = NETWORKS[network](shape, 10, rng).to(where).to(memory_format=layout)
+    model = factory_of(network)(shape, 10, rng).to(where).to(memory_format=layout)
     x = torch.rand(batch, *shape, generator=rng).to(where)
     return speed(LowPrecision(model, compute) if compute else model, x)
 

@@ -47,7 +47,7 @@ class Study:
         data: "mnist", "cifar10" or "digits".
         folder: where the records go, one file for every job.
         work: where checkpoints, weights and ledgers go.
-        scale: "cpu" or "gpu", see :mod:`mpkit.studies.catalog`.
+        scale: one of ``mpkit.studies.scales.SCALES``.
         seeds: how many, > 0.
         rows: schemes in order of value, such as those of :func:`mpkit.studies.catalog.rows_of`.
         protocol: how networks are evaluated.

@@ -84,7 +84,7 @@ def test_anybody_s_network_and_the_same_again(folder: Path) -> None:
 
 BAD = {
     "threat": ({"words": ["--threat", "l5:1"]}, "'l5:1' cannot be read"),
-    "model": ({"model": "vgg"}, "'vgg' is none of small_cnn, small_mlp, paper_mnist"),
+    "model": ({"model": "vgg"}, "'vgg' is none of small_cnn, wide_cnn"),
     "module": ({"model": "not.there:net"}, "not.there:net cannot be imported"),
     "name": ({"model": "nets:other"}, "cannot be imported"),
     "no function": ({"model": "nets:net_object"}, "is a int, not a function"),

@@ -22,6 +22,7 @@ from mpkit.attacks import (
     AffinePGD,
     Attack,
     Batched,
+    BehindZone,
     Boundary,
     BoundaryStart,
     Clean,
@@ -36,12 +37,24 @@ from mpkit.attacks import (
     Restarts,
     SpatialPGD,
     Square,
+    StraightThrough,
     UntilBroken,
     Worst,
     WorstOfK,
 )
 from mpkit.masking import NES, TransferPGD
-from mpkit.sets import L0, L1, L2, Affine, Blend, Linf, PerturbationSet, RotationTranslation, Union
+from mpkit.sets import (
+    L0,
+    L1,
+    L2,
+    Affine,
+    BehindDeadZone,
+    Blend,
+    Linf,
+    PerturbationSet,
+    RotationTranslation,
+    Union,
+)
 from mpkit.training import (
     Average,
     Balanced,
@@ -68,6 +81,7 @@ SETS: dict[str, PerturbationSet] = {
     "affine of balls": Affine(L1(2.0), Linf(0.2)),
     "affine of poses": Affine(POSES, L2(0.8)),
     "blend": Blend(L2(0.8), Linf(0.2)),
+    "zone": BehindDeadZone(L1(1.5), 0.2),
 }
 
 
@@ -130,6 +144,9 @@ ATTACKS: dict[str, Row] = {
     "batched": Row(Batched(PGD(L2(0.5), 3), 4), retargets=False),
     "transfer": Row(TransferPGD(L2(0.5), 3, guide=GUIDE)),
     "nes": Row(NES(L2(0.5), 3, directions=4)),
+    "behind a zone": Row(BehindZone(PGD(L2(0.5), 3), 0.2), retargets=False),
+    "behind a zone, whole pixels": Row(BehindZone(APGD(L1(1.5), 3), 0.2, L1(1.2)), retargets=False),
+    "straight through a zone": Row(StraightThrough(PGD(Linf(0.2), 3), 0.1), retargets=False),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
     "hop skip jump": Row(HopSkipJump(Linf(0.2), 2, tries=4, evaluations=5), waits=True),
     "pointwise": Row(Pointwise(L1(1.0), 2, tries=4), waits=True),

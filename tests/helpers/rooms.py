@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"mpkit": ROOT / "mpkit", "mpbook": ROOT / "book" / "mpbook"}
 FLOORS = (
     ("mpkit.core",),
-    ("mpkit.sets", "mpkit.data", "mpkit.models"),
+    ("mpkit.sets", "mpkit.data"),
+    ("mpkit.models",),
     ("mpkit.attacks",),
     ("mpkit.training", "mpkit.evaluation", "mpkit.masking"),
     ("mpkit.certify",),

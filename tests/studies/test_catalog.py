@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mpkit.attacks import APGD, MSD, PGD, WorstOfK
+from mpkit.attacks import APGD, MSD, PGD, BehindZone, StraightThrough, WorstOfK
 from mpkit.cli.main import main
 from mpkit.core.memory import NoMemory
 from mpkit.data import Crop, Flip
@@ -19,13 +19,14 @@ from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 from mpkit.studies import recipe_run
 from mpkit.studies.catalog import ABOUT, names, plan, rows_of
 from mpkit.studies.recipe_run import estimate
+from mpkit.studies.scales import SCALES
 from mpkit.training import Average, Balanced, Diverged, Max, Natural, RadiusWarmup, Single
 from mpkit.training.costs import passes
 
 SHAPE = (1, 28, 28)
 
 
-@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_every_name_is_a_recipe_with_a_key_of_its_own(scale):
     plans = [plan(name, SHAPE, scale) for name in names("mnist")]
     assert len({made.key for made in plans}) == len(plans) == len(ABOUT)
@@ -101,6 +102,37 @@ def test_keys_of_recipes_without_the_later_fields_are_the_old_ones():
     assert replace(made, recipe=augmented).key != made.key
 
 
+@pytest.mark.parametrize("scheme", ["avg", "max", "random"])
+def test_behind_a_dead_zone_l1_is_searched_on_its_output_and_linf_straight_through_it(scheme):
+    made = plan(f"mnist-{scheme}@0.2", SHAPE)
+    straight, *behind = made.scheme.scheme.attacks
+    assert straight == StraightThrough(straight.attack, 0.2) and straight.set == Linf(0.3)
+    assert len(behind) == (4 if scheme == "random" else 1)
+    assert all(one == BehindZone(one.attack, 0.2) for one in behind)
+    assert {one.attack.set for one in behind} == {L1(12.5)}  # 10 / (1 - a)
+    assert made.network == "small_cnn@0.2" and made.about.endswith("behind a dead zone of 0.2")
+    assert made.key not in {plan(f"mnist-{scheme}", SHAPE).key, plan("mnist-avg@0.3", SHAPE).key}
+
+
+def test_linf_is_drawn_once_in_four_behind_a_dead_zone():
+    weights = plan("mnist-random@0.3", SHAPE).scheme.scheme.weights
+    assert weights[0] / sum(weights) == 0.25 and len(set(weights[1:])) == 1
+
+
+def test_the_wide_scale_has_twice_the_network_and_twice_the_passes():
+    small, wide = (plan("mnist-random@0.3", SHAPE, scale) for scale in ("cpu", "wide"))
+    assert wide.network == "wide_cnn@0.3" and wide.recipe.epochs == 2 * small.recipe.epochs
+    assert replace(wide, network=small.network, recipe=small.recipe) == small
+    with pytest.raises(ValueError, match="there is no wide one for cifar10"):
+        plan("cifar10-max", (3, 32, 32), "wide")
+
+
+@pytest.mark.parametrize("name", ["mnist-avg@0.7", "mnist-avg@thick", "mnist-l1@0.2"])
+def test_what_is_no_recipe_behind_a_dead_zone_is_refused(name):
+    with pytest.raises(ValueError, match=f"recipe:? .*{name}"):
+        plan(name, SHAPE)
+
+
 def test_a_folder_of_pictures_gets_radii_of_its_own_size():
     small, large = (plan("mine-linf", (3, n, n), data="folder:x") for n in (16, 64))
     assert small.scheme.scheme.attack.set == large.scheme.scheme.attack.set
@@ -138,6 +170,7 @@ def test_an_estimate_follows_the_epochs():
         (["recipes", "mnist-best"], r"no 'mnist-best'; take DATA-SCHEME"),
         (["recipes", "--data", "cats"], r"data must be one of digits, mnist, cifar10"),
         (["train", "digits-best"], r"no 'digits-best'"),
+        (["train", "digits-max@wide"], r"'wide' is no width of a dead zone; try 0.2"),
         (["train", "cats-max"], r"cats"),
         (["train", "digits-balanced", "--out", "x"], r"goes on from digits-linf"),
         (["train", "digits-max", "--device", "cuda:99"], r"cuda:99 was asked for"),

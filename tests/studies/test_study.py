@@ -173,7 +173,7 @@ def test_the_witnesses_of_a_record_confirm_it(done, tmp_path):
 RESULTS = ROOT / "book" / "results"
 RANKED = [
     path
-    for folder in ("mnist", "cifar10", "cifar10-paper")
+    for folder in ("mnist", "threshold", "cifar10", "cifar10-paper")
     for path in sorted((RESULTS / folder).glob("*-seed*.json"))
     if module.witnesses_of(path).is_file()
 ]
@@ -184,6 +184,7 @@ IN_COLOUR = Protocol(points=500, budget="quick")
     ("folder", "protocol"),
     [
         ("mnist", Protocol()),
+        ("threshold", Protocol(points=300)),
         ("cifar10", IN_COLOUR),
         ("cifar10-paper", replace(IN_COLOUR, radii="paper")),
     ],
@@ -210,7 +211,7 @@ def test_every_number_of_a_committed_record_follows_from_its_witnesses(path):
 
 def test_the_networks_that_the_pages_rank_have_witnesses():
     for name in zoo.names():
-        folder = RESULTS / name.partition("-")[0]
+        folder = RESULTS / ("threshold" if "@" in name else name.partition("-")[0])
         assert folder / f"{name}-seed0.json" in RANKED, name
 
 

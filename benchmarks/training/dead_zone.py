@@ -1,0 +1,181 @@
+"""How wide a dead zone should be, and what else was tried: networks of *A threshold on purpose*.
+
+Every attempt is trained on the first 59,000 training images of MNIST and evaluated on the first of
+the other 1,000, so that nothing is chosen by the test images. It can be stopped at any time and
+goes on where it was; several at once share the work. On one core the dial takes about ten minutes
+for each network.
+
+    MPKIT_DATA=folder python -m benchmarks.training.dead_zone
+    MPKIT_DATA=folder python -m benchmarks.training.dead_zone --only dial --seeds 3
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.records import ROOT, begin, options, write
+from mpkit.core import records
+from mpkit.core.files import DataError, claimed
+from mpkit.core.progress import Quiet
+from mpkit.data import Images, load
+from mpkit.evaluation import evaluate, standard
+from mpkit.evaluation.suites import EDITION
+from mpkit.models import front_of
+from mpkit.models.cnn import ZONE
+from mpkit.sets import Union, usual
+from mpkit.studies.catalog import Plan, plan
+from mpkit.studies.recipe_run import FACTS, split, trained
+
+WIDTHS = (0.3, 0.0, 0.2, 0.1, 0.25, 0.15)  # in order of value
+NORMS = ("linf", "l2", "l1")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One network: a recipe of the catalog, and what is changed of it.
+
+    Args:
+        a: the width of the dead zone.
+        scheme: how the searches are combined: avg, max or random.
+        network: a key of ``mpkit.models.NETWORKS``.
+        epochs: passes over the data; None for the recipe's.
+        seed: of weights and training.
+    """
+
+    a: float
+    scheme: str = "random"
+    network: str = "small_cnn"
+    epochs: int | None = None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Such as small_cnn-avg@0.25-6-seed0."""
+        length = "" if self.epochs is None else f"-{self.epochs}"
+        return f"{self.network}-{self.scheme}@{self.a:g}{length}-seed{self.seed}"
+
+    def plan(self) -> Plan:
+        """The recipe."""
+        made = plan(f"mnist-{self.scheme}@{self.a:g}", (1, 28, 28))
+        recipe = made.recipe if self.epochs is None else replace(made.recipe, epochs=self.epochs)
+        return replace(made, network=f"{self.network}{ZONE}{self.a:g}", recipe=recipe)
+
+
+MORE = (
+    Attempt(0.3, network="wide_cnn", epochs=12),
+    Attempt(0.3, "avg"),
+    Attempt(0.3, "max"),
+    Attempt(0.3, epochs=24),
+    Attempt(0.3, network="wider_cnn", epochs=12),
+    Attempt(0.3, network="paper_mnist", epochs=12),
+)
+
+
+def attempts(seeds: int) -> dict[str, list[Attempt]]:
+    """The dial, and the other attempts, each kind in order of value."""
+    dial = [Attempt(a, seed=seed) for seed in range(seeds) for a in WIDTHS]
+    return {"dial": dial, "more": list(MORE)}
+
+
+def judged(attempt: Attempt, images: Images, work: Path, points: int) -> dict[str, Any]:
+    """Train one network, or read it, and evaluate it on images that it has not seen."""
+    made, begun = attempt.plan(), time.monotonic()
+    folder = work / f"{attempt.name}-{made.key[:8]}"
+    model = trained(made, images, attempt.seed, folder, "cpu", Quiet())
+    held, since = split(images, made)[1].first(points), time.monotonic()
+    sets = usual("mnist", images.shape)
+    suite = standard(Union(*(sets[key] for key in NORMS)), "quick", 10, front_of(model))
+    rng = torch.Generator().manual_seed(0)
+    ledger = evaluate(model, held.x, held.y, suite, rng, batch=points)
+    accuracy = {key: [*ledger.accuracy(sets[key].describe())] for key in NORMS}
+    facts = records.read_record(folder / FACTS)
+    return {
+        "name": attempt.name,
+        "width": attempt.a,
+        "about": made.about,
+        "seed": attempt.seed,
+        **{key: facts[key] for key in ("settings", "cost", "weights")},
+        "accuracy": {
+            "clean": [*ledger.accuracy()],
+            **accuracy,
+            "union": [*ledger.union_accuracy()],
+            "mean": [*ledger.average_accuracy()],
+        },
+        "attacks": [gain._asdict() for gain in ledger.gains() if gain.broken],
+        "seconds": {
+            "training": facts["cost"]["seconds"],
+            "evaluation": round(time.monotonic() - since, 1),
+            "here": round(time.monotonic() - begun, 1),
+        },
+    }
+
+
+def rows(
+    todo: list[Attempt], images: Images, work: Path, points: int, gather: bool
+) -> Iterator[dict[str, Any]]:
+    """The rows of attempts in order; one that another process has in its hands is left out."""
+    for attempt in todo:
+        key = records.digest(EDITION, attempt.plan().key, attempt.seed, points)
+        file = work / f"{attempt.name}.json"
+        with claimed(work / f"{attempt.name}.claim") as mine:
+            if not mine:
+                print(f"{attempt.name}: in other hands", flush=True)
+                continue
+            kept = records.read_record(file) if file.is_file() else {}
+            if kept.get("key") != key and gather:
+                continue
+            if kept.get("key") != key:
+                kept = {"key": key, "row": judged(attempt, images, work, points)}
+                records.write_record(file, kept)
+        row = kept["row"]
+        told = ", ".join(f"{k} {100 * v[0]:.1f}" for k, v in row["accuracy"].items())
+        print(f"{attempt.name}: {told}", flush=True)
+        yield row
+
+
+def near_black_or_white(points: int) -> dict[str, dict[str, float]]:
+    """The share of values within a width of black or white, in the data sets that are there."""
+    found = {}
+    for name in ("mnist", "cifar10"):
+        with suppress(DataError):
+            x = load(name, "test").first(points).x
+            far = torch.minimum(x, 1 - x)
+            share = {a: (far <= a).double().mean().item() for a in sorted(WIDTHS)}
+            found[name] = {f"{a:g}": round(value, 4) for a, value in share.items()}
+    return found
+
+
+def main() -> None:
+    """Do what is missing and write the record of what there is."""
+    parser = options(__doc__, "book/results/dead-zone.json", 300)
+    parser.add_argument("--only", choices=["dial", "more"], help="one kind of attempt")
+    parser.add_argument("--seeds", type=int, default=3, help="of the dial")
+    parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
+    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "dead-zone")
+    given, _ = begin(parser, keep=False)
+    images = load("mnist", "train")
+    made = attempts(given.seeds)
+    found = {
+        kind: list(rows(todo, images, given.work, given.points, given.gather))
+        for kind, todo in made.items()
+        if given.only in (None, kind)
+    }
+    spent = sum(
+        row["seconds"]["training"] + row["seconds"]["evaluation"]
+        for part in found.values()
+        for row in part
+    )
+    missing = sum(map(len, made.values())) - sum(map(len, found.values()))
+    content = {"attempts": found, "missing": missing, "near": near_black_or_white(1000)}
+    write(given, spent, content, {"data": "mnist", "held_out": 1000})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The attempts with dead zones: named apart, chosen without test images, and on record."""
+
+import pytest
+
+from benchmarks.training import dead_zone as bench
+from helpers import ROOT
+from mpkit.core import records
+from mpkit.studies.catalog import plan
+from mpkit.training.recipes import Recipe
+
+RECORD = ROOT / "book" / "results" / "dead-zone.json"
+
+
+def test_every_attempt_has_a_name_and_a_recipe_of_its_own():
+    made = [one for part in bench.attempts(3).values() for one in part]
+    assert len({one.name for one in made}) == len(made) == 3 * len(bench.WIDTHS) + len(bench.MORE)
+    keys = {(one.plan().key, one.seed) for one in made}
+    assert len(keys) == len(made)
+
+
+def test_an_attempt_is_the_recipe_of_the_catalog_but_for_what_it_changes():
+    one = bench.Attempt(0.25, "max")
+    assert one.plan() == plan("mnist-max@0.25", (1, 28, 28))
+    longer = bench.Attempt(0.25, "max", "paper_mnist", 3).plan()
+    assert longer.network == "paper_mnist@0.25" and longer.recipe.epochs == 3
+    assert longer.scheme == one.plan().scheme and isinstance(longer.recipe, Recipe)
+
+
+@pytest.fixture(scope="module")
+def record():
+    return records.read_record(RECORD)
+
+
+def test_the_record_says_how_it_was_made(record):
+    assert not record["commit"].endswith("+") and record["seed"] == 0
+    assert record["parameters"]["held_out"] == 1000 >= record["parameters"]["points"]
+
+
+def test_every_attempt_on_record_is_one_that_the_command_makes(record):
+    known = {one.name: one for part in bench.attempts(3).values() for one in part}
+    rows = [row for part in record["attempts"].values() for row in part]
+    assert rows and record["missing"] == len(known) - len(rows) >= 0
+    for row in rows:
+        made = known[row["name"]].plan()
+        assert row["settings"]["network"] == made.network
+        assert row["settings"]["scheme"] == repr(made.scheme)
+        shares = {key: value[0] for key, value in row["accuracy"].items()}
+        assert shares["union"] <= min(shares[key] for key in bench.NORMS) <= shares["mean"]
+        assert all(low <= value <= high for value, low, high in row["accuracy"].values())
