@@ -18,6 +18,7 @@ from helpers import ROOT
 from helpers.notebook_rules import complaints
 from helpers.toybook import ENV
 from mpbook.pages.chapters import ChapterError, Interval, Parameter, chapter, chapters, profile
+from mpkit.studies.analysis import standing
 from mpkit.core.records import DECLARED
 
 PATHS = sorted((ROOT / "book").glob("**/*.ipynb"))
@@ -56,6 +57,13 @@ def test_the_findings_on_the_first_page_are_those_of_the_records() -> None:
     )
     assert f"leaves **{theirs:.1f} %** of {bench['parameters']['points']} images" in words
     assert f"leaves **{ours:.1f} %**" in words
+    zone = json.loads((results / "threshold" / "mnist-random@0.3-seed0.json").read_text())
+    made = zone["evaluation"]
+    kept, points = made["accuracy"]["union norms"][0], made["points"]
+    assert f"leave **{100 * kept:.1f} %** of {points} test images" in words
+    others = [standing(row, "union norms")[:points].double().mean() for row in rows]
+    assert "twenty points or more above each of the seventeen" in words
+    assert kept - max(others) >= 0.2
     exact = json.loads((results / "exact.json").read_text())
     missed = [row["misses"]["standard"]["union"][0] for row in exact["networks"].values()]
     assert len(missed) == 5 and max(missed) * exact["parameters"]["points"] == 1
