@@ -18,8 +18,8 @@ from helpers import ROOT
 from helpers.notebook_rules import complaints
 from helpers.toybook import ENV
 from mpbook.pages.chapters import ChapterError, Interval, Parameter, chapter, chapters, profile
-from mpkit.studies.analysis import standing
 from mpkit.core.records import DECLARED
+from mpkit.studies.analysis import standing
 
 PATHS = sorted((ROOT / "book").glob("**/*.ipynb"))
 Notebook = dict[str, Any]
