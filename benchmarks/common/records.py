@@ -44,6 +44,11 @@ def begin(parser: argparse.ArgumentParser, keep: bool = True) -> tuple[argparse.
     return given, time.monotonic()
 
 
+def duration(text: str) -> float:
+    """Seconds of a time such as 90s, 9m or 1h."""
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
 class Kept:
     """Rows of a measurement, kept in a file as they come, so that a stopped one goes on.
 

@@ -89,11 +89,6 @@ def exactly(part: Part) -> dict[str, Any]:
         convolutions.deterministic = before
 
 
-def duration(text: str) -> float:
-    """Seconds of a time such as 90s, 9m or 1h."""
-    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
-
-
 def tried(part: Part) -> dict[str, Any]:
     """What a part gives; if it fails, that it failed and why, so that the others are still run."""
     try:
@@ -149,7 +144,7 @@ def main() -> None:
         spent = time.monotonic() - begun
         if name in done or not name.startswith(given.only):
             continue
-        if spent + longest > duration(given.budget):
+        if spent + longest > records.duration(given.budget):
             print(f"stopped after {spent:.0f} s; call again for the rest, from: {name}", flush=True)
             break
         done[name] = tried(part)

@@ -1,16 +1,18 @@
 """How wide a dead zone should be, and what else was tried: networks of *A threshold on purpose*.
 
-Every attempt is trained on the first 59,000 training images of MNIST and evaluated on the first of
-the other 1,000, so that nothing is chosen by the test images. It can be stopped at any time and
-goes on where it was; several at once share the work. On one core the dial takes about ten minutes
-for each network.
+Every attempt is trained on 59,000 training images of MNIST and evaluated on the first of the other
+1,000, which lie all over the split, so that nothing is chosen by the test images. It can be stopped
+at any time and goes on where it was; several at once share the work. On one core the dial takes
+about ten minutes for each network.
 
     MPKIT_DATA=folder python -m benchmarks.training.dead_zone
+    MPKIT_DATA=folder python -m benchmarks.training.dead_zone --device cuda --budget 9m
     MPKIT_DATA=folder python -m benchmarks.training.dead_zone --only dial --seeds 3
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.records import ROOT, begin, options, write
+from benchmarks.common.records import ROOT, begin, duration, options, write
 from mpkit.core import records
 from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
@@ -65,7 +67,8 @@ class Attempt:
         """The recipe."""
         made = plan(f"mnist-{self.scheme}@{self.a:g}", (1, 28, 28))
         recipe = made.recipe if self.epochs is None else replace(made.recipe, epochs=self.epochs)
-        return replace(made, network=f"{self.network}{ZONE}{self.a:g}", recipe=recipe)
+        network = f"{self.network}{ZONE}{self.a:g}"
+        return replace(made, network=network, recipe=recipe, spread=True)
 
 
 MORE = (
@@ -84,16 +87,19 @@ def attempts(seeds: int) -> dict[str, list[Attempt]]:
     return {"dial": dial, "more": list(MORE)}
 
 
-def judged(attempt: Attempt, images: Images, work: Path, points: int) -> dict[str, Any]:
+def judged(
+    attempt: Attempt, images: Images, work: Path, points: int, device: str
+) -> dict[str, Any]:
     """Train one network, or read it, and evaluate it on images that it has not seen."""
     made, begun = attempt.plan(), time.monotonic()
     folder = work / f"{attempt.name}-{made.key[:8]}"
-    model = trained(made, images, attempt.seed, folder, "cpu", Quiet())
+    model = trained(made, images, attempt.seed, folder, device, Quiet())
     held, since = split(images, made)[1].first(points), time.monotonic()
     sets = usual("mnist", images.shape)
     suite = standard(Union(*(sets[key] for key in NORMS)), "quick", 10, front_of(model))
-    rng = torch.Generator().manual_seed(0)
-    ledger = evaluate(model, held.x, held.y, suite, rng, batch=points)
+    where = next(model.parameters()).device
+    rng = torch.Generator(where).manual_seed(0)
+    ledger = evaluate(model, held.x.to(where), held.y.to(where), suite, rng, batch=points)
     accuracy = {key: [*ledger.accuracy(sets[key].describe())] for key in NORMS}
     facts = records.read_record(folder / FACTS)
     return {
@@ -101,6 +107,7 @@ def judged(attempt: Attempt, images: Images, work: Path, points: int) -> dict[st
         "width": attempt.a,
         "about": made.about,
         "seed": attempt.seed,
+        "device": records.device_name(device),
         **{key: facts[key] for key in ("settings", "cost", "weights")},
         "accuracy": {
             "clean": [*ledger.accuracy()],
@@ -118,9 +125,13 @@ def judged(attempt: Attempt, images: Images, work: Path, points: int) -> dict[st
 
 
 def rows(
-    todo: list[Attempt], images: Images, work: Path, points: int, gather: bool
+    todo: list[Attempt], images: Images, given: argparse.Namespace, end: float
 ) -> Iterator[dict[str, Any]]:
-    """The rows of attempts in order; one that another process has in its hands is left out."""
+    """The rows of attempts in order; one that another process has in its hands is left out.
+
+    None is begun that would last beyond the end, if it takes as long as the longest so far.
+    """
+    work, points, longest = given.work, given.points, 0.0
     for attempt in todo:
         key = records.digest(EDITION, attempt.plan().key, attempt.seed, points)
         file = work / f"{attempt.name}.json"
@@ -129,11 +140,14 @@ def rows(
                 print(f"{attempt.name}: in other hands", flush=True)
                 continue
             kept = records.read_record(file) if file.is_file() else {}
-            if kept.get("key") != key and gather:
+            begun = time.monotonic()
+            if kept.get("key") != key and (given.gather or begun + longest > end):
                 continue
             if kept.get("key") != key:
-                kept = {"key": key, "row": judged(attempt, images, work, points)}
+                row = judged(attempt, images, work, points, given.device)
+                kept = {"key": key, "row": row}
                 records.write_record(file, kept)
+                longest = max(longest, time.monotonic() - begun)
         row = kept["row"]
         told = ", ".join(f"{k} {100 * v[0]:.1f}" for k, v in row["accuracy"].items())
         print(f"{attempt.name}: {told}", flush=True)
@@ -159,11 +173,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the dial")
     parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "dead-zone")
-    given, _ = begin(parser, keep=False)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--budget", default="24h", help="begin nothing that would last longer")
+    given, begun = begin(parser, keep=False)
+    end = begun + duration(given.budget)
     images = load("mnist", "train")
     made = attempts(given.seeds)
     found = {
-        kind: list(rows(todo, images, given.work, given.points, given.gather))
+        kind: list(rows(todo, images, given, end))
         for kind, todo in made.items()
         if given.only in (None, kind)
     }

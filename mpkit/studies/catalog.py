@@ -68,9 +68,11 @@ class Plan:
         scheme: how a batch becomes losses.
         recipe: how losses become weights.
         watch: attacks of the validation after each epoch, by name.
-        held_out: images at the end of the training split that only the validation sees.
+        held_out: images of the training split that only the validation sees.
         start: the name of the recipe whose network is trained on; empty for random weights.
         images: so many are trained on, equally many of each class; 0 for all.
+        spread: whether those held out lie all over the split, instead of at its end; the last
+            images of MNIST are easier than the others.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Plan:
     held_out: int = 0
     start: str = ""
     images: int = field(default=0, metadata=LATER)
+    spread: bool = field(default=False, metadata=LATER)
 
     @property
     def key(self) -> str:

@@ -76,7 +76,7 @@ def trained(
 
 
 def split(images: Images, made: Plan) -> tuple[Images, Images]:
-    """What a recipe trains on, and the last images, held out (all, where none is held out).
+    """What a recipe trains on, and what it holds out (all, where none is held out).
 
     Raises: ValueError: fewer images than the recipe asks for.
     """
@@ -85,8 +85,14 @@ def split(images: Images, made: Plan) -> tuple[Images, Images]:
             f"train: {images.name} has {len(images)} images, and the recipe holds {made.held_out} "
             "of them out; give more images"
         )
-    last = replace(images, x=images.x[-made.held_out :], y=images.y[-made.held_out :])
-    rest = images.first(len(images) - made.held_out)
+    count = len(images) - made.held_out
+    rest, last = images.first(count), images
+    if made.held_out and made.spread:
+        kept = torch.ones(len(images), dtype=torch.bool)
+        kept[torch.arange(made.held_out) * len(images) // made.held_out] = False
+        rest, last = (replace(images, x=images.x[k], y=images.y[k]) for k in (kept, ~kept))
+    elif made.held_out:
+        last = replace(images, x=images.x[count:], y=images.y[count:])
     return (rest.balanced(made.images) if made.images else rest), last
 
 

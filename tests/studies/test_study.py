@@ -12,6 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import ROOT
 from mpkit.cli.main import main
@@ -27,7 +29,7 @@ from mpkit.studies import study as module
 from mpkit.studies.analysis import bits
 from mpkit.studies.catalog import Plan, plan, rows_of
 from mpkit.studies.protocol import Protocol, bits_as_text
-from mpkit.studies.recipe_run import SHAPES, trained
+from mpkit.studies.recipe_run import SHAPES, split, trained
 from mpkit.studies.study import Job, Study, work_on
 from mpkit.training import Checkpoints, Natural, Recipe
 
@@ -293,6 +295,23 @@ def test_normalization_over_the_batch_is_kept_through_a_stop_and_in_the_file(
     assert all(torch.equal(states[0][k], state[k]) for state in states[1:] for k in states[0])
     assert {int(t) for k, t in states[0].items() if k.endswith("tracked")} == {2}
     assert read_record(tmp_path / "whole" / "training.json")["settings"]["images"] == 8
+
+
+@given(st.integers(1, 40), st.integers(0, 39), st.booleans())
+def test_held_out_images_are_never_trained_on(n, count, spread):
+    images = Images(torch.arange(n).view(-1, 1, 1, 1) / n, torch.arange(n) % 2, ("a", "b"), "toy")
+    made = Plan("x-natural", "small_cnn", Natural(), Recipe(), (), min(count, n - 1), spread=spread)
+    seen, held = split(images, made)
+    every = torch.cat([seen.x, held.x]) if made.held_out else held.x
+    assert torch.equal(every.flatten().sort().values, images.x.flatten())
+    gaps = (held.x.flatten() * n).round().diff()
+    if made.held_out and spread:  # evenly, the first image among them
+        assert held.x[0] == 0 and set(gaps.int().tolist()) <= {
+            n // made.held_out,
+            n // made.held_out + 1,
+        }
+    elif made.held_out:
+        assert set(gaps.int().tolist()) <= {1} and held.x[-1] == images.x[-1]
 
 
 def test_the_folder_of_another_run_is_refused(study, tmp_path):
