@@ -158,8 +158,8 @@ def test_the_witnesses_of_a_record_confirm_it(done, tmp_path):
     record = read_record(path)
     assert all(key in said.output for key in record["evaluation"]["accuracy"])
     other = done.place(Job("digits-natural", 0), plan("digits-natural", (1, 8, 8)))
-    for given in ((), ("--weights", other / "weights.safetensors")):
-        assert f"sha256 {record['weights']['sha256']}" in verified(path, *given).output
+    for extra in ((), ("--weights", other / "weights.safetensors")):
+        assert f"sha256 {record['weights']['sha256']}" in verified(path, *extra).output
     better = record["evaluation"] | {"accuracy": dict(record["evaluation"]["accuracy"])}
     better["accuracy"]["union norms"] = [0.99, 0.9, 1.0]
     write_record(path, record | {"evaluation": better})
