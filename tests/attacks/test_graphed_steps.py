@@ -246,15 +246,24 @@ def test_an_evaluation_of_replayed_steps_gives_the_ledger_of_a_plain_one(name, m
     assert ledgers[0] == ledgers[1]
 
 
-def cannot(work, inputs, rngs=(), kept=()):
-    work(*inputs)
-    raise RuntimeError("operation not permitted when stream is capturing")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("operation not permitted when stream is capturing"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory", 2),
+    ],
+)
+def test_what_cannot_be_recorded_is_said_and_searched_plainly(error):
+    """So is what needs more memory than there is, with that of all recordings given back."""
 
+    def cannot(work, inputs, rngs=(), kept=()):
+        work(*inputs)
+        raise error
 
-def test_what_cannot_be_recorded_is_said_and_searched_plainly():
     attack = PGD(L2(0.5), 6, loss=Margin())
     plain, _ = searched(attack, posed())
-    with pytest.warns(UserWarning, match=r"recording PGD failed \(operation not") as caught:
+    with pytest.warns(UserWarning, match="GraphedSteps: recording PGD failed") as caught:
         found, steps = searched(attack, posed(), cannot)
     assert alike(found, plain) and len(caught) == 1
     assert steps.recorder is plainly and not steps.lanes
