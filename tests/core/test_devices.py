@@ -62,7 +62,7 @@ class Noting(nn.Module):
 
     def forward(self, x):
         self.seen.append("tf32" in precisions())
-        if len(self.seen) == 200:
+        if len(self.seen) == 60:
             raise KeyboardInterrupt  # enough
         return self.model(x)
 
