@@ -50,7 +50,7 @@ serve: $(READY) ## Show the rendered book on this machine's port 8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
 launches: $(READY) ## Count what a step of each attack launches on a GPU, in CONTRIBUTING.md
-	$(BIN)/python tests/helpers/launches.py --write
+	PYTHONPATH=tests $(BIN)/python -m helpers.launches --write
 
 lock: ## Pin every dependency anew in requirements.lock (needs uv)
 	echo "setuptools>=77" | uv pip compile --universal --python-version 3.11 --generate-hashes \

@@ -55,6 +55,7 @@ def parts(device: torch.device, size: gpu_timing.Size, points: int, steps: int) 
         "sets are right": partial(gpu_checks.sets, device, points),
         "attacks are right": partial(gpu_checks.attacks, device, points, steps),
         "recorded attacks are right": partial(gpu_checks.recorded, device, points, steps),
+        "replayed steps are right": partial(gpu_checks.replayed, device, points, steps),
         "training is right": partial(gpu_steps.training, device, points, steps),
         "nothing waits": partial(gpu_steps.waiting, device, points, steps),
         "ceilings": partial(gpu_timing.floors, device, size),
@@ -100,7 +101,7 @@ def tried(part: Part) -> dict[str, Any]:
         with (
             warnings.catch_warnings()
         ):  # a recording or a kernel that fell back would be timed as if it had not
-            warnings.filterwarnings("error", message="GraphedAttack:|fit: a step|fused:")
+            warnings.filterwarnings("error", message="Graphed(Attack|Steps):|fit: a step|fused:")
             return part()
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError, Warning) as error:
         return {"right": False, "error": f"{type(error).__name__}: {error}"[:500]}

@@ -1,7 +1,7 @@
 """How many kernels a step of an attack launches on a GPU: counted on a CPU that claims to be one.
 
-``python tests/helpers/launches.py --write`` puts the counts into the table of CONTRIBUTING.md, which
-is the ratchet of the tests: a count may fall, and none is written that has risen.
+``make launches`` puts the counts into the table of CONTRIBUTING.md, which is the ratchet of the
+tests: a count may fall, and none is written that has risen.
 """
 
 from __future__ import annotations
@@ -10,33 +10,18 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from helpers.pretend import Claims, Count, count_kernels  # noqa: E402
-from mpkit.attacks import (  # noqa: E402
-    APGD,
-    FMN,
-    MSD,
-    PGD,
-    SLIDE,
-    AffinePGD,
-    Attack,
-    Grid,
-    SpatialPGD,
-    Square,
-)
-from mpkit.attacks.base import Problem  # noqa: E402
-from mpkit.attacks.gradients import Guarded  # noqa: E402
-from mpkit.core.checks import unread  # noqa: E402
-from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union  # noqa: E402
+from helpers import ROOT
+from helpers.pretend import Claims, Count, count_kernels
+from mpkit.attacks import APGD, FMN, MSD, PGD, SLIDE, AffinePGD, Attack, Grid, SpatialPGD, Square
+from mpkit.attacks.base import Problem
+from mpkit.attacks.gradients import Guarded
+from mpkit.core.checks import unread
+from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
 
 PAGE = ROOT / "CONTRIBUTING.md"
 HEAD = "| a step of | torch alone | kernels for rows |\n|---|---:|---:|\n"
@@ -81,11 +66,12 @@ def launched(name: str, kernels: bool) -> int:
     y = net(x).argmax(1)
     for steps in (12, 16):
         rng = torch.Generator().manual_seed(1)
-        with pytest.MonkeyPatch.context() as patch, Claims(), torch.no_grad(), unread():
-            with Count() as count:
-                if kernels:
-                    count_kernels(patch, count)
-                STEPS[name](steps).find(Problem(Guarded(net, 10), x.clone(), y, rng))
+        problem = Problem(Guarded(net, 10), x.clone(), y, rng)
+        patched = pytest.MonkeyPatch.context()
+        with patched as patch, Claims(), torch.no_grad(), unread(), Count() as count:
+            if kernels:
+                count_kernels(patch, count)
+            STEPS[name](steps).find(problem)
         assert not count.waits
         seen.append(count.launched)
     return math.ceil((seen[1] - seen[0]) / 4)
