@@ -28,20 +28,21 @@ class Lane:
 
     Args:
         held: the attack, images (B, C, H, W), labels (B,) and state, whose tensors become its own.
-        problem: gives the network.
+        model: the network.
     """
 
-    def __init__(self, held: Any, problem: Problem) -> None:
+    def __init__(self, held: Any, model: Model) -> None:
         self.held = held
         self.attack, x, y, self.state = held
         self.rng = torch.Generator(x.device)
-        self.problem = replace(problem, x=x, y=y, rng=self.rng, tally=None, stepping=None)
+        self.problem = Problem(model, x, y, self.rng)
         steps = range(self.attack.steps)
         self.paces = x.new_tensor([self.attack.pace(k) for k in steps])
         self.kinds = Counter(map(self.attack.kind, steps))
         self.works: dict[Hashable, Callable[..., Any]] = {}
         self.asked: dict[Hashable, tuple[int, int]] = {}
-        self.counters = counters(problem.model)
+        self.counters = counters(model)
+        self.pays = max(self.kinds.values()) >= OFTEN
 
     def step(self, k: int) -> None:
         """Take step k, in place."""
@@ -70,11 +71,13 @@ class Lane:
         def work(pace: Tensor) -> None:
             before = [(one.forwards, one.backwards) for one in self.counters]
             problem = replace(self.problem, pace=tuple(pace.unbind()))
-            with unread():
-                new = trees.leaves(self.attack.advance(problem, self.state, k))
-            for one, was in zip(self.counters, before, strict=True):
-                self.asked[kind] = one.forwards - was[0], one.backwards - was[1]
-                one.forwards, one.backwards = was
+            try:
+                with unread():
+                    new = trees.leaves(self.attack.advance(problem, self.state, k))
+            finally:
+                for one, was in zip(self.counters, before, strict=True):
+                    self.asked[kind] = one.forwards - was[0], one.backwards - was[1]
+                    one.forwards, one.backwards = was
             _written(own, new)
 
         return work
@@ -134,6 +137,7 @@ class GraphedSteps:
 
     recorder: Recorder
     lanes: dict[Hashable, Lane] = field(default_factory=dict)
+    failed: set[type] = field(default_factory=set)
 
     @classmethod
     def usual(cls, device: torch.device) -> "GraphedSteps":
@@ -149,42 +153,51 @@ class GraphedSteps:
             state: of ``attack``, before the first of the steps.
             steps: their numbers.
         """
-        if self.recorder is plainly or cuda_graphs.under_way():
+        if self.recorder is plainly or type(attack) in self.failed or cuda_graphs.under_way():
+            return attack.walk(problem, state, steps)
+        given, count = (attack, problem.x, problem.y, state), len(problem.x)
+        size = max(LEAST, 1 << (count - 1).bit_length())
+        try:
+            key = size, trees.outline(problem.model), trees.outline(given)
+        except TypeError:  # of something by which a recording could not be found again
             return attack.walk(problem, state, steps)
         try:
-            return self._replayed(attack, problem, state, steps)
-        except (RuntimeError, TypeError) as error:
+            rows = torch.arange(size, device=problem.x.device) % count
+            lane = self._lane(key, rows, problem.model, given)
+            if lane.pays:
+                return self._replayed(lane, problem, steps, count / size)
+        except RuntimeError as error:
             warnings.warn(
                 f"GraphedSteps: recording {type(attack).__name__} failed ({error}); "
                 "running every step plainly",
                 stacklevel=4,
             )
-            self.recorder = plainly
+            self.failed.add(type(attack))
             self.lanes.clear()
         return attack.walk(problem, state, steps)
 
-    def _replayed(self, attack: Iterative, problem: Problem, state: Any, steps: range) -> Any:
-        given, count = (attack, problem.x, problem.y, state), len(problem.x)
-        size = max(LEAST, 1 << (count - 1).bit_length())
-        rows = torch.arange(size, device=problem.x.device) % count
-        key = size, trees.outline(problem.model), trees.outline(given)
+    def _lane(self, key: Hashable, rows: Tensor, model: Model, given: Any) -> Lane:
+        """The lane of that key, with the given rows of attack, images, labels and state in it."""
         lane = self.lanes.pop(key, None)
         if lane is None:
-            lane = Lane(trees.take(given, rows), problem)
+            lane = Lane(trees.take(given, rows), model)
             while len(self.lanes) >= LANES:
                 del self.lanes[next(iter(self.lanes))]  # whose last use is longest ago
         else:
             for own, new in zip(trees.leaves(lane.held), trees.leaves(given), strict=True):
                 own.copy_(new[rows])
         self.lanes[key] = lane
+        return lane
+
+    def _replayed(self, lane: Lane, problem: Problem, steps: range, share: float) -> Any:
         lane.rng.set_state(problem.rng.get_state())
         for k in steps:
             lane.prepare(k, self.recorder)
         for k in steps:
             lane.step(k)
-        lane.count(steps, count / size)
+        lane.count(steps, share)
         problem.rng.set_state(lane.rng.get_state())
-        return trees.mapped(lambda own: own[:count].clone(), lane.state)
+        return trees.mapped(lambda own: own[: len(problem.x)].clone(), lane.state)
 
 
 class GraphedAttack:

@@ -1,5 +1,6 @@
 """Steps that are replayed give what plain ones give, though rows are padded and examples leave."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -224,12 +225,18 @@ def test_of_more_lanes_than_are_kept_the_longest_unused_leaves(monkeypatch):
 
 def test_passes_are_counted_for_the_rows_that_are_no_padding():
     counted = []
-    for recorder in (plainly, Taped):
+
+    def cannot(work, inputs, rngs=(), kept=()):
+        work(*inputs)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for recorder in (plainly, Taped, cannot):
         counter = QueryCounter(every.problem()[0]).eval()
         problem = replace(posed(), model=Guarded(counter, 4))
-        searched(PGD(L2(0.5), 6, loss=Margin()), problem, recorder)
+        with warnings.catch_warnings(action="ignore"):
+            searched(PGD(L2(0.5), 6, loss=Margin()), problem, recorder)
         counted.append((counter.forwards, counter.backwards))
-    assert counted[0] == counted[1] and counted[0][1] > 0
+    assert counted[0] == counted[1] == counted[2] and counted[0][1] > 0
 
 
 NOT_DRAWN = {name: attack for name, attack in FREE.items() if name not in DRAWS}
@@ -266,7 +273,11 @@ def test_what_cannot_be_recorded_is_said_and_searched_plainly(error):
     with pytest.warns(UserWarning, match="GraphedSteps: recording PGD failed") as caught:
         found, steps = searched(attack, posed(), cannot)
     assert alike(found, plain) and len(caught) == 1
-    assert steps.recorder is plainly and not steps.lanes
+    with torch.no_grad():
+        other = FMN(L2(0.5), 3).find(posed())
+        again = FMN(L2(0.5), 3).find(replace(posed(), stepping=replace(steps, recorder=Taped)))
+    assert alike(again, other)  # other attacks are recorded all the same
+    assert steps.failed == {PGD} and not steps.lanes
 
 
 class Moody(nn.Module):
@@ -286,7 +297,7 @@ def test_a_network_that_answers_otherwise_each_time_is_not_recorded():
     problem = replace(problem, model=Guarded(Moody(problem.model.model), 4))
     with pytest.warns(UserWarning, match="a replay gives something else than the step"):
         _, steps = searched(PGD(L2(0.5), 6, loss=Margin()), problem, Taped)
-    assert steps.recorder is plainly
+    assert steps.failed == {PGD}
 
 
 @dataclass(frozen=True)
@@ -327,5 +338,10 @@ def test_an_outline_refuses_what_may_change_unseen():
         trees.outline((torch.tensor(0.3),))
     with pytest.raises(TypeError, match="unhashable"):
         trees.outline(([1, 2],))
+    for attack in (FMN(Linf(torch.tensor(0.3)), 2), PGD(L2(0.5), 2)):
+        steps, before = GraphedSteps(Taped), Taped.made
+        with torch.no_grad():
+            attack.find(replace(posed(), stepping=steps))
+        assert bool(steps.lanes) == (Taped.made > before) == isinstance(attack, PGD)
     one, other = (PGD(Linf(torch.rand(3)), 2) for _ in range(2))
     assert trees.outline(one) == trees.outline(other) != trees.outline(replace(one, steps=3))
