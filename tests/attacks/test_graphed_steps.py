@@ -273,11 +273,11 @@ def test_what_cannot_be_recorded_is_said_and_searched_plainly(error):
     with pytest.warns(UserWarning, match="GraphedSteps: recording PGD failed") as caught:
         found, steps = searched(attack, posed(), cannot)
     assert alike(found, plain) and len(caught) == 1
+    assert steps.failed == {PGD} and not steps.lanes
     with torch.no_grad():
         other = FMN(L2(0.5), 3).find(posed())
         again = FMN(L2(0.5), 3).find(replace(posed(), stepping=replace(steps, recorder=Taped)))
     assert alike(again, other)  # other attacks are recorded all the same
-    assert steps.failed == {PGD} and not steps.lanes
 
 
 class Moody(nn.Module):
