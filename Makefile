@@ -8,7 +8,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit pages refresh bench map serve lock clean
+.PHONY: help book test lint unit pages refresh bench map launches serve lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ map: ## Draw the rooms and what imports what, in CONTRIBUTING.md
 
 serve: $(READY) ## Show the rendered book on this machine's port 8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+launches: $(READY) ## Count what a step of each attack launches on a GPU, in CONTRIBUTING.md
+	PYTHONPATH=tests $(BIN)/python -m helpers.launches --write
 
 lock: ## Pin every dependency anew in requirements.lock (needs uv)
 	echo "setuptools>=77" | uv pip compile --universal --python-version 3.11 --generate-hashes \

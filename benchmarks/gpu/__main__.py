@@ -1,6 +1,7 @@
 """Check and time mpkit on a GPU in one command; results come out after every part.
 
     python3 -m benchmarks.gpu --budget 9m
+    python3 -m benchmarks.gpu --plan          # what is missing, and how long it took when last run
     python3 -m benchmarks.gpu --device cpu    # the same code, small
 
 It needs Python with torch and numpy alone; on a bare machine name the checkout in PYTHONPATH as
@@ -55,6 +56,7 @@ def parts(device: torch.device, size: gpu_timing.Size, points: int, steps: int) 
         "sets are right": partial(gpu_checks.sets, device, points),
         "attacks are right": partial(gpu_checks.attacks, device, points, steps),
         "recorded attacks are right": partial(gpu_checks.recorded, device, points, steps),
+        "replayed steps are right": partial(gpu_checks.replayed, device, points, steps),
         "training is right": partial(gpu_steps.training, device, points, steps),
         "nothing waits": partial(gpu_steps.waiting, device, points, steps),
         "ceilings": partial(gpu_timing.floors, device, size),
@@ -95,7 +97,7 @@ def tried(part: Part) -> dict[str, Any]:
         with (
             warnings.catch_warnings()
         ):  # a recording or a kernel that fell back would be timed as if it had not
-            warnings.filterwarnings("error", message="GraphedAttack:|fit: a step|fused:")
+            warnings.filterwarnings("error", message="Graphed(Attack|Steps):|fit: a step|fused:")
             return part()
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError, Warning) as error:
         return {"right": False, "error": f"{type(error).__name__}: {error}"[:500]}
@@ -124,6 +126,18 @@ def known(path: Path, same: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in record["parts"].items() if alike and not wrong(name, part)}
 
 
+def outlook(path: Path, same: dict[str, Any], names: list[str]) -> list[str]:
+    """A line for each part that is missing: seconds where a record of the same device has them."""
+    record = read_record(path) if path.exists() else {"device": None, "parts": {}}
+    alike, done = record.get("device") == same["device"], known(path, same)
+    parts = record["parts"] if alike else {}
+    lines = [(parts.get(name, {}).get("took"), name) for name in names if name not in done]
+    told = [f"{'unknown' if took is None else f'{took:.1f} s':>10}  {name}" for took, name in lines]
+    total = sum(took for took, _ in lines if took is not None)
+    new = sum(took is None for took, _ in lines)
+    return [*told, f"{len(lines)} of {len(names)} parts: {total:.0f} s, and {new} of unknown time"]
+
+
 def main() -> None:
     """Run the parts that are missing; exit with 1 if a check of these came out wrong."""
     parser = records.options(__doc__, "book/results/bench/gpu.json", 64)
@@ -131,6 +145,7 @@ def main() -> None:
     parser.add_argument("--budget", default="9m", help="stop before so long: 90s, 9m or 1h")
     parser.add_argument("--steps", type=int, default=5, help="of the searches that are checked")
     parser.add_argument("--only", default="", help="only parts whose name begins so")
+    parser.add_argument("--plan", action="store_true", help="only say what is missing")
     given, begun = records.begin(parser)
     try:
         device = devices.resolve_device(given.device)
@@ -140,9 +155,14 @@ def main() -> None:
     extent = f"{size}, {given.points} points, {given.steps} steps"
     same = {"code": code(), "device": device_name(given.device), "size": extent}
     done, longest = known(given.output, same), 0.0
-    for name, part in parts(device, size, given.points, given.steps).items():
+    asked = parts(device, size, given.points, given.steps)
+    asked = {name: part for name, part in asked.items() if name.startswith(given.only)}
+    if given.plan:
+        print("\n".join(outlook(given.output, same, list(asked))))
+        return
+    for name, part in asked.items():
         spent = time.monotonic() - begun
-        if name in done or not name.startswith(given.only):
+        if name in done:
             continue
         if spent + longest > records.duration(given.budget):
             print(f"stopped after {spent:.0f} s; call again for the rest, from: {name}", flush=True)

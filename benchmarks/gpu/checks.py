@@ -28,12 +28,15 @@ from mpkit.attacks import (
     Attack,
     AttackResult,
     GraphedAttack,
+    GraphedSteps,
     Grid,
     SpatialPGD,
     Square,
 )
-from mpkit.attacks.base import Problem
+from mpkit.attacks.base import OnceReached, Problem
 from mpkit.attacks.gradients import Guarded
+from mpkit.attacks.recorded import OFTEN
+from mpkit.core import cuda_graphs
 from mpkit.core.checks import unread
 from mpkit.sets import L1, L2, Ball, Linf, RotationTranslation, Union, fused
 
@@ -183,3 +186,33 @@ def recorded(device: torch.device, points: int, steps: int) -> dict[str, Any]:
         )
         found[name] = verdict(apart(got, plain), apart(again, plain), 1e-6)
     return found
+
+
+def replayed(device: torch.device, points: int, steps: int) -> dict[str, Any]:
+    """Replayed steps of searches that let examples go, against the steps on rows padded alike."""
+    if device.type != "cuda":
+        return {"result": NOT_RUN}
+    model, x, y = problem(points)
+    model, x, y = model.to(device), x.to(device), y.to(device)
+    found = {}
+    for name, attack in searches(max(steps, 3 * OFTEN)).items():
+        got, plain, again = (
+            letting_go(attack, model, x, y, GraphedSteps(recorder))
+            for recorder in (cuda_graphs.Recording, unrecorded, unrecorded)
+        )
+        found[name] = verdict(apart(got, plain), apart(again, plain), 1e-6)
+    return found
+
+
+def unrecorded(work: Callable[..., Any], *_: Any) -> Callable[..., Any]:
+    """The work itself, of which all else is done that is done for a recording."""
+    return work
+
+
+def letting_go(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, stepping: GraphedSteps
+) -> AttackResult:
+    """The attack as an evaluation runs it: whoever is broken leaves."""
+    rng, guarded = torch.Generator(x.device).manual_seed(4), Guarded(model, CLASSES)
+    with torch.no_grad(), unread():
+        return attack.find(Problem(guarded, x, y, rng, OnceReached(), stepping=stepping))

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,17 +15,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.checks import NOT_RUN
+from benchmarks.gpu.checks import NOT_RUN, letting_go
 from mpkit import models
-from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, GraphedAttack
+from mpkit.attacks import APGD, MSD, PGD, SLIDE, Attack, GraphedAttack, GraphedSteps
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
 from mpkit.core import cuda_graphs
 from mpkit.core.checks import unread
+from mpkit.core.cuda_graphs import plainly
 from mpkit.sets import Ball, Union, fused, usual
 
 NETWORKS = {"paper_mnist": (1, 28, 28), "preact_resnet18": (3, 32, 32)}
 WAYS = ("float32", "bfloat16, channels last")
+STAYING = ("pgd linf", "apgd linf", "apgd l1")
+"""Attacks that are timed as an evaluation runs them, too."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,31 @@ def searching(name: str, count: int, way: str, device: torch.device, size: Size)
                     search = partial(GraphedAttack(attack, model, x, y), x, y, rng)
                     slow = taken(search, device, size.seconds)
                 row["recorded without kernels for rows"] = slow[0]
+            if label in STAYING:
+                row["letting nobody go"] = staying(attack, model, x, size.seconds)
             found[label] = row
         if count == min(size.batches[name]):
             found["others"] = others(model, x, y, balls, steps, loop[0], size)
+    return found
+
+
+def staying(attack: Attack, model: nn.Module, x: Tensor, seconds: float) -> dict[str, Any]:
+    """Seconds of a search in a ball so small that none leaves, its steps replayed and not.
+
+    Rows are padded to a power of two, which three quarters of a batch pay for.
+    """
+    attack, found = replace(attack, set=attack.set.scaled(1e-3)), dict[str, Any]()  # type: ignore
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    for part, count in (("whole", len(x)), ("three quarters", max(1, 3 * len(x) // 4))):
+        for way, recorder in (("plain", plainly), ("replayed", cuda_graphs.usual(x.device))):
+            if way == "replayed" and recorder is plainly:
+                found[f"{part}, {way}"] = NOT_RUN
+                continue
+            search = partial(
+                letting_go, attack, model, x[:count], y[:count], GraphedSteps(recorder)
+            )
+            found[f"{part}, {way}"] = taken(search, x.device, seconds)[0]
     return found
 
 

@@ -23,16 +23,10 @@ from mpkit.attacks.losses import (
     TargetedMargin,
 )
 from mpkit.attacks.pgd import MSD, PGD, SLIDE, Clean, Constant, Falling, Uniform
+from mpkit.attacks.recorded import GraphedAttack, GraphedSteps
 from mpkit.attacks.spatial import Grid, SpatialPGD
 from mpkit.attacks.square import Square, WorstOfK
-from mpkit.attacks.wrappers import (
-    Batched,
-    GraphedAttack,
-    MultiTargeted,
-    Restarts,
-    UntilBroken,
-    Worst,
-)
+from mpkit.attacks.wrappers import Batched, MultiTargeted, Restarts, UntilBroken, Worst
 
 __all__ = [
     "APGD",
@@ -54,6 +48,7 @@ __all__ = [
     "CrossEntropy",
     "Falling",
     "GraphedAttack",
+    "GraphedSteps",
     "GreedyPixels",
     "Grid",
     "GridThenAPGD",

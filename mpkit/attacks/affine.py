@@ -43,6 +43,7 @@ class BetweenSearch(Climb):
     loss: Loss
     schedule: StepSchedule
     way: float
+    alike = True
 
     def begin(self, problem: Problem) -> Pair:
         """Random parts and a random share, with nothing seen yet."""
@@ -53,9 +54,9 @@ class BetweenSearch(Climb):
         """Share and parts as they are."""
         return state.w, state.a, state.b
 
-    def length(self, k: int) -> float:
+    def pace(self, k: int) -> tuple[float, ...]:
         """The length of step k in sizes of the set."""
-        return self.way / self.steps * self.schedule(k, self.steps)
+        return (self.way / self.steps * self.schedule(k, self.steps),)
 
 
 class SumSearch(BetweenSearch):
@@ -78,7 +79,8 @@ class SumSearch(BetweenSearch):
         here, gradient = Best.with_slope(problem, self.loss, z, self.set.apply(x, z))
         g = movable(x + a + b, gradient)
         size = torch.maximum(*(l2_norm(ball.steepest(g)) for ball in (self.set.a, self.set.b)))
-        step = unit_direction(g) * per_row(self.length(k) * size, x)
+        (length,) = problem.pace or self.pace(k)
+        step = unit_direction(g) * per_row(length * size, x)
         pair = nearest_pair(self.set.a, self.set.b, a + step, b + step)
         return Pair(*pair, best.or_better(here))
 
@@ -113,8 +115,9 @@ class PoseSearch(BetweenSearch):
         here, (turn, g) = Best.through(problem, self.loss, z, render, *z[1:])
         size = l2_norm(ball.steepest(g))
         size = torch.where(size > 0, size, 1)
-        b = state.b + unit_direction(g) * per_row(self.length(k) * size, x)
-        a = state.a + turn.sign() * self.length(k)
+        (length,) = problem.pace or self.pace(k)
+        b = state.b + unit_direction(g) * per_row(length * size, x)
+        a = state.a + turn.sign() * length
         scale = per_row(size, a)
         w, a, b = nearest_pair(Linf(size), ball, a * scale, b)
         return Pair(w, a / scale, b, state.best.or_better(here))
@@ -128,11 +131,12 @@ class BlendSearch(BetweenSearch):
         x, (w, a, b, best) = problem.x, state
         z, balls, moved = (w, a, b), (self.set.a, self.set.b), []
         here, g = Best.with_slope(problem, self.loss, z, self.set.apply(x, z))
+        (length,) = problem.pace or self.pace(k)
         for ball, part in zip(balls, (a, b), strict=True):
-            step = unit_direction(g) * per_row(self.length(k) * l2_norm(ball.steepest(g)), x)
+            step = unit_direction(g) * per_row(length * l2_norm(ball.steepest(g)), x)
             moved.append(ball.project(x, part + step))
         slope = (g * (a - b)).flatten(1).sum(1)
-        w = (w + self.length(k) * slope.sign()).clamp_(0, 1)
+        w = (w + length * slope.sign()).clamp_(0, 1)
         return Pair(w, moved[0], moved[1], best.or_better(here))
 
 

@@ -1,7 +1,8 @@
 """Auto-PGD: gradient attacks that choose their own step lengths, for l_inf, l_2 and l_1."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,9 +74,8 @@ class SparseAPGD(Climb):
             state = self.enter(x, state, ball)
         image = self.set.apply(x, state.z)
         here, gradient = Best.with_slope(problem, self.loss, state.z, image)
-        top, uphill = trees.where(
-            state.top.beaten_by(here), (here, gradient), (state.top, state.uphill)
-        )
+        better = state.top.beaten_by(here)
+        top, uphill = trees.where(better, (here, gradient), (state.top, state.uphill))
         state = state._replace(top=top, uphill=uphill)
         if k >= max(self.stages()):
             state = state._replace(best=state.best.or_better(here))
@@ -84,6 +84,10 @@ class SparseAPGD(Climb):
         free = movable(self.set.apply(x, state.z), gradient)
         step = sparse_signs(free, state.moving) * state.step
         return state._replace(z=ball.project(x, state.z + step))
+
+    def kind(self, k: int) -> Hashable:
+        """The stage, and whether it begins or thinks things over."""
+        return sum(k >= s for s in self.stages()), k in self.stages(), self.adapts(k)
 
     def adapts(self, k: int) -> bool:
         """Whether sparsity and step length are thought over at step k: 4 % of its stage apart."""
@@ -96,12 +100,11 @@ class SparseAPGD(Climb):
     def enter(self, x: Tensor, state: Thinning, ball: Ball) -> Thinning:
         """Begin a stage: from the best point of the one before, with many entries moving."""
         z = ball.project(x, state.top.z)
-        size = x[0].numel()
         return state._replace(
             z=z,
             step=per_row(ball.eps, x).expand(len(x), 1, 1, 1),
             moving=torch.full_like(state.moving, 0.2),
-            entries=torch.full_like(state.entries, size),
+            entries=torch.full_like(state.entries, x[0].numel()),
             top=Best.none_yet(x, z),
         )
 
@@ -190,24 +193,27 @@ class MomentumAPGD(Climb):
         """Look, perhaps go back to the best point with half the step, then move."""
         image = self.set.apply(problem.x, state.z)
         here, gradient = Best.with_slope(problem, self.loss, state.z, image)
-        best, uphill = trees.where(
-            state.best.beaten_by(here), (here, gradient), (state.best, state.uphill)
-        )
-        state = state._replace(
-            rises=state.rises + (here.score > state.score),
-            score=here.score,
-            uphill=uphill,
-            best=best,
-        )
-        if k in (stretches := checkpoints(self.steps)):
-            state, gradient = self.rethink(state, gradient, stretches[k])
+        better = state.best.beaten_by(here)
+        best, uphill = trees.where(better, (here, gradient), (state.best, state.uphill))
+        rises = state.rises + (here.score > state.score)
+        state = state._replace(rises=rises, score=here.score, uphill=uphill, best=best)
+        if k in checkpoints(self.steps):
+            (enough,) = problem.pace or self.pace(k)
+            state, gradient = self.rethink(state, gradient, enough)
         return self.move(problem.x, state, gradient, k)
 
-    def rethink(self, state: Swing, gradient: Tensor, stretch: int) -> tuple[Swing, Tensor]:
+    def kind(self, k: int) -> Hashable:
+        """Whether it is the first, thinks things over, or ends at the walls."""
+        return k == 0, k in checkpoints(self.steps), self.cuts(k)
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """How many rises of the score are enough at a checkpoint."""
+        return (0.75 * checkpoints(self.steps).get(k, 0),)
+
+    def rethink(self, state: Swing, gradient: Tensor, enough: Any) -> tuple[Swing, Tensor]:
         """At a checkpoint: rows without progress return to their best point with half the step."""
-        few = state.rises < 0.75 * stretch
         stuck = ~state.halved & (state.best.score <= state.mark)
-        back = few | stuck
+        back = (state.rises < enough) | stuck
         z, before, gradient, step = trees.where(
             back,
             (state.best.z, state.best.z, state.uphill, state.step / 2),

@@ -1,9 +1,9 @@
 """What all attacks share: the problem, the result, the best point so far, and the loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,23 +38,19 @@ class AttackResult(NamedTuple):
     score: Tensor
 
 
-class Stop(ABC):
-    """When an example may leave the search."""
+class Stop:
+    """When an example may leave a search; here never, which is what a greatest loss needs."""
 
-    @abstractmethod
+    def stretches(self, steps: int) -> Iterator[range]:
+        """The steps of a search, in parts between which examples may leave."""
+        yield range(steps)
+
     def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
         """Indices of the rows that go on after step k, or None where all do.
 
         ``reached`` is (B,) bool; k is None between two attacks.
         """
-
-
-@dataclass(frozen=True)
-class Never(Stop):
-    """Every example is attacked to the end: what a greatest loss needs."""
-
-    def staying(self, reached: Tensor, k: int | None = None) -> None:
-        """Keep all rows."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,10 @@ class OnceReached(Stop):
 
     def __post_init__(self) -> None:
         require_positive("OnceReached", every=self.every)
+
+    def stretches(self, steps: int) -> Iterator[range]:
+        """So many steps at a time, and what is left."""
+        yield from (range(k, min(k + self.every, steps)) for k in range(0, steps, self.every))
 
     def staying(self, reached: Tensor, k: int | None = None) -> Tensor | None:
         """Rows whose goal is not reached, where any other row can leave."""
@@ -91,26 +91,30 @@ class Problem:
         tally: (N,) int64, where each step of a search is counted for its examples; None for not.
         rows: (B,) the places of the examples in the tally.
         donors: (M, C, H, W), images near which a search may begin; None for x itself.
+        stepping: takes steps of a search in place of its ``advance``, see ``GraphedSteps``.
+        pace: the numbers of the present step, on the device; empty for those of the attack.
     """
 
     model: Model
     x: Tensor
     y: Tensor
     rng: torch.Generator
-    stop: Stop = field(default_factory=Never)
+    stop: Stop = field(default_factory=Stop)
     tally: Tensor | None = None
     rows: Tensor | None = None
     donors: Tensor | None = None
+    stepping: Callable[..., Any] | None = None
+    pace: tuple[Tensor, ...] = ()
 
     def take(self, rows: Tensor | slice) -> "Problem":
         """The same problem for some of its examples."""
         places = None if self.rows is None else self.rows[rows]
         return replace(self, x=self.x[rows], y=self.y[rows], rows=places)
 
-    def count_step(self) -> None:
-        """Add a step to the tally of the examples, if one is kept."""
+    def count_steps(self, steps: int) -> None:
+        """Add steps to the tally of the examples, if one is kept."""
         if self.tally is not None and self.rows is not None:
-            self.tally[self.rows] += 1
+            self.tally[self.rows] += steps
 
 
 class Attack(ABC):
@@ -224,9 +228,13 @@ class Iterative(Attack):
     """An attack of a fixed number of alike steps; its state is a tree of rows.
 
     Examples that leave early are taken out of the state, the set and the loss together.
+
+    Attributes:
+        alike: whether steps differ by their ``pace`` alone, or by the ``kind`` that they have.
     """
 
     steps: int
+    alike: ClassVar[bool] = False
 
     def begin(self, problem: Problem) -> Any:
         """The state before the first step; here that nothing was seen yet."""
@@ -235,6 +243,20 @@ class Iterative(Attack):
     @abstractmethod
     def advance(self, problem: Problem, state: Any, k: int) -> Any:
         """The state after step k."""
+
+    def kind(self, k: int) -> Hashable:
+        """What step k does: steps of one kind are recorded once. By itself each is another kind."""
+        return 0 if self.alike else k
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """Numbers in which step k differs from its kind; ``problem.pace`` has them on a GPU."""
+        return ()
+
+    def walk(self, problem: Problem, state: Any, steps: range) -> Any:
+        """The state after some steps more."""
+        for k in steps:
+            state = self.advance(problem, state, k)
+        return state
 
     def finish(self, problem: Problem, state: Any) -> Best:
         """The best point once the steps are done."""
@@ -245,10 +267,11 @@ class Iterative(Attack):
         """Run the steps; rows that the problem lets go are put aside and the others go on."""
         attack, part, state = self, problem, self.begin(problem)
         aside, rows = state.best, torch.arange(len(problem.x), device=problem.x.device)
-        for k in range(self.steps):
-            state = attack.advance(part, state, k)
-            part.count_step()
-            stay = problem.stop.staying(state.best.reached, k)
+        walk = problem.stepping or type(self).walk
+        for steps in problem.stop.stretches(self.steps):
+            state = walk(attack, part, state, steps)
+            part.count_steps(len(steps))
+            stay = problem.stop.staying(state.best.reached, steps[-1])
             if stay is None:
                 continue
             aside, rows = trees.put(aside, rows, state.best), rows[stay]

@@ -7,10 +7,35 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Attack, AttackResult, Best, Problem
-from mpkit.attacks.gradients import climb
+from mpkit.attacks.gradients import Model, climb
 from mpkit.attacks.wrappers import Wrapper
 from mpkit.sets import L1, L2, Ball, BehindDeadZone, dead_zone
 from mpkit.sets.norms import per_row, positive
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What follows a dead zone: logits of its output u."""
+
+    model: Model
+    a: float
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Ask about an image that gives u."""
+        return self.model(dead_zone.back(u, self.a))
+
+
+@dataclass(frozen=True)
+class Straight:
+    """A network whose slope in front of a dead zone is that of a straight line."""
+
+    model: Behind
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The network's logits."""
+        a = self.model.a
+        line = x / (1 - a)
+        return self.model(line + (dead_zone.ramp(x, a) - line).detach())
 
 
 @dataclass(frozen=True)
@@ -41,8 +66,8 @@ class BehindZone(Wrapper):
         """Search the output, and return the nearest images that give what was found."""
         x, a = problem.x, self.a
         near = None if problem.donors is None else dead_zone.ramp(problem.donors, a)
-        inner = replace(problem, x=dead_zone.ramp(x, a), donors=near)
-        inner = replace(inner, model=lambda u: problem.model(dead_zone.back(u, a)))
+        behind = Behind(problem.model, a)
+        inner = replace(problem, x=dead_zone.ramp(x, a), donors=near, model=behind)
         found = self.attack.find(inner)
         z = dead_zone.nearest(x, found.image, a) - x
         if isinstance(self.within, L1 | L2):
@@ -80,12 +105,7 @@ class StraightThrough(Wrapper):
 
     def find(self, problem: Problem) -> AttackResult:
         """Run the attack; values are those of the network, slopes those of the straight line."""
-
-        def model(x: Tensor) -> Tensor:
-            line = x / (1 - self.a)
-            u = line + (dead_zone.ramp(x, self.a) - line).detach()
-            return problem.model(dead_zone.back(u, self.a))
-
-        found = self.attack.find(replace(problem, model=model))
+        straight = Straight(Behind(problem.model, self.a))
+        found = self.attack.find(replace(problem, model=straight))
         best = Best.at(problem, self.loss, found.z, found.image)
         return AttackResult(found.image, found.z, best.score)

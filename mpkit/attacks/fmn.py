@@ -58,6 +58,7 @@ class FMN(Iterative):
     step: float = 1.0
     gain: float = 0.05
     start: Start = field(default_factory=Clean)
+    alike = True
 
     def __post_init__(self) -> None:
         require_positive("FMN", steps=self.steps, step=self.step, gain=self.gain)
@@ -74,17 +75,21 @@ class FMN(Iterative):
         x = problem.x
         here, gradient = Best.with_slope(problem, self.loss, state.z, x + state.z)
         state = self.noted(state, here)
-        gain = self.gain * self.falling(k, 0.02)
+        more, less, length = problem.pace or self.pace(k)
         norm = self.set.norm(state.z)
         ahead = norm - here.score / positive(self.set.dual_norm(gradient))
-        grown = torch.where(state.nearest.isinf(), ahead, state.radius) * (1 + gain)
-        shrunk = torch.minimum(state.radius, state.nearest) * (1 - gain)
+        grown = torch.where(state.nearest.isinf(), ahead, state.radius) * more
+        shrunk = torch.minimum(state.radius, state.nearest) * less
         most = self.set.norm(torch.maximum(x, 1 - x))
         radius = torch.minimum(torch.where(here.reached, shrunk, grown), most).clamp_(min=0)
-        length = self.step * self.falling(k, 0.01)
         moved = state.z + unit_direction(gradient) * length
         z = replace(self.set, eps=radius).project(x, moved)
         return state._replace(z=z, radius=radius)
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """The factors on the radius where it grows and shrinks, and the step length."""
+        gain = self.gain * self.falling(k, 0.02)
+        return 1 + gain, 1 - gain, self.step * self.falling(k, 0.01)
 
     def noted(self, state: Approach, here: Best) -> Approach:
         """Keep the point if it breaks with a smaller norm, or nothing broke and it is better.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -93,8 +93,8 @@ class Guarded:
     """
 
     model: Model
-    classes: int
-    writes: bool | None = None
+    classes: int = field(compare=False)
+    writes: bool | None = field(default=None, compare=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (B, K) in the precision of x, whatever precision the model works in.

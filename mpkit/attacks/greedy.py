@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -42,8 +43,7 @@ class Standing(NamedTuple):
         z: (B, C, n), with its score (B,).
         gains: (B, O n), what each move gained when it was last tried.
         kept: (B, C, n), the point before the last swap, with its ``mark`` (B,), its score.
-        barred: (B, n), pixels that the present swap has taken back.
-        tried: (B, n), pixels that were taken back in vain.
+        barred: (B, n), pixels that the present swap has taken back; ``tried``, any in vain.
     """
 
     best: Best
@@ -57,10 +57,7 @@ class Standing(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """All moves from a point: prices, shares of the way, and promises, (B, O n) each.
-
-    A move that is not allowed has the promise -inf.
-    """
+    """Moves from a point: price, share of the way, promise (-inf: not allowed), (B, O n) each."""
 
     price: Tensor
     share: Tensor
@@ -132,10 +129,11 @@ class GreedyPixels(Iterative):
 
     def advance(self, problem: Problem, state: Standing, k: int) -> Standing:
         """One move more; or a pixel less, if the moves of the last swap are made."""
-        since = k - self.pixels
-        if since >= 0 and since % (1 + REFILL) == 0:
-            return self._take_back(problem, state)
-        return self._move(problem, state)
+        return (self._take_back if self.kind(k) else self._move)(problem, state)
+
+    def kind(self, k: int) -> Hashable:
+        """Whether a pixel is taken back."""
+        return k >= self.pixels and (k - self.pixels) % (1 + REFILL) == 0
 
     def finish(self, problem: Problem, state: Standing) -> Best:
         """The best point, polished first on the pixels that it has changed, then on all."""
@@ -155,8 +153,8 @@ class GreedyPixels(Iterative):
         x = problem.x.flatten(2)
         moves = self._moves(x, state, self._slope(problem, state.z))
         barred = moves.promise.isinf()
-        if not thresholds.blind(x) and bool((shut := barred.all(1)).any()):
-            rows = (~shut).nonzero().squeeze(1)
+        if not thresholds.blind(x) and bool((none := barred.all(1)).any()):
+            rows = (~none).nonzero().squeeze(1)
             part = trees.take(self, rows), problem.take(rows), trees.take(state, rows)
             return trees.put(state, rows, part[0]._move(*part[1:])) if len(rows) else state
         known = torch.where(barred, -torch.inf, state.gains / moves.price)
@@ -170,8 +168,9 @@ class GreedyPixels(Iterative):
         gain = score - state.score.unsqueeze(1)
         worth = torch.where(gain > 0, gain / moves.price.gather(1, where), gain * FALL)
         worth = torch.where(reached, worth.clamp(min=0) + GOAL, worth)
-        pick = worth.masked_fill_(barred.gather(1, where), -torch.inf).argmax(1, keepdim=True)
-        made = ~barred.gather(1, where).gather(1, pick)
+        shut = barred.gather(1, where)
+        pick = worth.masked_fill_(shut, -torch.inf).argmax(1, keepdim=True)
+        made = ~shut.gather(1, pick)
         chosen = values.gather(1, pick.unsqueeze(2).expand(-1, 1, values.shape[2]))
         z = _placed(state.z, pixel.gather(1, pick), chosen)
         z = torch.where(made.unsqueeze(2), z, state.z)

@@ -126,6 +126,7 @@ class PGD(Climb):
     loss: Loss = field(default_factory=CrossEntropy)
     start: Start = Uniform()
     schedule: StepSchedule = Constant()
+    alike = True
 
     def __post_init__(self) -> None:
         require_positive(type(self).__name__, steps=self.steps, step=self.step)
@@ -139,9 +140,13 @@ class PGD(Climb):
         """Look at the current point, step along its gradient, project."""
         image = self.set.apply(problem.x, state.z)
         here, gradient = Best.with_slope(problem, self.loss, state.z, image)
-        length = self.length(image) * self.schedule(k, self.steps)
-        z = self.stride(image, gradient, length).add_(state.z)
+        (factor,) = problem.pace or self.pace(k)
+        z = self.stride(image, gradient, self.length(image) * factor).add_(state.z)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """The factor on the step length."""
+        return (self.schedule(k, self.steps),)
 
     def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
         """The steepest step of that length in the ball's norm: (B, C, H, W)."""
@@ -180,8 +185,7 @@ class SLIDE(PGD):
         super().__post_init__()
         if not 0 <= self.quantile < 1:
             raise ValueError(
-                f"SLIDE: quantile must lie in [0, 1), got {self.quantile}; "
-                "for the 99th percentile give 0.99"
+                f"SLIDE: quantile must lie in [0, 1), got {self.quantile}; give 0.99 for the top 1%"
             )
 
     def stride(self, image: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
@@ -240,6 +244,7 @@ class MSD(Iterative):
     loss: Loss = field(default_factory=CrossEntropy)
     start: Start = field(default_factory=Clean)
     quantile: float = 0.99
+    alike = True
 
     def __post_init__(self) -> None:
         require_positive("MSD", steps=self.steps)

@@ -73,11 +73,19 @@ class Grid(Iterative):
 
     def advance(self, problem: Problem, state: Swept, k: int) -> Swept:
         """Look at the next poses of the grid, for all images at once."""
-        part = slice(k * self.together, (k + 1) * self.together)
-        shares = self.shares(problem.x)[part]
-        best, scores = self._look(problem, state.best, shares.expand(len(problem.x), -1, 3))
-        state.scores[:, part] = scores
-        return Swept(best, state.scores)
+        x, (first,) = problem.x, problem.pace or self.pace(k)
+        places = (torch.arange(self.kind(k), device=x.device) + first).long()
+        shares = self.shares(x)[places].expand(len(x), -1, 3)
+        best, scores = self._look(problem, state.best, shares)
+        return Swept(best, state.scores.index_copy_(1, places, scores))
+
+    def kind(self, k: int) -> int:
+        """How many poses are looked at: fewer in the last step."""
+        return min(self.together, self.poses - k * self.together)
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """The place of the first of them in the grid."""
+        return (k * self.together,)
 
     def finish(self, problem: Problem, state: Swept) -> Best:
         """The best pose, after the best ones of the grid were refined."""
@@ -102,9 +110,10 @@ class Grid(Iterative):
             z = poses.transpose(0, 1) * self.set.bounds(x)
             n = len(z)
             warped = self.set.apply(x.repeat(n, 1, 1, 1), z.flatten(0, 1))
-            loss = trees.take(self.loss, torch.arange(len(x), device=x.device).repeat(n))
-            logits, score = look(problem.model, loss, warped, y.repeat(n))
-            reached = loss.reached(logits, y.repeat(n)).view(n, -1)
+            loss = trees.mapped(lambda t, n=n: t.repeat(n), self.loss)
+            labels = y.repeat(n)
+            logits, score = look(problem.model, loss, warped, labels)
+            reached = loss.reached(logits, labels).view(n, -1)
             for one in zip(z, score.view(n, -1), reached, strict=True):
                 best = best.or_better(Best(*one))
             scores.append(score.view(n, -1).t())
@@ -136,6 +145,7 @@ class SpatialPGD(Climb):
     step: float = 0.1
     schedule: StepSchedule = field(default_factory=lambda: Falling(0.05))
     loss: Loss = field(default_factory=CrossEntropy)
+    alike = True
 
     def __post_init__(self) -> None:
         require_positive("SpatialPGD", steps=self.steps, step=self.step)
@@ -152,9 +162,13 @@ class SpatialPGD(Climb):
             return self.set.apply(problem.x, z)
 
         here, (slope,) = Best.through(problem, self.loss, state.z, render, state.z)
-        length = self.step * self.schedule(k, self.steps)
+        (length,) = problem.pace or self.pace(k)
         z = state.z + length * self.set.bounds(problem.x) * slope.sign()
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
+
+    def pace(self, k: int) -> tuple[float, ...]:
+        """The length of the step."""
+        return (self.step * self.schedule(k, self.steps),)
 
 
 def _line(n: int, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Random search without gradients: squares in l_inf, l_2 and l_1, and any set's own draws."""
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -82,13 +83,19 @@ class Square(Iterative):
         image is larger than a few pixels.
         """
         height, width = x.shape[2:]
-        flat = self.set.order == math.inf
-        done = 10000 * k / self.steps if flat else k
-        halvings = sum(done > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
-        side = round(math.sqrt(self.share / 2**halvings * height * width))
-        if not flat:
+        side = round(math.sqrt(self.share / 2 ** self.halvings(k) * height * width))
+        if self.set.order != math.inf:
             side = max(side, min(3, min(height, width) // 4)) | 1
         return min(max(side, 1), height, width)
+
+    def halvings(self, k: int) -> int:
+        """How often the area was halved before step k."""
+        done = 10000 * k / self.steps if self.set.order == math.inf else k
+        return sum(done > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+
+    def kind(self, k: int) -> Hashable:
+        """How far the patches have shrunk."""
+        return self.halvings(k)
 
     def moved(self, z: Tensor, into: Tensor, out_of: Tensor, shape: Tensor) -> Tensor:
         """Empty one patch; add a shape to another, which takes all that is free of the budget.
@@ -148,6 +155,7 @@ class WorstOfK(Iterative):
     set: PerturbationSet
     steps: int = 10
     loss: Loss = field(default_factory=CrossEntropy)
+    alike = True
 
     def __post_init__(self) -> None:
         require_positive("WorstOfK", steps=self.steps)

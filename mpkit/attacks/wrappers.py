@@ -1,8 +1,7 @@
-"""Attacks made of attacks: restarts, the worst of several, many targets, recorded on a GPU."""
+"""Attacks made of attacks: restarts, the worst of several, many targets, in pieces."""
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,15 +9,13 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.base import Attack, AttackResult, Best, OnceReached, Problem
-from mpkit.attacks.gradients import Model, look
+from mpkit.attacks.gradients import look
 from mpkit.attacks.losses import AnyWrong, CrossEntropy, Loss
-from mpkit.core import cuda_graphs, trees
-from mpkit.core.checks import require_positive, unread
-from mpkit.core.cuda_graphs import Recorder
+from mpkit.attacks.recorded import GraphedSteps
+from mpkit.core import trees
+from mpkit.core.checks import require_positive
 from mpkit.core.memory import in_pieces
 from mpkit.sets import PerturbationSet, Union
-
-SHAPES = 8  # of batches, for which a recorded attack keeps its recordings
 
 
 class Wrapper(Attack):
@@ -175,7 +172,8 @@ class MultiTargeted(Wrapper, Composite):
 class UntilBroken(Wrapper):
     """An attack whose only goal is to break: examples leave it once their goal is reached.
 
-    Robust accuracy is that of the attack itself; scores of broken examples may be smaller.
+    Robust accuracy is that of the attack itself; scores of broken examples may be smaller. On a GPU
+    its steps are replayed, see ``GraphedSteps``.
 
     Args:
         every: steps between two looks at which examples are done.
@@ -191,7 +189,8 @@ class UntilBroken(Wrapper):
 
     def find(self, problem: Problem) -> AttackResult:
         """Run the attack and let examples go."""
-        return self.attack.find(replace(problem, stop=OnceReached(self.every)))
+        stepping = problem.stepping or GraphedSteps.usual(problem.x.device)
+        return self.attack.find(replace(problem, stop=OnceReached(self.every), stepping=stepping))
 
 
 @dataclass(frozen=True)
@@ -225,76 +224,3 @@ class Batched(Wrapper):
             return trees.take(self.attack, rows).find(problem.take(rows))
 
         return trees.joined(in_pieces("Batched", attack, len(problem.x), self.size, problem.rng))
-
-
-class GraphedAttack:
-    """An attack on one network, recorded whole for each shape of batches and replayed.
-
-    The results are those of the attack. The network's weights may change in place between two
-    calls, but not be replaced. On a CPU, within another recording, and with a message where
-    recording fails, every call runs the attack itself.
-
-    Args:
-        attack: any attack that never waits for the device: not one that lets examples go.
-        model: images (B, C, H, W) to logits (B, K).
-        x: the first batch, (B, C, H, W); it is attacked once, with all checks, as is the first of
-            any other shape later.
-        y: its labels, (B,) int64.
-        recorder: what records; a CUDA graph on a GPU where not given.
-
-    Raises: ValueError: if an argument is unfit.
-    """
-
-    def __init__(
-        self, attack: Attack, model: Model, x: Tensor, y: Tensor, recorder: Recorder | None = None
-    ) -> None:
-        self.attack, self.model = attack, model
-        self.rng = torch.Generator(x.device).manual_seed(0)
-        self.recorder = recorder or cuda_graphs.usual(x.device)
-        self.works: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        self._work(x, y)
-
-    def _work(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
-        """What attacks batches of this shape; of more than SHAPES the longest unused is let go."""
-        key = x.shape, x.dtype
-        work = self.works.pop(key, None)
-        if work is None:
-            work = self._recorded(x, y)
-            while len(self.works) >= SHAPES:
-                del self.works[next(iter(self.works))]
-        self.works[key] = work
-        return work
-
-    def _recorded(self, x: Tensor, y: Tensor) -> Callable[..., Any]:
-        self.attack(self.model, x, y, self.rng)
-        try:
-            return self.recorder(self._search, [x, y], [self.rng])
-        except RuntimeError as error:
-            warnings.warn(
-                f"GraphedAttack: recording {type(self.attack).__name__} failed ({error}); "
-                "running it step by step",
-                stacklevel=4,
-            )
-            self.recorder, self.rng = cuda_graphs.plainly, torch.Generator(x.device)
-            self.works.clear()  # which draw from the old generator
-            return self._search
-
-    def _search(self, x: Tensor, y: Tensor) -> tuple[Any, ...]:
-        with unread():
-            return tuple(self.attack(self.model, x, y, self.rng))
-
-    def __call__(self, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
-        """Attack a batch; on a GPU nothing is checked but its shape and type, and nothing waits.
-
-        Args:
-            x: (B, C, H, W), float32 or float64, in [0, 1].
-            y: (B,) int64 labels.
-            rng: a generator on the device of x.
-
-        Returns: the worst allowed image seen for each example.
-        """
-        work = self._search if cuda_graphs.under_way() else self._work(x, y)
-        self.rng.set_state(rng.get_state())
-        found = trees.mapped(lambda part: part.clone(), work(x, y))
-        rng.set_state(self.rng.get_state())
-        return AttackResult(*found)

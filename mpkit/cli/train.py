@@ -167,6 +167,9 @@ def recipes(recipe: str | None, scale: str, radii: str, data: str, device: str) 
     default="standard",
     help="How hard the evaluations try.",
 )
+@click.option(
+    "--plan", is_flag=True, help="Only say what is missing, and its training's time here."
+)
 @scale
 @radii
 @root
@@ -180,6 +183,7 @@ def reproduce(
     rows: str | None,
     points: int,
     attacks: str,
+    plan: bool,
     scale: str,
     radii: str,
     root: Path | None,
@@ -194,13 +198,14 @@ def reproduce(
     Examples:
       mpkit reproduce digits --budget 2m
       mpkit reproduce mnist --budget 9m --scale gpu
+      mpkit reproduce cifar10 --scale gpu --rows linf,max,balanced,ramp --seeds 1 --plan
       mpkit reproduce cifar10 --budget 9m --rows natural,linf,max
       mpkit reproduce cifar10 --radii paper
     """
     from mpkit.core.progress import Bar
     from mpkit.studies.catalog import rows_of
     from mpkit.studies.protocol import Protocol
-    from mpkit.studies.study import Study, work_on
+    from mpkit.studies.study import Study, outlook, work_on
 
     table = data if radii == "common" else f"{data}-{radii}"
     study = Study(
@@ -214,6 +219,10 @@ def reproduce(
         device,
         root,
     )
+    if plan:
+        for line in outlook(study):
+            click.echo(line)
+        return
     require_room(study.folder)
     require_room(study.work)
     end = None if budget is None else time.monotonic() + budget

@@ -4,7 +4,7 @@ Coordinates of a union, sets with one radius per image and the states of attacks
 Tensors without dimensions, numbers and everything else belong to all rows and stay as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, cast
@@ -38,14 +38,40 @@ def take(tree: Tree, rows: Tensor | slice) -> Tree:
 
 def moved(tree: Tree, device: torch.device) -> Tree:
     """The tree with all its rows on a device; the tree itself where they lie there."""
-    away: list[Tensor] = []
+    away = any(tensor.device != device for tensor in leaves(tree))
+    return mapped(lambda t: t.to(device), tree) if away else tree
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    """Every tensor with rows, in order."""
+    found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
-        away.extend([tensor] if tensor.device != device else [])
+        found.append(tensor)
         return tensor
 
     mapped(note, tree)
-    return mapped(lambda t: t.to(device), tree) if away else tree
+    return found
+
+
+def outline(tree: Any) -> Hashable:
+    """What must be the same in two trees for the rows of one to take the places of the other's.
+
+    Types, shapes without rows, and everything that belongs to all rows; fields of a dataclass that
+    are not compared are left out.
+
+    Raises: TypeError: something that belongs to all rows has no hash, or is a tensor.
+    """
+    if isinstance(tree, Tensor):
+        if not tree.dim():
+            raise TypeError("outline: a tensor without rows has a value that may change")
+        return tree.shape[1:], tree.dtype
+    if isinstance(tree, tuple):
+        return type(tree), *map(outline, tree)
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return type(tree), *(outline(getattr(tree, f.name)) for f in fields(tree) if f.compare)
+    hash(tree)
+    return cast(Hashable, tree)
 
 
 def where(mask: Tensor, yes: Tree, no: Tree) -> Tree:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mpkit.attacks import Attack, AttackResult, Batched, CrossEntropy, Margin
+from mpkit.attacks import Attack, AttackResult, Batched, CrossEntropy, GraphedSteps, Margin
 from mpkit.attacks.base import OnceReached, Problem
 from mpkit.attacks.gradients import Guarded, Model, attacking, evaluating, guard
 from mpkit.core import trees
@@ -134,6 +134,7 @@ def evaluate(
     for one in keepers:
         one.begin(state.ledger)
     watched, told = FiniteGradients(model), progress or Quiet()
+    stepping = GraphedSteps.usual(x.device)
     told.start(state.units, state.done)
     try:
         with attacking(watched), torch.no_grad():
@@ -150,7 +151,8 @@ def evaluate(
                     if len(rows):
                         number = first // batch + unit.batch
                         rng_of_unit = generator_of(x.device, seed, entry.name, number)
-                        _attack(state, unit, watched, part, entry, rows, rng_of_unit, keepers)
+                        given = part, entry, rows, rng_of_unit, stepping
+                        _attack(state, unit, watched, *given, keepers)
                 passes = torch.tensor([watched.forwards, watched.backwards])
                 state.ledger.images[unit.row] += passes
                 state.close_unit(file)
@@ -235,6 +237,7 @@ def _attack(
     entry: Entry,
     places: Tensor,
     rng: torch.Generator,
+    stepping: GraphedSteps,
     keepers: Sequence[Keep],
 ) -> None:
     """Run one attack on some examples of a batch, check what it claims, and enter it."""
@@ -245,7 +248,8 @@ def _attack(
     tally = torch.zeros(len(rows), dtype=torch.int64, device=device)
     guarded = guard(model, attack.classes, labels)
     every = torch.arange(len(rows), device=device)
-    problem = Problem(guarded, images, labels, rng, OnceReached(), tally, every, part.x)
+    stop = OnceReached()
+    problem = Problem(guarded, images, labels, rng, stop, tally, every, part.x, stepping)
     found = Batched(attack, state.batch).find(problem)
     wrong, margin, unfit = answer(model, found.image, labels)
     if bool(wrong.any()):

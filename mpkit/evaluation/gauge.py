@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mpkit.attacks.gradients import Model
 from mpkit.core.checks import ordinary, require_images, require_labels, require_positive
+from mpkit.core.devices import full_precision
 from mpkit.core.files import DataError, unpacked, write_tensors
 from mpkit.core.progress import Quiet
 from mpkit.core.statistics import Estimate, mean_of, proportion
@@ -70,6 +71,7 @@ class Gauge:
 
 
 @torch.inference_mode(False)
+@full_precision()
 def gauge(
     model: Model,
     x: Tensor,

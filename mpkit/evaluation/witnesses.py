@@ -19,6 +19,7 @@ from torch import Tensor
 from mpkit.attacks import AttackResult, CrossEntropy
 from mpkit.attacks.gradients import Model, evaluating, guard
 from mpkit.core import trees
+from mpkit.core.devices import full_precision
 from mpkit.core.files import DataError, spread, squeezed, unpacked, write_tensors
 from mpkit.core.statistics import Estimate, proportion
 from mpkit.evaluation.adversarial import Found, take_folder
@@ -180,9 +181,8 @@ def verify(
     known = {part.describe(): part for part in threat.parts()}
     if set(names) != set(known):
         raise DataError(f"{file}: is of {' + '.join(names)}, not of {' + '.join(known)}")
-    if tensors["prints"].tolist() != prints(x, PIECE) or not torch.equal(
-        tensors["labels"], y.cpu()
-    ):
+    same = torch.equal(tensors["labels"], y.cpu())
+    if not same or tensors["prints"].tolist() != prints(x, PIECE):
         raise DataError(f"{file}: is of other images or labels; give the same --data and --points")
     with evaluating(model), torch.no_grad():
         clean = _wrong(model, x, y)
@@ -262,7 +262,7 @@ def _holds(
 
 def _wrong(model: Model, x: Tensor, y: Tensor) -> Tensor:
     asked, loss = guard(model, 2, y), CrossEntropy()
-    with evaluating(model), torch.no_grad():
+    with full_precision(), evaluating(model), torch.no_grad():
         pieces = [
             loss.reached(asked(a), b)
             for a, b in zip(x.split(PIECE), y.split(PIECE), strict=True)  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -146,7 +146,8 @@ class Directed(PGD):
         """Look at the current point, step along the estimate, project."""
         image = self.set.apply(problem.x, state.z)
         here = Best.at(problem, self.loss, state.z, image)
-        length = self.length(image) * self.schedule(k, self.steps)
+        (factor,) = problem.pace or self.pace(k)
+        length = self.length(image) * factor
         z = state.z + self.stride(image, self.uphill(problem, image, k), length)
         return Walk(self.set.project(problem.x, z), state.best.or_better(here))
 
@@ -210,6 +211,10 @@ class NES(Directed):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("NES", directions=self.directions)
+
+    def kind(self, k: int) -> Hashable:
+        """Which of the scales is in turn."""
+        return k % len(self.scales)
 
     def uphill(self, problem: Problem, image: Tensor, k: int) -> Tensor:
         """The averaged finite difference."""

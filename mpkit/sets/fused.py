@@ -99,7 +99,7 @@ def _by(kernel: Callable[..., Any], plain: Callable[..., Any], given: Sequence[A
             return result
     try:
         found = kernel(*given)
-        PROVEN[name] = known or _alike(found, result)
+        PROVEN[name] = known or alike(found, result)
     except Unfit:
         return plain(*given)
     except Exception as error:  # of a compiler, or of a machine that has none
@@ -110,10 +110,10 @@ def _by(kernel: Callable[..., Any], plain: Callable[..., Any], given: Sequence[A
     return plain(*given) if known else result
 
 
-def _alike(found: Any, expected: Any) -> bool:
+def alike(found: Any, expected: Any) -> bool:
     """Whether two results agree but for a hundredth of their mass, which rounding may move."""
     if isinstance(expected, tuple):
-        return all(map(_alike, found, expected))
+        return all(map(alike, found, expected))
     found, expected = found.double(), expected.double()
     level = found == expected  # infinities among them
     apart = (found - expected).masked_fill(level, 0).abs().sum()

@@ -165,7 +165,8 @@ def plan(
     if scheme == "natural":
         return made
     if scheme == "ramp":
-        made = replace(made, recipe=replace(size.recipe, natural=0.5))
+        mean = size.recipe.averaging or size.tuning.averaging
+        made = replace(made, recipe=replace(size.recipe, natural=0.5, averaging=mean))
     if scheme == "msd-long":
         longer = replace(size.recipe, epochs=size.recipe.epochs * 3 // 2)
         size, made = replace(size, steps=2 * size.steps), replace(made, recipe=longer)

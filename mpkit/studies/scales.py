@@ -76,7 +76,7 @@ def _on_gpu(data: str) -> Scale:
     """The networks and schedules of the literature."""
     if data == "cifar10":
         recipe = replace(COLOUR, epochs=15, lr=0.1, optimizer=SGD(), schedule=Triangle(0.3))
-        tuning = replace(recipe, epochs=3, lr=0.02)
+        tuning = replace(recipe, epochs=3, lr=0.02, averaging=0.999)
         return Scale("preact_resnet18", recipe, tuning, 10, (), 1000)
     recipe = replace(FAST, epochs=10, batch=100, lr=1e-3, schedule=Steps((0.5,)))
     tuning = replace(recipe, epochs=3, lr=3e-4)

@@ -8,7 +8,7 @@ work folder, from which an interrupted job is gone on with.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ import torch
 
 from mpkit.core.files import claimed, write_atomically
 from mpkit.core.progress import Deadline, OutOfTime, Quiet
-from mpkit.core.records import CHECKOUT, provenance, read_record, write_record
+from mpkit.core.records import CHECKOUT, device_name, provenance, read_record, write_record
 from mpkit.data import Images, load
 from mpkit.evaluation import witnesses
 from mpkit.studies.analysis import ROWS
 from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.protocol import Protocol, examine, pictures
-from mpkit.studies.recipe_run import FACTS, WEIGHTS, estimate, trained
+from mpkit.studies.recipe_run import FACTS, SHAPES, WEIGHTS, estimate, trained
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,23 @@ class Study:
             return False
         record = read_record(path)
         return (record.get("key"), record.get("examination")) == (made.key, self.protocol.key)
+
+
+def outlook(study: Study) -> Iterator[str]:
+    """A line for each network of the table, there or missing, with the work of its training.
+
+    No data is needed. The last line sums up; evaluations come on top.
+    """
+    seconds = 0.0
+    for job in study.jobs():
+        made = plan(job.name, SHAPES[study.data], study.scale, radii=study.protocol.radii)
+        if study.done(job, made):
+            yield f"{job.id}: there"
+            continue
+        work = estimate(made, study.data, study.device)
+        seconds += work.seconds
+        yield f"{job.id}: {made.about}; training {work}"
+    yield f"training about {seconds / 60:.1f} min in all on {device_name(study.device)}"
 
 
 def work_on(

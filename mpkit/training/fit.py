@@ -14,7 +14,7 @@ from torch import nn
 
 from mpkit.attacks.gradients import evaluating
 from mpkit.core.cuda_graphs import Recorder
-from mpkit.core.progress import Quiet
+from mpkit.core.progress import OutOfTime, Quiet
 from mpkit.data import Images
 from mpkit.models.anatomy import leaves
 from mpkit.training import data_parallel
@@ -141,7 +141,11 @@ class _Job:
         while self.run.done < (number + 1) * self.run.steps:
             steps = self.run.stretch(robust)
             loss = self.run.losses[(self.run.done - 1) % self.run.steps].item()
-            progress.advance(steps, f"loss {loss:.3f}")
+            try:
+                progress.advance(steps, f"loss {loss:.3f}")
+            except OutOfTime:
+                self.save()
+                raise
             if self.asked and self.asked.is_set():
                 self.save()
                 raise KeyboardInterrupt(

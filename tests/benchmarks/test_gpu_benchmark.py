@@ -39,6 +39,22 @@ def test_parts_are_recorded_and_not_repeated(tmp_path, monkeypatch, capsys):
     assert list(json.loads(output.read_text())["parts"]) == ["ceilings"]  # of another extent
 
 
+def test_a_plan_says_what_is_missing_and_how_long_it_took(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "gpu.json"
+    run(monkeypatch, output, "--only", "ceilings")
+    capsys.readouterr()
+    run(monkeypatch, output, "--plan", "--only", "ceilings")
+    assert capsys.readouterr().out == "0 of 1 parts: 0 s, and 0 of unknown time\n"
+    before = output.read_text()
+    record = json.loads(before) | {"code": "another"}
+    record["parts"]["ceilings"]["took"] = 7.0
+    output.write_text(json.dumps(record))
+    run(monkeypatch, output, "--plan")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "     7.0 s  ceilings" in lines and "   unknown  sets are right" in lines
+    assert last == f"{len(lines)} of {len(lines)} parts: 7 s, and {len(lines) - 1} of unknown time"
+
+
 OTHERS = (
     "PIL click dask distributed foolbox joblib matplotlib pandas platformdirs plotly safetensors "
     "scipy sklearn torchvision tqdm yaml"
@@ -47,7 +63,7 @@ ALONE = """
 import runpy, sys
 for name in sys.argv.pop(1).split():
     sys.modules[name] = None  # as if it were not installed
-runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
@@ -58,7 +74,7 @@ def test_a_machine_with_torch_alone_writes_where_it_was_told_and_nowhere_else(tm
     home.mkdir()
     words = ("--device", "cpu", "--points", "2", "--steps", "1", "--only", part)
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, OTHERS, *words, "--output", str(output)],
+        [sys.executable, "-c", ALONE, OTHERS, "benchmarks.gpu", *words, "--output", str(output)],
         cwd=ROOT,
         env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
         capture_output=True,
@@ -70,6 +86,22 @@ def test_a_machine_with_torch_alone_writes_where_it_was_told_and_nowhere_else(tm
     ]
     assert [path.name for path in output.parent.iterdir()] == ["gpu.json"]
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_table_is_planned_where_few_packages_are_and_no_data(tmp_path):
+    few = " ".join(set(OTHERS.split()) - {"click", "safetensors", "tqdm"})
+    words = ("reproduce", "mnist", "--rows", "linf", "--seeds", "1", "--plan", "--device", "cpu")
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, few, "mpkit", *words],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(tmp_path), "MPKIT_DATA": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mnist-linf-seed0: adversarial training in l_inf; training 3" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_record_is_that_of_this_code(monkeypatch, tmp_path):

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import every
+from helpers import every, launches
 from helpers.pretend import Claims, Count, count_kernels
 from helpers.stand_ins import ghost, there
 from helpers.toys import generator
-from mpkit.attacks import APGD, FMN, MSD, PGD, SLIDE, AffinePGD, Grid, SpatialPGD, Square
+from mpkit.attacks import PGD
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import Guarded
 from mpkit.core import trees
 from mpkit.core.checks import unread
 from mpkit.data import Crop, Flip, Images
 from mpkit.masking import TransferPGD
-from mpkit.sets import L1, L2, Affine, Blend, Linf, RotationTranslation, Union
+from mpkit.sets import L1, L2, Linf
 from mpkit.training import SGD, Natural, Recipe, Single
 from mpkit.training.run import Run
 
@@ -43,48 +43,14 @@ def test_an_attack_waits_for_nothing_and_launches_no_more_than_it_did(name):
         assert 0 < count.launched <= every.LAUNCHES[name]
 
 
-LINF, EUCLID, SUM = Linf(0.3), L2(2.0), L1(10.0)
-TURNED = RotationTranslation(3, 30)
-A_STEP = {  # of n steps; launches of each, network included: plainly, and with kernels for rows
-    "pgd linf": (lambda n: PGD(LINF, n), 30, 21),
-    "pgd l2": (lambda n: PGD(EUCLID, n), 152, 21),
-    "pgd l1": (lambda n: PGD(SUM, n), 382, 20),
-    "pgd l1 of rows": (lambda n: PGD(L1(torch.full((2,), 10.0)), n), 381, 20),
-    "slide": (lambda n: SLIDE(SUM, n), 190, 20),
-    "apgd linf": (lambda n: APGD(LINF, n), 43, 36),
-    "apgd l2": (lambda n: APGD(EUCLID, n), 283, 39),
-    "apgd l1": (lambda n: APGD(SUM, n), 316, 46),
-    "msd": (lambda n: MSD(Union(LINF, EUCLID, SUM), n), 363, 71),
-    "square linf": (lambda n: Square(LINF, n), 46, 37),
-    "square l2": (lambda n: Square(EUCLID, n), 223, 78),
-    "square l1": (lambda n: Square(SUM, n), 223, 82),
-    "fmn linf": (lambda n: FMN(LINF, n), 77, 67),
-    "fmn l2": (lambda n: FMN(EUCLID, n), 211, 62),
-    "fmn l1": (lambda n: FMN(SUM, n), 207, 67),
-    "four poses of a grid": (lambda n: Grid(TURNED, 1, 4 * n), 87, 63),
-    "spatial pgd": (lambda n: SpatialPGD(TURNED, n), 126, 120),
-    "between linf and l1": (lambda n: AffinePGD(Affine(LINF, SUM), n).between(), 1164, 93),
-    "between l2 and linf": (lambda n: AffinePGD(Affine(EUCLID, LINF), n).between(), 1250, 79),
-    "between poses and linf": (lambda n: AffinePGD(Affine(TURNED, LINF), n).between(), 845, 199),
-    "blend": (lambda n: AffinePGD(Blend(LINF, EUCLID), n).between(), 205, 53),
-}
-
-
-@pytest.mark.parametrize("name", A_STEP)
+@pytest.mark.parametrize("name", launches.STEPS)
 @pytest.mark.parametrize("kernels", [False, True])
-def test_a_step_on_whole_images_launches_no_more_than_it_did(name, kernels, monkeypatch):
-    make, *most = A_STEP[name]
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval().requires_grad_(False)
-    x, seen = torch.rand(2, 1, 28, 28, generator=generator()), []
-    y = net(x).argmax(1)
-    for steps in (12, 16):
-        with Claims(), torch.no_grad(), unread(), Count() as count:
-            if kernels:
-                count_kernels(monkeypatch, count)
-            make(steps).find(Problem(Guarded(net, 10), x.clone(), y, generator(1)))
-        assert not count.waits
-        seen.append(count.launched)
-    assert (seen[1] - seen[0]) / 4 <= most[kernels]
+def test_a_step_on_whole_images_launches_no_more_than_it_did(name, kernels):
+    assert 0 < launches.launched(name, kernels) <= launches.shown()[name][kernels]
+
+
+def test_every_row_of_the_table_of_launches_is_counted():
+    assert list(launches.shown()) == list(launches.STEPS)
 
 
 @pytest.mark.parametrize("name", every.LAUNCHES)

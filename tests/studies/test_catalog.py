@@ -165,6 +165,34 @@ def test_an_estimate_follows_the_epochs():
 
 
 @pytest.mark.parametrize(
+    ("data", "rows"), [("cifar10", "linf,max,balanced,ramp"), ("mnist", "linf,max")]
+)
+def test_a_table_says_what_is_missing_and_how_long_it_takes(data, rows, tmp_path, monkeypatch):
+    """Without the data, and without a step."""
+    monkeypatch.setattr(recipe_run, "speed", lambda model, x: 1e4)
+    recipe_run._rate.cache_clear()
+    where = ("--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"))
+    words = ("reproduce", data, "--scale", "gpu", "--rows", rows, "--seeds", "1", "--plan")
+    result = CliRunner().invoke(main, [*words, "--device", "cpu", *where])
+    recipe_run._rate.cache_clear()
+    *lines, last = result.output.splitlines()
+    names = [f"{data}-{row}-seed0" for row in rows.split(",")]
+    assert [line.partition(":")[0] for line in lines] == names
+    minutes = [float(re.search(r"about ([\d.]+) min$", line)[1]) for line in lines]
+    total = float(re.match(r"training about ([\d.]+) min in all on cpu", last)[1])
+    assert abs(sum(minutes) - total) < 0.1 * len(lines) and not list(tmp_path.iterdir())
+
+
+def test_on_a_gpu_what_is_trained_for_two_norms_is_a_mean_of_its_weights():
+    """As on a CPU: both halves of RAMP, and the sampling of E-AT."""
+    shape = (3, 32, 32)
+    for row, mean in (("linf", None), ("max", None), ("balanced", 0.999), ("ramp", 0.999)):
+        assert plan(f"cifar10-{row}", shape, "gpu").recipe.averaging == mean
+    assert plan("cifar10-ramp", shape).recipe.averaging == 0.995
+    assert plan("mnist-ramp", SHAPE, "gpu").recipe.averaging is None
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["recipes", "mnist-best"], r"no 'mnist-best'; take DATA-SCHEME"),

@@ -18,7 +18,7 @@ from helpers import ROOT
 from helpers.small_runs import SHORT, Explodes, linear, tiny, trained, weights
 from helpers.training_job import job
 from mpkit.core import files
-from mpkit.core.progress import Quiet
+from mpkit.core.progress import OutOfTime, Quiet
 from mpkit.training import SGD, Checkpoints, Diverged, Natural, Recipe, checkpoints, data_parallel
 from mpkit.training.checkpoints import DamagedCheckpoint
 from mpkit.training.run import Run
@@ -168,6 +168,21 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path):
     saved = Checkpoints(tmp_path).latest()
     assert saved.facts["done"] == 6
     assert all(t.isfinite().all() for t in saved.tensors.values())
+
+
+def test_what_was_done_when_the_time_is_over_is_kept(tmp_path):
+    class Over(Quiet):
+        def advance(self, steps, note):
+            raise OutOfTime
+
+    keep = Checkpoints(tmp_path, seconds=1e9)
+    for commands in (1, 2):  # as many as it takes, each as short as this
+        with pytest.raises(OutOfTime):
+            trained(SHORT, checkpoints=keep, progress=Over())
+        assert keep.latest().facts["done"] == 3 * commands
+    model, history = trained(SHORT, checkpoints=keep)
+    whole, its_history = trained(SHORT)
+    assert torch.equal(weights(model), weights(whole)) and len(history) == len(its_history)
 
 
 # --- other processes
