@@ -78,12 +78,11 @@ def over_networks(values: list[float]) -> list[float]:
     return [round(one, 5) for one in (mean, mean - half, mean + half)]
 
 
-def compared(runs: dict[str, dict[str, Any]], networks: list[str]) -> dict[str, Any]:
+def compared(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Optimality of every attack in one norm, from its runs.
 
     Args:
-        runs: by ``network|budget|attack``, all attacks and budgets on all networks.
-        networks: over which the mean is taken.
+        runs: by ``network|budget|attack``; at one budget all attacks on the same networks.
 
     Returns: by budget, the attacks from the best on with local and global optimality; who is best
         of ours and of the others; and their difference, paired by network.
@@ -91,11 +90,11 @@ def compared(runs: dict[str, dict[str, Any]], networks: list[str]) -> dict[str, 
     least = {tuple(key.split("|")): torch.tensor(run["least"]) for key, run in runs.items()}
     reference = {
         name: torch.stack([one for key, one in least.items() if key[0] == name]).amin(0)
-        for name in networks
+        for name in dict.fromkeys(key[0] for key in least)
     }
     found: dict[str, Any] = {}
     for budget in dict.fromkeys(key[1] for key in least):
-        rows = []
+        rows, networks = [], list(dict.fromkeys(key[0] for key in least if key[1] == budget))
         for attack in dict.fromkeys(key[2] for key in least):
             local = {
                 name: round(local_optimality(least[name, budget, attack], reference[name]), 5)
@@ -172,21 +171,28 @@ def main() -> None:
     parser = options(__doc__, "book/results/attackbench.json", 100)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[500, 2000])
+    parser.add_argument(
+        "--deep", type=int, default=len(NETWORKS), help="of the networks, with the later budgets"
+    )
     given, _ = begin(parser)
     warnings.filterwarnings("ignore")
     kept = Kept(given.output, given.points)
     runs: dict[str, dict[str, Any]] = {norm: {} for norm in NORMS}
-    for name in given.networks:
-        for norm in NORMS:
-            for attack, search in minimizers(norm, radius(name, norm)).items():
-                for budget in given.budgets:
-                    where = f"{name}|{budget}|{attack}"
-                    runs[norm][where] = kept.row(
-                        f"{norm}|{where}",
-                        lambda s=search, w=(name, norm, budget): one_run(s, *w, given.points),
-                    )
-            print(f"{norm} {name}: {kept.seconds:.0f} s so far", flush=True)
-    norms = {norm: {**compared(of, given.networks), "runs": of} for norm, of in runs.items()}
+    plan = [
+        (budget, name, norm)
+        for i, budget in enumerate(given.budgets)
+        for name in given.networks[: given.deep if i else None]
+        for norm in NORMS
+    ]
+    for budget, name, norm in plan:
+        for attack, search in minimizers(norm, radius(name, norm)).items():
+            where = f"{name}|{budget}|{attack}"
+            runs[norm][where] = kept.row(
+                f"{norm}|{where}",
+                lambda s=search, w=(name, norm, budget): one_run(s, *w, given.points),
+            )
+        print(f"{budget} {name} {norm}: {kept.seconds:.0f} s so far", flush=True)
+    norms = {norm: {**compared(of), "runs": of} for norm, of in runs.items()}
     for norm, budget in ((norm, str(budget)) for norm in NORMS for budget in given.budgets):
         for row in norms[norm][budget]["attacks"][:4]:
             print(f"{norm:5} {budget:5} {row['attack']:28} {row['global']}", flush=True)
