@@ -68,13 +68,15 @@ def one_run(search: Search, name: str, norm: str, budget: int, points: int) -> d
     }
 
 
-def over_networks(values: list[float]) -> list[float]:
-    """Mean and 95 % interval by Student's t: networks are few; NaN ends where there is one."""
+def over_networks(values: list[float]) -> list[float | None]:
+    """Mean and 95 % interval by Student's t, since networks are few; no interval where one is."""
     from scipy.stats import t
 
     each = torch.tensor(values, dtype=torch.float64)
     mean, n = float(each.mean()), len(each)
-    half = float(each.std()) / n**0.5 * float(t.ppf(0.975, n - 1)) if n > 1 else float("nan")
+    if n == 1:
+        return [round(mean, 5), None, None]
+    half = float(each.std()) / n**0.5 * float(t.ppf(0.975, n - 1))
     return [round(one, 5) for one in (mean, mean - half, mean + half)]
 
 
@@ -105,7 +107,7 @@ def compared(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
             spent = sum(run["propagations"] for run in of) / len(of)
             row |= {"propagations": round(spent, 1)}
             rows.append(row | {"cpu seconds": round(sum(run["cpu seconds"] for run in of), 1)})
-        rows.sort(key=lambda row: -row["global"][0])
+        rows.sort(key=lambda row: -(row["global"][0] or 0))
         best = [
             next((row for row in rows if row["attack"].startswith(library)), None)
             for library in ("mpkit", "adv-lib")
