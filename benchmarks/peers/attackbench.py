@@ -68,6 +68,11 @@ def one_run(search: Search, name: str, norm: str, budget: int, points: int) -> d
     }
 
 
+def norms_of(run: dict[str, Any]) -> Tensor:
+    """Least norms (N,) of a run; a record has null where nothing was found."""
+    return torch.tensor([torch.inf if one is None else one for one in run["least"]])
+
+
 def over_networks(values: list[float]) -> list[float | None]:
     """Mean and 95 % interval by Student's t, since networks are few; no interval where one is."""
     from scipy.stats import t
@@ -89,7 +94,7 @@ def compared(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Returns: by budget, the attacks from the best on with local and global optimality; who is best
         of ours and of the others; and their difference, paired by network.
     """
-    least = {tuple(key.split("|")): torch.tensor(run["least"]) for key, run in runs.items()}
+    least = {tuple(key.split("|")): norms_of(run) for key, run in runs.items()}
     reference = {
         name: torch.stack([one for key, one in least.items() if key[0] == name]).amin(0)
         for name in dict.fromkeys(key[0] for key in least)
@@ -194,6 +199,10 @@ def main() -> None:
                 lambda s=search, w=(name, norm, budget): one_run(s, *w, given.points),
             )
         print(f"{budget} {name} {norm}: {kept.seconds:.0f} s so far", flush=True)
+    for run in (run for of in runs.values() for run in of.values()):
+        run["least"] = [
+            one if one is not None and one < torch.inf else None for one in run["least"]
+        ]
     norms = {norm: {**compared(of), "runs": of} for norm, of in runs.items()}
     for norm, budget in ((norm, str(budget)) for norm in NORMS for budget in given.budgets):
         for row in norms[norm][budget]["attacks"][:4]:
