@@ -26,8 +26,8 @@ class Observed(nn.Module):
 
     A row of a batch belongs to the image at its place, or, in batches of another size, to the
     nearest one in l_2; either way it is a perturbation of the image that it is counted for. An
-    image is followed as long as it has propagations left, and not after. Pixels outside of the box
-    are brought to its walls.
+    image is followed as long as it has propagations left at the start of a batch, and not after.
+    Pixels outside of the box are brought to its walls.
 
     Args:
         model: in evaluation mode.
@@ -87,7 +87,7 @@ class Followed(NamedTuple):
 
     Attributes:
         least: (N,) float64, see ``Observed``.
-        spent: mean propagations of an image.
+        spent: mean propagations of an image while it was followed.
     """
 
     least: Tensor
@@ -110,7 +110,7 @@ def followed(
     seen = Observed(model, x, y, order, budget).eval()
     with suppress(Spent):
         attack(seen, x.clone(), y.clone())
-    return Followed(seen.least, float(seen.spent.double().mean()))
+    return Followed(seen.least, float(seen.spent.clamp(max=budget).double().mean()))
 
 
 def local_optimality(least: Tensor, reference: Tensor) -> float:
