@@ -11,7 +11,7 @@ from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
 from mpkit.attacks.greedy import GreedyPixels
-from mpkit.attacks.least_norm import LeastNorm, PrimalDual, ShrinkingBall
+from mpkit.attacks.least_norm import LeastNorm
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -64,9 +64,7 @@ __all__ = [
     "Margin",
     "MultiTargeted",
     "Pointwise",
-    "PrimalDual",
     "Restarts",
-    "ShrinkingBall",
     "SpatialPGD",
     "Square",
     "StraightThrough",

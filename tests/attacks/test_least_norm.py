@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from helpers.toys import generator, relu_net
-from mpkit.attacks import FMN, LeastNorm, PrimalDual, ShrinkingBall
+from mpkit.attacks import FMN, LeastNorm
+from mpkit.attacks.least_norm import PrimalDual, ShrinkingBall
 from mpkit.audit.known_optima import Threshold, best_linear
 from mpkit.sets import L1, L2, Ball, Linf
 

@@ -35,9 +35,7 @@ from mpkit.attacks import (
     Margin,
     MultiTargeted,
     Pointwise,
-    PrimalDual,
     Restarts,
-    ShrinkingBall,
     SpatialPGD,
     Square,
     StraightThrough,
@@ -45,6 +43,7 @@ from mpkit.attacks import (
     Worst,
     WorstOfK,
 )
+from mpkit.attacks.least_norm import PrimalDual, ShrinkingBall
 from mpkit.masking import NES, TransferPGD
 from mpkit.sets import (
     L0,
