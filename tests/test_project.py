@@ -67,8 +67,9 @@ def test_the_library_and_the_book_stay_small() -> None:
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
     # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
-    # dead zones 400, of searches replayed on a GPU 300
-    assert size["mpkit"] <= 22_400, size
+    # dead zones 400, of searches replayed on a GPU 300, of minimum-norm attacks, their measures
+    # and names of other zoos 500
+    assert size["mpkit"] <= 22_900, size
     assert size["mpbook"] <= 4_800, size
 
 

@@ -7,6 +7,7 @@ the auditor stays the same, so a run can be stopped and goes on where it was:
     python -m benchmarks.peers.audit
     python -m benchmarks.peers.audit --libraries foolbox ART --keep parts
     python -m benchmarks.peers.audit --scripts        # what the scripts print, and no audit
+    python -m benchmarks.peers.audit --new-scripts    # the record's audits, with scripts since then
 """
 
 from __future__ import annotations
@@ -63,15 +64,23 @@ def audited(library: str, given: Any) -> dict[str, Any]:
     return {"version": version, "known": len(chosen), "attacks": there_are}
 
 
-def reproduced() -> dict[str, dict[str, Any]]:
-    """Text and output of every script, and of which library it shows what, by its name."""
+def reproduced(known: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Text and output of every script, and of which library it shows what, by its name.
+
+    Args:
+        known: what is known already; scripts with the same text are not run again.
+    """
     found = {}
     for script in sorted(SCRIPTS.glob("*.py")):
         text, heard = script.read_text(encoding="utf-8"), io.StringIO()
+        if known and known.get(script.stem, {}).get("script") == text:
+            found[script.stem] = known[script.stem]
+            continue
         with contextlib.redirect_stdout(heard):
             exec(compile(text, script.name, "exec"), {"__name__": "__main__"})  # as a program
         shows = re.findall(r"^# shows: (.*)$", text, re.MULTILINE)[0].split(", ")
-        found[script.stem] = {"shows": shows, "script": text, "prints": heard.getvalue().strip()}
+        told = {"shows": shows, "script": text, "prints": heard.getvalue().strip()}
+        found[script.stem] = told | {"commit": records.Code.of(ROOT).commit}
     return found
 
 
@@ -95,6 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=ROOT / ".benchmarks" / "audit")
     parser.add_argument("--scripts", action="store_true")
+    parser.add_argument("--new-scripts", action="store_true")
     parser.add_argument("--done", action="store_true", help="write what is kept, audit nothing")
     given, _ = begin(parser, keep=False)
     warnings.filterwarnings("ignore")
@@ -102,6 +112,13 @@ def main() -> None:
     if given.scripts:
         for name, one in reproduced().items():
             print(f"{name}: {one['prints']}")
+        return
+    if given.new_scripts:
+        record = records.read_record(given.output)
+        scripts = reproduced(record["reproductions"])
+        missing = without_script(record["libraries"], scripts)
+        record |= {"reproductions": scripts, "without a script": missing}
+        records.write_record(given.output, record)
         return
     there = [library for library in given.libraries if installed(library)]
     done = {library: audited(library, given) for library in there}

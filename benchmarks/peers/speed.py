@@ -193,13 +193,7 @@ def raced_with_all(given: argparse.Namespace) -> list[dict[str, Any]]:
         for batch in given.batches
         for steps in given.steps
         for trainable in (False, True)
-        for row in over_the_bare_loop(
-            batch,
-            steps,
-            trainable,
-            given.rounds,
-            batch in given.beside and steps == min(given.steps),
-        )
+        for row in over_the_bare_loop(batch, steps, trainable, given.rounds, batch in given.beside)
     ]
 
 

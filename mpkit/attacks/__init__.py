@@ -11,6 +11,7 @@ from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
 from mpkit.attacks.greedy import GreedyPixels
+from mpkit.attacks.least_norm import LeastNorm
 from mpkit.attacks.losses import (
     DLR,
     AnyWrong,
@@ -53,6 +54,7 @@ __all__ = [
     "Grid",
     "GridThenAPGD",
     "HopSkipJump",
+    "LeastNorm",
     "Loss",
     "Margin",
     "MultiTargeted",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,13 +31,39 @@ class Approach(NamedTuple):
     best: Best
 
 
-@dataclass(frozen=True)
-class FMN(Iterative):
-    """Fast minimum-norm attack: gradient steps in a ball that shrinks while the model errs.
+class MinimumNorm(Iterative):
+    """A search for the smallest perturbation; its state has ``nearest`` and ``best``.
 
-    What is returned is the smallest perturbation found that reaches the goal, if it lies in the
-    set; take a set as large as the box, such as Linf(1), to measure distances. Where none lies in
-    the set, the best point is projected onto it.
+    What is returned is the smallest found that reaches the goal, if it lies in the set; take a set
+    as large as the box, ``Ball.everything``, to measure distances. Where none lies in the set, the
+    best point is projected onto it.
+    """
+
+    set: Ball
+
+    def noted(self, state: Any, here: Best) -> Any:
+        """Keep the point if it breaks with a smaller norm, or nothing broke and it is better.
+
+        The goal counts as reached only within the set, so that no example leaves before that.
+        """
+        norm = torch.where(here.reached, self.set.norm(here.z), torch.inf)
+        here = here._replace(reached=here.reached & self.set.fits(here.z, here.z))
+        none = state.nearest.isinf() & norm.isinf()
+        nearer = (norm < state.nearest) | (none & (here.score > state.best.score))
+        best = trees.where(nearer, here, state.best)
+        return state._replace(nearest=torch.minimum(norm, state.nearest), best=best)
+
+    def finish(self, problem: Problem, state: Any) -> Best:
+        """The smallest break, brought into the set where it is too large."""
+        x = problem.x
+        state = self.noted(state, Best.at(problem, self.loss, state.z, x + state.z))
+        z = self.set.project(x, state.best.z)
+        return Best.at(problem, self.loss, z, x + z)
+
+
+@dataclass(frozen=True)
+class FMN(MinimumNorm):
+    """Fast minimum-norm attack: gradient steps in a ball that shrinks while the model errs.
 
     Args:
         steps: number of gradients, > 0.
@@ -91,28 +117,9 @@ class FMN(Iterative):
         gain = self.gain * self.falling(k, 0.02)
         return 1 + gain, 1 - gain, self.step * self.falling(k, 0.01)
 
-    def noted(self, state: Approach, here: Best) -> Approach:
-        """Keep the point if it breaks with a smaller norm, or nothing broke and it is better.
-
-        The goal counts as reached only within the set, so that no example leaves before that.
-        """
-        norm = torch.where(here.reached, self.set.norm(here.z), torch.inf)
-        here = here._replace(reached=here.reached & self.set.fits(here.z, here.z))
-        none = state.nearest.isinf() & norm.isinf()
-        nearer = (norm < state.nearest) | (none & (here.score > state.best.score))
-        best = trees.where(nearer, here, state.best)
-        return state._replace(nearest=torch.minimum(norm, state.nearest), best=best)
-
     def falling(self, k: int, last: float) -> float:
         """A cosine from 1 down to ``last``."""
         return last + (1 - last) * (1 + math.cos(math.pi * k / self.steps)) / 2
-
-    def finish(self, problem: Problem, state: Approach) -> Best:
-        """The smallest break, brought into the set where it is too large."""
-        x = problem.x
-        state = self.noted(state, Best.at(problem, self.loss, state.z, x + state.z))
-        z = self.set.project(x, state.best.z)
-        return Best.at(problem, self.loss, z, x + z)
 
 
 @dataclass(frozen=True)

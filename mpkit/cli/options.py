@@ -142,7 +142,7 @@ SUBJECT = (
         "spec",
         required=True,
         metavar="NAME",
-        help="small_cnn, small_resnet, ..., or package.module:factory of your own.",
+        help="small_cnn, small_resnet, ..., robustbench:NAME, or package.module:factory.",
     ),
     click.option(
         "--weights",

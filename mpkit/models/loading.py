@@ -16,6 +16,7 @@ from mpkit.core.checks import imported, told
 from mpkit.core.devices import resolve_device
 from mpkit.core.files import DataError, unpacked
 from mpkit.models.cnn import NETWORKS, ZONE, network
+from mpkit.models.robustbench import PREFIX, of_robustbench
 
 OURS = "model/"  # how a checkpoint of mpkit.training.fit marks the network's own tensors
 PREFIXES = ("module.", "_orig_mod.")  # of data parallel and of compiled networks
@@ -29,7 +30,7 @@ def load_model(
 
     Args:
         spec: a key of mpkit.models.NETWORKS, such as small_cnn, or small_cnn@0.3 with a dead zone
-            in front, or ``package.module:factory``.
+            in front, or ``robustbench:NAME``, or ``package.module:factory``.
             The factory is called with those of ``shape``, ``classes`` and ``rng`` that it names;
             modules of the current folder are found.
         weights: a safetensors file, a checkpoint of mpkit or plain; None keeps the factory's own.
@@ -43,6 +44,14 @@ def load_model(
         ValueError: the factory cannot be found or called, or gives no network.
         DataError: the weights cannot be read or do not fit.
     """
+    if spec.startswith(PREFIX):
+        if weights is not None:
+            raise ValueError(
+                f"--model: {spec} has weights of its own, got --weights {weights}; leave them out, "
+                "or name the network as package.module:factory"
+            )
+        model = of_robustbench(spec, shape, classes)
+        return model.to(resolve_device(device), torch.float32).eval()
     if spec.partition(ZONE)[0] in NETWORKS and weights is None:
         raise ValueError(
             f"--model: {spec} comes without weights; give a safetensors file with --weights"
@@ -81,7 +90,8 @@ def _factory(spec: str) -> Callable[..., Any]:
     module, colon, name = spec.partition(":")
     if not colon or not module or not name:
         raise ValueError(
-            f"--model: {spec!r} is none of {', '.join(NETWORKS)} and not package.module:factory"
+            f"--model: {spec!r} is none of {', '.join(NETWORKS)}, not robustbench:NAME and not "
+            "package.module:factory"
         )
     return imported("--model", spec)
 

@@ -31,6 +31,7 @@ from mpkit.attacks import (
     Grid,
     GridThenAPGD,
     HopSkipJump,
+    LeastNorm,
     Margin,
     MultiTargeted,
     Pointwise,
@@ -42,6 +43,7 @@ from mpkit.attacks import (
     Worst,
     WorstOfK,
 )
+from mpkit.attacks.least_norm import PrimalDual, ShrinkingBall
 from mpkit.masking import NES, TransferPGD
 from mpkit.sets import (
     L0,
@@ -121,6 +123,11 @@ ATTACKS: dict[str, Row] = {
     "msd": Row(MSD(BALLS, 3)),
     "fmn": Row(FMN(L2(0.5), 5)),
     "fmn from the border": Row(FMN(Linf(0.2), 3, start=BoundaryStart(1, 2))),
+    "primal dual l1": Row(PrimalDual(L1(1.0), 5)),
+    "primal dual l2": Row(PrimalDual(L2(0.5), 5, even=True)),
+    "shrinking ball": Row(ShrinkingBall(Linf(0.2), 5)),
+    "least norm linf": Row(LeastNorm(Linf(0.2), 100, targets=2, radii=2), retargets=False),
+    "least norm l1": Row(LeastNorm(L1(1.0), 100, targets=1, radii=2), retargets=False),
     "square linf": Row(Square(Linf(0.2), 5), Square(Linf(0.2), 1500), 0.9999),
     "square l2": Row(Square(L2(0.5), 5)),
     "square l1": Row(Square(L1(1.0), 5)),

@@ -1,0 +1,295 @@
+"""Minimum-norm attacks for many gradients: primal and dual steps, a shrinking ball, and both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpkit.attacks.apgd import APGD
+from mpkit.attacks.base import Attack, AttackResult, Best, Problem
+from mpkit.attacks.fmn import MinimumNorm
+from mpkit.attacks.gradients import climb, look
+from mpkit.attacks.losses import DLR, Loss, Margin, TargetedDLR
+from mpkit.attacks.wrappers import MultiTargeted
+from mpkit.core import trees
+from mpkit.core.checks import require_positive
+from mpkit.sets import L1, L2, Ball
+from mpkit.sets.norms import per_row, positive, unit_direction
+
+FIRST, LAST = 0.3, 0.1
+"""Shares of the gradients for the first search, and for the walk."""
+LONG = 12
+"""Gradients of a run of Auto-PGD below which it tries fewer radii."""
+TRIES = 3
+"""Points between the old one and the new one that a step along the border tries."""
+
+
+def geometric(first: float, last: float, k: int, steps: int) -> float:
+    """From the first value to the last in equal ratios, at step k of so many."""
+    return float(first * (last / first) ** (k / steps))
+
+
+class Balanced(NamedTuple):
+    """State of PrimalDual.
+
+    Attributes:
+        z: the current point.
+        mean, square: running moments of the direction, as Adam keeps them.
+        sway: (B,) in [-1, 1], how often the goal was reached of late.
+        ratio: (B,) logarithm of the weight of the norm over that of the loss.
+        nearest: (B,) norm of the smallest break, infinite where there is none.
+        best: that break, or the point of greatest loss.
+    """
+
+    z: Tensor
+    mean: Tensor
+    square: Tensor
+    sway: Tensor
+    ratio: Tensor
+    nearest: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class PrimalDual(MinimumNorm):
+    """Steps down a weighted sum of norm and loss; the norm's weight grows while the goal is kept.
+
+    No ball holds the search, so a pixel can go far and come back, and each has its own step length
+    (Adam): what networks ask for that hardly react to small changes. In l_1 the norm is taken care
+    of by soft thresholds in the same lengths, so that pixels that do not matter stay as they were.
+
+    Args:
+        steps: number of gradients, > 0.
+        loss: a margin, positive exactly where the goal is reached; in l_2 it has no slope there.
+        rate: step length of a pixel, > 0; it falls to a tenth, as that of the weight does.
+        even: whether gradients are brought to length one before they are averaged.
+
+    Raises: ValueError: a number is not positive, or the set is no l_1 or l_2 ball.
+
+    Source: the problem and the two kinds of steps of Matyasko and Chau 2021 (PDPGD); weights and
+        lengths are ours.
+    """
+
+    set: Ball
+    steps: int = 500
+    loss: Loss = field(default_factory=Margin)
+    rate: float = 0.1
+    even: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("PrimalDual", steps=self.steps, rate=self.rate)
+        if not isinstance(self.set, L1 | L2):
+            raise ValueError(f"PrimalDual: set must be L1 or L2, got {self.set}; take LeastNorm")
+
+    def begin(self, problem: Problem) -> Balanced:
+        """The image itself, and a norm that counts a hundredth."""
+        x = problem.x
+        zero, rows = torch.zeros_like(x), x.new_zeros(len(x))
+        best, infinite = Best.none_yet(x, zero), torch.full_like(rows, torch.inf)
+        return Balanced(zero, zero, zero, rows, rows - 4.6, infinite, best)
+
+    def advance(self, problem: Problem, state: Balanced, k: int) -> Balanced:
+        """Look, weigh norm and loss anew, step down their sum."""
+        x, z = problem.x, state.z
+        here, gradient = Best.with_slope(problem, self.loss, z, x + z)
+        state = self.noted(state, here)
+        length = geometric(self.rate, self.rate / 10, k, self.steps)
+        sway = torch.lerp(state.sway, 2 * here.reached.to(x.dtype) - 1, 0.1)
+        ratio = state.ratio + geometric(0.1, 0.01, k, self.steps) * sway.sign() * (k > 0)
+        pull, push = (per_row(torch.sigmoid(way * ratio), x) for way in (1, -1))
+        down = -push * (unit_direction(gradient) if self.even else gradient)
+        if isinstance(self.set, L2):
+            short = per_row(positive(self.set.norm(z)), x)
+            down = down * ~here.reached.view(-1, 1, 1, 1) + pull * z / short
+        mean, square = (
+            torch.lerp(old, new, share)
+            for old, new, share in ((state.mean, down, 0.1), (state.square, down.square(), 0.001))
+        )
+        spread = (square / (1 - 0.999 ** (k + 1))).sqrt() + 1e-8
+        z = z - length / (1 - 0.9 ** (k + 1)) * mean / spread
+        if isinstance(self.set, L1):
+            z = z.sign() * (z.abs() - length * pull / spread).clamp(min=0)
+        z = torch.minimum(torch.maximum(z, -x), 1 - x)
+        return state._replace(z=z, mean=mean, square=square, sway=sway, ratio=ratio)
+
+
+class Narrowed(NamedTuple):
+    """State of ShrinkingBall: the point, the one before it, the radius (B,), and as FMN's."""
+
+    z: Tensor
+    before: Tensor
+    radius: Tensor
+    nearest: Tensor
+    best: Best
+
+
+@dataclass(frozen=True)
+class ShrinkingBall(MinimumNorm):
+    """Steepest steps with momentum in a ball a little smaller than the smallest break so far.
+
+    The ball is smaller by 30 % at first and by 0.3 % at last; until something breaks it grows from
+    one and a half times the first guess of the distance.
+
+    Args:
+        steps: number of gradients, > 0.
+        loss: a margin, positive where the goal is reached.
+
+    Raises: ValueError: if steps is not positive.
+
+    Source: ours; the radius that follows the best break is from Pintor et al. 2021 (FMN), the
+        momentum from Croce and Hein 2020 (Auto-PGD).
+    """
+
+    set: Ball
+    steps: int = 300
+    loss: Loss = field(default_factory=Margin)
+
+    def __post_init__(self) -> None:
+        require_positive("ShrinkingBall", steps=self.steps)
+
+    def begin(self, problem: Problem) -> Narrowed:
+        """The image itself."""
+        best = Best.none_yet(problem.x, z := torch.zeros_like(problem.x))
+        infinite = torch.full_like(best.score, torch.inf)
+        return Narrowed(z, z, torch.zeros_like(best.score), infinite, best)
+
+    def advance(self, problem: Problem, state: Narrowed, k: int) -> Narrowed:
+        """Look, set the radius by the best break, step and project twice."""
+        x, z = problem.x, state.z
+        here, gradient = Best.with_slope(problem, self.loss, z, x + z)
+        state = self.noted(state, here)
+        guess = (-here.score / positive(self.set.dual_norm(gradient))).clamp(min=1e-4) * 1.5
+        grown = state.radius * 1.02 if k else guess
+        gap = geometric(0.3, 0.003, k, self.steps)
+        radius = torch.where(state.nearest.isinf(), grown, state.nearest * (1 - gap))
+        radius = torch.minimum(radius, self.set.norm(torch.maximum(x, 1 - x)))
+        ball = replace(self.set, eps=radius)
+        length = per_row(radius * geometric(1, 0.02, k, self.steps), x)
+        ahead = ball.project(x, z + self.set.stride(x + z, gradient, length))
+        if k:
+            ahead = ball.project(x, z.lerp(ahead, 0.75) + (z - state.before) * 0.25)
+        return state._replace(z=ahead, before=z, radius=radius)
+
+
+class Bracket(NamedTuple):
+    """The best point (B, C, H, W), its norm (B,), and the largest radius that held (B,)."""
+
+    z: Tensor
+    norm: Tensor
+    held: Tensor
+
+
+@dataclass(frozen=True)
+class LeastNorm(Attack):
+    """The smallest perturbation by several searches in turn, each from what those before found.
+
+    First towards some wrong classes the least point that would break a linear network, and a search
+    without a radius: a shrinking ball in l_inf, primal and dual steps in l_2 and l_1. Then targeted
+    Auto-PGD at radii that close in on the least one that breaks. Last a walk along the border: the
+    network is taken for linear at the best break, and the least point that breaks the linear one is
+    tried, or one on the way.
+
+    What is returned is the smallest that was found, if it lies in the set; take a set as large as
+    the box, ``Ball.everything``, to measure distances.
+
+    Args:
+        steps: gradients for each image, two forward passes counted as one, at least 100.
+        loss: an untargeted margin, positive exactly where the goal is reached.
+        targets: wrong classes that Auto-PGD aims at, > 0.
+        radii: that it tries at most, fewer where steps are few; > 0.
+
+    Raises: ValueError: if a number is unfit.
+
+    Source: ours; the parts are those of Matyasko and Chau 2021, Croce and Hein 2020 (AutoAttack,
+        and FAB for the linear step, box included).
+    """
+
+    set: Ball
+    steps: int = 1000
+    loss: Loss = field(default_factory=Margin)
+    targets: int = 3
+    radii: int = 8
+
+    def __post_init__(self) -> None:
+        require_positive("LeastNorm", targets=self.targets, radii=self.radii)
+        if self.steps < 100:
+            raise ValueError(f"LeastNorm: steps must be at least 100, got {self.steps}; try 1000")
+
+    @property
+    def classes(self) -> int:
+        """Fewest classes the losses are defined for."""
+        return TargetedDLR.fewest
+
+    def first(self) -> MinimumNorm:
+        """The search without a radius, with a share of the gradients."""
+        share = int(self.steps * FIRST)
+        if isinstance(self.set, L1 | L2):
+            return PrimalDual(self.set, share, self.loss, 0.3)
+        return ShrinkingBall(self.set, share, self.loss)
+
+    def find(self, problem: Problem) -> AttackResult:
+        """The searches in turn."""
+        x, zero = problem.x, torch.zeros_like(problem.x)
+        rows = x.new_zeros(len(x))
+        state = Bracket(zero, torch.full_like(rows, torch.inf), rows)
+        logits, _ = look(problem.model, self.loss, x, problem.y)
+        wrong = logits.scatter(1, problem.y.unsqueeze(1), -torch.inf)
+        classes = wrong.topk(min(self.targets, logits.shape[1] - 1), dim=1).indices
+        for target in classes.unbind(1):
+            z = zero
+            for _ in range(2):
+                z = self.ahead(problem, self.loss.toward(target), z)
+                state = self.noted(problem, state, z)
+        first = self.first().find(problem).z
+        state = self.noted(problem, state, first)
+        none = state.norm.isinf()
+        state = state._replace(z=trees.where(none, first, state.z))
+        left = int(self.steps * (1 - FIRST - LAST)) - 6 * self.targets
+        radii = max(2, min(self.radii, left // (LONG * self.targets)))
+        for _ in range(radii):
+            state = self.at_radius(problem, state, max(2, left // radii // self.targets - 2))
+        bold = torch.ones_like(state.norm)
+        for _ in range(int(2 * self.steps * LAST) // (2 + TRIES)):
+            state, bold = self.walk(problem, state, bold)
+        z = self.set.project(x, state.z)
+        last = Best.at(problem, self.loss, z, x + z)
+        return AttackResult(self.set.apply(x, last.z), last.z, last.score)
+
+    def noted(self, problem: Problem, state: Bracket, z: Tensor) -> Bracket:
+        """Keep a point that breaks with a smaller norm."""
+        here, norm = Best.at(problem, self.loss, z, problem.x + z), self.set.norm(z)
+        less = here.reached & (norm < state.norm) & self.set.fits(problem.x, z)
+        z, norm = trees.where(less, (z, norm), (state.z, state.norm))
+        return Bracket(z, norm, state.held)
+
+    def at_radius(self, problem: Problem, state: Bracket, steps: int) -> Bracket:
+        """Targeted Auto-PGD in a ball smaller than the best break, but larger than what held."""
+        most = self.set.norm(torch.maximum(problem.x, 1 - problem.x))
+        most = torch.minimum(most, per_row(self.set.eps, most).expand_as(most))
+        high = torch.minimum(state.norm, most)
+        radius = torch.maximum(high * 0.85, (state.held + high) / 2)
+        apgd = APGD(replace(self.set, eps=radius), steps, DLR())
+        found = MultiTargeted(apgd, self.targets).find(problem)
+        after = self.noted(problem, state, found.z)
+        held = torch.where(after.norm < state.norm, state.held, radius)
+        return after._replace(held=torch.maximum(state.held, held))
+
+    def ahead(self, problem: Problem, loss: Loss, z: Tensor) -> Tensor:
+        """The least point that breaks the network if it is as linear as it looks at z."""
+        x = problem.x
+        seen = climb(problem.model, loss, x + z, problem.y)
+        need = (seen.gradient * z).flatten(1).sum(1).double() - seen.score.double()
+        return self.set.least(x, seen.gradient, need + 1e-5 * need.abs()).to(x)
+
+    def walk(self, problem: Problem, state: Bracket, bold: Tensor) -> tuple[Bracket, Tensor]:
+        """From the best break to the one of the linear network, or as far on the way as gains."""
+        far, before, share = state.z, state.norm, bold
+        near = self.ahead(problem, self.loss, far)
+        for _ in range(TRIES):
+            state = self.noted(problem, state, far.lerp(near, per_row(share, far)))
+            share = torch.where(state.norm < before, share, 0.4 * share)
+        won = state.norm < before
+        return state, torch.where(won, 2 * bold, 0.3 * bold).clamp(1e-3, 1)
