@@ -22,12 +22,15 @@ from typing import Any
 import torch
 
 from benchmarks.common.records import RADII, Kept, begin, options, write
-from mpkit import data
+from mpkit import data, evaluation, sets
 from mpkit.core import records
+from mpkit.core.statistics import proportion
 from mpkit.models import QueryCounter
 from mpkit.studies import zoo
 
 PIECE = 100
+THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
+AUTOATTACK, SUITES = "AutoAttack", {"screen": "screen", "standard": "standard"}
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
@@ -57,6 +60,38 @@ def pieces(points: int) -> list[data.Images]:
     return [replace(images, x=images.x[one], y=images.y[one]) for one in places]
 
 
+def by_ours(name: str, budget: str, images: data.Images) -> dict[str, Any]:
+    """What a suite for the union only leaves of it, 1 for each image, and its price."""
+    model, rng = QueryCounter(zoo.load(name)).eval(), torch.Generator().manual_seed(0)
+    suite = evaluation.quickest_first(evaluation.standard(sets.parse_threat(THREAT), budget))
+    begun, goal = time.process_time(), evaluation.UnionOnly()
+    ledger = evaluation.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=PIECE)
+    seconds = {"union": round(time.process_time() - begun, 2)}
+    left = {"union": (~ledger.broken.any(0)).int().tolist()}
+    broken = {gain.name: gain.in_union for gain in ledger.gains()}
+    passes = {"forward": model.forwards, "backward": model.backwards}
+    return {"left": left, "seconds": seconds, **passes, "broken": broken}
+
+
+def summed(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """All pieces of one suite: accuracies with intervals, and the whole price."""
+    left = {
+        k: torch.tensor([one for row in rows for one in row["left"][k]]) for k in rows[0]["left"]
+    }
+    left.setdefault("union", torch.stack(list(left.values())).amin(0))
+    made: dict[str, Any] = {
+        "accuracy": {name: list(proportion(one.bool())) for name, one in left.items()},
+        "cpu seconds": round(sum(sum(row["seconds"].values()) for row in rows), 1),
+        "forward": sum(row["forward"] for row in rows),
+        "backward": sum(row["backward"] for row in rows),
+        "by piece": [round(sum(row["seconds"].values()), 2) for row in rows],
+    }
+    if "broken" in rows[0]:
+        each = {name: [row["broken"][name] for row in rows] for name in rows[0]["broken"]}
+        made["broken"] = {name: sum(counts) for name, counts in each.items()}
+    return made
+
+
 def main() -> None:
     """Evaluate every network by all, piece by piece, and write one record."""
     parser = options(__doc__, "book/results/bench/union.json", 1000)
@@ -64,12 +99,25 @@ def main() -> None:
     given, _ = begin(parser)
     code = [inspect.getsource(by_autoattack), version("pyautoattack"), torch.__version__]
     peer = Kept(given.output.with_name("union-autoattack.json"), PIECE, texts=code)
-    parts = pieces(given.points)
-    for number, part in enumerate(parts):
-        for name in given.models:
+    ours = Kept(given.output, PIECE, THREAT, texts=[*records.source_texts(), *code])
+    rows: dict[str, dict[str, list[Any]]] = {name: {} for name in given.models}
+    for number, part in enumerate(pieces(given.points)):
+        for name, row in rows.items():
             place = f"{records.digest(zoo.card(name).sha256)[:12]} {number}"
-            row = peer.row(place, partial(by_autoattack, name, part))
-            print(name, number, row["seconds"], flush=True)
+            work = partial(by_autoattack, name, part)
+            row.setdefault(AUTOATTACK, []).append(peer.row(place, work))
+            for suite, budget in SUITES.items():
+                work = partial(by_ours, name, budget, part)
+                row.setdefault(suite, []).append(ours.row(f"{place} {suite}", work))
+            print(name, number, {suite: found[-1]["seconds"] for suite, found in row.items()})
+    networks = {}
+    for name, row in rows.items():
+        networks[name] = {suite: summed(found) for suite, found in row.items()}
+        for suite, found in networks[name].items():
+            print(name, suite, found["accuracy"]["union"], found["cpu seconds"], flush=True)
+    facts = {"threat": THREAT, "pyautoattack": version("pyautoattack"), "piece": PIECE}
+    write(given, peer.seconds + ours.seconds, {"networks": networks}, facts)
+    ours.done()
 
 
 if __name__ == "__main__":
