@@ -1,7 +1,7 @@
 """The sandwich on MNIST: a network trained for certificates, witnesses above, certificates below.
 
-A small convolutional network is trained on interval bounds in l_inf and l_2 at once, with radii
-that grow over the first two thirds of the epochs, and beside it one by the scheme avg. Both are
+A network is trained on interval bounds in l_inf and l_2 at once, with radii that grow over three
+quarters of the epochs, and beside it lies mnist-avg of the zoo, trained against attacks. Both are
 attacked by a suite and bounded by linear relaxation, in l_inf, l_2 and l_1. The record tells of
 every image whether it is broken (0), certified (1) or unknown (2); the weights of the network that
 was trained here lie beside it. It can be stopped at any time and goes on where it was, with more
@@ -32,14 +32,18 @@ TRAINED = (Linf(0.1), L2(0.5))
 CHUNK = 20
 
 
-def network(images: data.Images, epochs: int, seed: int) -> nn.Module:
-    """Train for certificates in l_inf and l_2; the radii grow step by step."""
+def network(images: data.Images, kind: str, epochs: int, seed: int) -> nn.Module:
+    """Train for certificates in l_inf and l_2; the radii grow by equal factors from a thousandth.
+
+    Intervals grow by a factor of thousands on their way through a network that was not trained for
+    them: at larger first radii it learns to say the same of every image.
+    """
     rng = torch.Generator().manual_seed(seed)
-    model = models.small_cnn(images.shape, 10, rng)
-    growing = max(1, 2 * epochs // 3)
-    shares = tuple((k + 1) / (growing + 1) for k in range(growing))
+    model = models.NETWORKS[kind](images.shape, 10, rng)
+    growing = max(1, 3 * epochs // 4)
+    shares = tuple(0.001 ** (1 - k / growing) for k in range(growing))
     scheme = training.RadiusWarmup(IntervalLoss(TRAINED), shares)
-    training.fit(model, images, scheme, training.Recipe(epochs=epochs, batch=128, lr=2e-3), rng)
+    training.fit(model, images, scheme, training.Recipe(epochs=epochs, batch=64, lr=1e-3), rng)
     return model
 
 
@@ -66,18 +70,20 @@ def right(model: nn.Module, images: data.Images) -> torch.Tensor:
 def main() -> None:
     """Train, attack, bound, and write one record."""
     parser = options(__doc__, "book/results/certified.json", 200)
-    parser.add_argument("--images", type=int, default=20_000, help="that are trained on")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--network", default="small_cnn", choices=sorted(models.NETWORKS))
+    parser.add_argument("--images", type=int, default=10_000, help="that are trained on")
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--budget", default="standard")
     given, _ = begin(parser)
     test = data.load("mnist", "test").first(given.points)
-    kept = Kept(given.output, given.images, given.epochs, given.budget)
+    kept = Kept(given.output, given.network, given.images, given.epochs, given.budget)
     weights = given.output.with_suffix(".safetensors")
 
     def train() -> dict[str, Any]:
         begun = time.process_time()
-        made = network(data.load("mnist", "train").first(given.images), given.epochs, 0)
-        sha256 = models.write_weights(weights, made, "small_cnn", test.shape, 10)
+        images = data.load("mnist", "train").first(given.images)
+        made = network(images, given.network, given.epochs, 0)
+        sha256 = models.write_weights(weights, made, given.network, test.shape, 10)
         return {"sha256": sha256, "cpu seconds": round(time.process_time() - begun, 1)}
 
     trained, rows = kept.row("training", train), {}
