@@ -17,19 +17,19 @@ KINDS = tuple(one.describe() for one in mnist.THREAT.sets)
 def test_the_record_puts_every_image_in_one_of_three() -> None:
     record = records.read_record(RECORD)
     assert record["parameters"]["threat"] == mnist.THREAT.describe()
-    for name, row in record["networks"].items():
-        each = [[int(one) for one in row[kind]["status"]] for kind in KINDS]
-        joint = [int(one) for one in row["union"]["status"]]
-        assert len(joint) == record["parameters"]["points"], name
-        for image, parts in zip(joint, zip(*each, strict=True), strict=True):
-            broken, sure = Status.BROKEN in parts, set(parts) == {Status.CERTIFIED}
-            want = Status.BROKEN if broken else Status.CERTIFIED if sure else Status.UNKNOWN
-            assert image == want, name
-        for kind in (*KINDS, "union"):
-            shares = [row[kind]["status"].count(str(int(s))) / len(joint) for s in Status]
-            assert row[kind]["certified"][0] == pytest.approx(shares[Status.CERTIFIED])
-            assert row[kind]["left"][0] == pytest.approx(1 - shares[Status.BROKEN])
-    assert record["networks"]["certified"]["union"]["certified"][1] > 0
+    rows = record["known"]
+    each = [[int(one) for one in rows[kind]["status"]] for kind in KINDS]
+    joint = [int(one) for one in rows["union"]["status"]]
+    assert len(joint) == record["parameters"]["points"]
+    for image, parts in zip(joint, zip(*each, strict=True), strict=True):
+        broken, sure = Status.BROKEN in parts, set(parts) == {Status.CERTIFIED}
+        want = Status.BROKEN if broken else Status.CERTIFIED if sure else Status.UNKNOWN
+        assert image == want
+    for kind in (*KINDS, "union"):
+        shares = [rows[kind]["status"].count(str(int(s))) / len(joint) for s in Status]
+        assert rows[kind]["certified"][0] == pytest.approx(shares[Status.CERTIFIED])
+        assert rows[kind]["left"][0] == pytest.approx(1 - shares[Status.BROKEN])
+    assert rows["union"]["certified"][1] > 0
 
 
 def test_certificates_can_be_had_again_from_the_weights() -> None:
@@ -45,5 +45,5 @@ def test_certificates_can_be_had_again_from_the_weights() -> None:
         pytest.skip("needs the real images: set MPKIT_DATA")
     for part in parse_threat(record["parameters"]["threat"]).parts():
         sure = certified(model, images.x, images.y, part, LinearRelaxation(0, 10))
-        told = record["networks"]["certified"][part.describe()]["status"][: len(images)]
+        told = record["known"][part.describe()]["status"][: len(images)]
         assert [one == "1" for one in told] == sure.tolist(), part.describe()
