@@ -3,8 +3,8 @@
 A network is trained on interval bounds in l_inf and l_2 at once, with radii that grow over three
 quarters of the epochs, then attacked by a suite and bounded by linear relaxation, in l_inf, l_2 and
 l_1. The record tells of every image whether it is broken (0), certified (1) or unknown (2); the
-weights of the network lie beside it. It can be stopped at any time and goes on where it was, with more
-images or fewer.
+weights of the network lie beside it. It can be stopped at any time and goes on where it was, with
+more images or fewer.
 
     MPKIT_DATA=folder OMP_NUM_THREADS=1 python -m benchmarks.certify.mnist
 """
@@ -92,7 +92,7 @@ def main() -> None:
         parts.append(kept.row(f"certified {start}", work))
     status = torch.cat([torch.tensor(part["status"], dtype=torch.int8) for part in parts], 1)
     made = Sandwich(tuple(one.describe() for one in THREAT.sets), status)
-    rows = {"clean": {"right": list(proportion(right(model, test)))}}
+    rows: dict[str, dict[str, Any]] = {}
     for kind in (*made.sets, "union"):
         rows[kind] = {
             "left": list(made.standing(kind)),
@@ -101,6 +101,7 @@ def main() -> None:
         }
         print(kind, rows[kind], flush=True)
     content = {
+        "clean": list(proportion(right(model, test))),
         "known": rows,
         "cpu seconds": {
             clock: round(sum(part[f"{clock} seconds"] for part in parts), 1)
