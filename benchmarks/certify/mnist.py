@@ -1,10 +1,10 @@
 """The sandwich on MNIST: a network trained for certificates, witnesses above, certificates below.
 
-A network 784-32-32-10 is trained on interval bounds in l_inf and l_2 at once, with radii that grow over three
-quarters of the epochs, then attacked by a suite and bounded by linear relaxation, in l_inf, l_2 and
-l_1. The record tells of every image whether it is broken (0), certified (1) or unknown (2); the
-weights of the network lie beside it. It can be stopped at any time and goes on where it was, with
-more images or fewer.
+A network 784-32-32-10 is trained on interval bounds in l_inf and l_2 at once, with radii that grow
+over three quarters of the epochs, then attacked by a suite and bounded by linear relaxation, in
+l_inf, l_2 and l_1. The record tells of every image whether it is broken (0), certified (1) or
+unknown (2); the weights of the network lie beside it. It can be stopped at any time and goes on
+where it was, with more images or fewer.
 
     MPKIT_DATA=folder OMP_NUM_THREADS=1 python -m benchmarks.certify.mnist
 """
