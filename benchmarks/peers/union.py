@@ -30,7 +30,7 @@ from mpkit.studies import zoo
 
 PIECE = 100
 THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
-AUTOATTACK, SUITES = "AutoAttack", {"screen": "screen", "standard": "standard"}
+AUTOATTACK, SUITES = "AutoAttack", ["screen", "standard"]
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
@@ -96,6 +96,7 @@ def main() -> None:
     """Evaluate every network by all, piece by piece, and write one record."""
     parser = options(__doc__, "book/results/bench/union.json", 1000)
     parser.add_argument("--models", nargs="+", default=["mnist-max", "mnist-tuned-on"])
+    parser.add_argument("--suites", nargs="+", default=SUITES, help="budgets beside AutoAttack")
     given, _ = begin(parser)
     code = [inspect.getsource(by_autoattack), version("pyautoattack"), torch.__version__]
     peer = Kept(given.output.with_name("union-autoattack.json"), PIECE, texts=code)
@@ -106,8 +107,8 @@ def main() -> None:
             place = f"{records.digest(zoo.card(name).sha256)[:12]} {number}"
             work = partial(by_autoattack, name, part)
             row.setdefault(AUTOATTACK, []).append(peer.row(place, work))
-            for suite, budget in SUITES.items():
-                work = partial(by_ours, name, budget, part)
+            for suite in given.suites:
+                work = partial(by_ours, name, suite, part)
                 row.setdefault(suite, []).append(ours.row(f"{place} {suite}", work))
             print(name, number, {suite: found[-1]["seconds"] for suite, found in row.items()})
     networks = {}
