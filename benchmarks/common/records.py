@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,16 @@ class Kept:
     Args:
         output: where the record will go; the rows lie beside it until then.
         key: what must be the same for old rows to count.
+        texts: of the code that decides the rows; all of mpkit's where not given.
 
     Attributes:
         rows: by name.
         seconds: wall time that all of them took, in every run so far.
     """
 
-    def __init__(self, output: Path, *key: Any) -> None:
+    def __init__(self, output: Path, *key: Any, texts: Sequence[Any] | None = None) -> None:
         self.path = output.with_suffix(".part")
-        self.key = records.digest(records.source_texts(), *key)
+        self.key = records.digest(records.source_texts() if texts is None else texts, *key)
         self.rows: dict[str, Any] = {}
         self.seconds = 0.0
         stored = json.loads(self.path.read_text()) if self.path.is_file() else {"key": ""}

@@ -28,9 +28,10 @@ from mpkit.cli.options import seed as seed_option
 @subject_options
 @choice(
     "--budget",
-    ["quick", "standard", "thorough", "blind"],
+    ["quick", "screen", "standard", "thorough", "blind"],
     default="standard",
-    help="How hard the attacks try; blind ones need no gradient.",
+    help="How hard the attacks try; screen is standard without restarts, targets and deep "
+    "searches, blind ones need no gradient.",
 )
 @choice(
     "--goal",
@@ -113,12 +114,13 @@ def evaluate(
     if save is not None:
         require_place("--save", save / "adversarial.safetensors")
     images = data.stored(dataset, "test", root, points)
-    threat = threat_of(words, dataset, images.shape)
+    threat, classes = threat_of(words, dataset, images.shape), len(images.classes)
+    suite = evaluation.standard(threat, budget, classes, models.width_in(spec))
     request = sharding.Request(
         spec,
         images.shape,
-        len(images.classes),
-        evaluation.standard(threat, budget, len(images.classes), models.width_in(spec)),
+        classes,
+        evaluation.quickest_first(suite) if goal == "union" else suite,
         {"sets": evaluation.EachSet(), "union": evaluation.UnionOnly()}[goal],
         batch,
         seed,

@@ -17,7 +17,7 @@ from mpkit.evaluation.reports import (
     table,
 )
 from mpkit.evaluation.sharding import evaluate_in_shards
-from mpkit.evaluation.suites import EDITION, Budget, standard
+from mpkit.evaluation.suites import EDITION, Budget, quickest_first, standard
 from mpkit.evaluation.targeted import TargetView, evaluate_toward, table_toward, targets_of
 from mpkit.evaluation.verification import OutsideSet, verified
 from mpkit.evaluation.witnesses import Verdict, Witnesses, verify
@@ -50,6 +50,7 @@ __all__ = [
     "hints_on_radii",
     "merged",
     "named",
+    "quickest_first",
     "standard",
     "summary",
     "table",

@@ -8,7 +8,10 @@ import torch
 from benchmarks.certify import exact
 from helpers.toys import generator
 from mpkit import data, models, sets
+from mpkit.certify import certified
 from mpkit.core import records
+from mpkit.evaluation import evaluate, standard
+from mpkit.studies.analysis import bits
 
 RECORD = Path(exact.__file__).parents[2] / "book" / "results" / "exact.json"
 CLASSES = tuple("0123456789")
@@ -82,3 +85,23 @@ def test_numbers_survive_as_text() -> None:
     again = exact.read_network(exact.as_text(flat))
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert torch.equal(model(x), again(x))
+
+
+@pytest.mark.skipif(not RECORD.is_file(), reason="the record is not made yet")
+@pytest.mark.parametrize("name", exact.SCHEMES)
+def test_certificates_and_witnesses_found_anew_agree_with_the_truth(name: str) -> None:
+    """On all networks of the record, at radii from a tenth of those that were decided."""
+    row = records.read_record(RECORD)["networks"][name]
+    images = data.load("digits", "test").to("cpu", torch.float64).first(8)
+    net, usual = exact.read_network(row["weights"]), sets.usual("digits", images.shape)
+    for kind in ("linf", "l1", "l2"):
+        falls = bits(row["broken"][kind])[: len(images)]
+        found = [usual[kind].scaled(scale) for scale in (0.1, 0.5, 1.0)]
+        sure = [certified(net, images.x, images.y, ball) for ball in found]
+        suite = standard(sets.Union(*found), "quick")
+        ledger = evaluate(net, images.x, images.y, suite, generator())
+        broken = [ledger.broken_in(ball.describe()) for ball in found]
+        for one, other in zip(sure, broken, strict=True):
+            assert not (one & other).any(), kind
+        assert not (sure[-1] & falls).any() and not (broken[-1] & ~falls).any(), kind
+        assert sure[0].any() or name == "natural"

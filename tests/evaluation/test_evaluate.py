@@ -25,8 +25,18 @@ from mpkit.attacks import (
 from mpkit.attacks.base import Problem
 from mpkit.core.files import DataError
 from mpkit.core.progress import Quiet
-from mpkit.evaluation import Budget, Goal, Ledger, OutsideSet, UnionOnly, evaluate, merged, standard
-from mpkit.evaluation.suites import BUDGETS
+from mpkit.evaluation import (
+    Budget,
+    Goal,
+    Ledger,
+    OutsideSet,
+    UnionOnly,
+    evaluate,
+    merged,
+    quickest_first,
+    standard,
+)
+from mpkit.evaluation.suites import BUDGETS, QUICKEST, SCREEN_LEAVES_OUT
 from mpkit.sets import L1, L2, Linf, PerturbationSet, Union, parse_threat
 
 
@@ -251,6 +261,33 @@ def test_standard_covers_every_set_and_goes_deep_only_after_its_probe(quick: Led
     for deep, probe in waits.items():
         if not quick.broken[quick.names.index(probe)].any():
             assert not quick.tried[quick.names.index(deep)].any()
+
+
+def test_a_screen_is_a_part_of_standard_and_says_what_it_leaves_out() -> None:
+    threat = parse_threat(THREAT + " + rt:1px,10deg + affine(rt:1px,10deg & linf:0.1)")
+    for front in (None, 0.2):
+        whole, screen = (standard(threat, b, front=front) for b in ("standard", "screen"))
+        left = [entry for entry in whole if entry not in screen]
+        assert [entry for entry in whole if entry in screen] == list(screen)
+        kinds = {entry.name.removeprefix("straight ").partition(" ")[0] for entry in left}
+        assert kinds <= set(SCREEN_LEAVES_OUT) and all(entry.after is None for entry in screen)
+        covered = {part.describe() for entry in screen for part in entry.attack.set.parts()}
+        assert covered == {one.describe() for one in threat.sets}
+
+
+def test_where_only_the_union_counts_the_order_changes_and_no_survivor_is_spared() -> None:
+    suite = standard(parse_threat(THREAT), "quick", classes=5)
+    order = quickest_first(suite)
+    assert sorted(entry.name for entry in order) == sorted(entry.name for entry in suite)
+    kinds = [entry.name.partition(":")[0] for entry in order]
+    known = [kind for kind in QUICKEST if kind in kinds]
+    assert kinds[: len(known)] == known and known
+    one, other = (run(entries, goal=UnionOnly()) for entries in (suite, order))
+    assert one.union_accuracy() == other.union_accuracy()
+    left = ~other.broken_at_all()
+    assert left.any()
+    for entry in (entry for entry in order if entry.after is None):
+        assert other.tried[other.names.index(entry.name), left].all(), entry.name
 
 
 def test_standard_is_exact_on_a_linear_model(quick: Ledger) -> None:
