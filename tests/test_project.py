@@ -69,7 +69,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
     # dead zones 400
     assert size["mpkit"] <= 22_200, size
-    assert size["mpbook"] <= 4_800, size
+    # of handouts 110, of tables 90
+    assert size["mpbook"] <= 5_000, size
 
 
 def loaded(*modules: str) -> set[str]:
