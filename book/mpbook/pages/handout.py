@@ -60,7 +60,9 @@ def blanked(source: str) -> str:
         if isinstance(node, ast.Import | ast.ImportFrom):
             continue
         if not isinstance(node, ast.FunctionDef):
-            raise ChapterError(f"a solution is imports and functions; not: {lines[node.lineno - 1]}")
+            raise ChapterError(
+                f"a solution is imports and functions; not: {lines[node.lineno - 1]}"
+            )
         told = ast.get_docstring(node) is not None
         if told and len(node.body) == 1:
             raise ChapterError(f"a solution without a solution: {node.name}")
