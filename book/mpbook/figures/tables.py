@@ -43,12 +43,10 @@ class Table:
                 "each row the same columns in the same order"
             )
 
-    def heads(self) -> list[str]:
-        """The titles of the columns; a perturbation has the name that it has in figures."""
-        return [LOOKS[name].plain if name in LOOKS else name for name in self._columns()]
-
-    def _columns(self) -> list[str]:
-        return list(next(iter(self.rows.values())))
+    @property
+    def columns(self) -> list[str]:
+        """The titles of the columns."""
+        return list(map(titled, next(iter(self.rows.values()))))
 
     def _parts(self, value: Value) -> tuple[str, str]:
         """A cell as text: what it says, and its interval."""
@@ -60,9 +58,9 @@ class Table:
         return format(self.times * value, self.form), ""
 
     def __repr__(self) -> str:
-        lines = [[self.corner, *self.heads()]]
+        lines = [[self.corner, *self.columns]]
         for name, row in self.rows.items():
-            lines.append([name, *(" ".join(self._parts(v)).strip() for v in row.values())])
+            lines.append([titled(name), *(" ".join(self._parts(v)).strip() for v in row.values())])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(
@@ -73,10 +71,10 @@ class Table:
         )
 
     def _repr_html_(self) -> str:
-        heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads())
+        heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.columns)
         body = []
         for name, row in self.rows.items():
-            cells = [f'<th scope="row">{escape(name)}</th>']
+            cells = [f'<th scope="row">{escape(titled(name))}</th>']
             for said, interval in map(self._parts, row.values()):
                 spread = f" <small>{escape(interval)}</small>" if interval else ""
                 cells.append(f"<td>{escape(said)}{spread}</td>")
@@ -88,3 +86,8 @@ class Table:
             + "\n".join(body)
             + "</tbody></table></div>"
         )
+
+
+def titled(name: str) -> str:
+    """The title of a row or column: a perturbation is called as in figures."""
+    return LOOKS[name].plain if name in LOOKS else name
