@@ -5,22 +5,14 @@ from __future__ import annotations
 import json
 import re
 from html import escape
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-CITATION = Path(__file__).resolve().parents[2] / "CITATION.cff"
 BOOK = "Robust to Many"
-FALLBACK = {"authors": [{"name": "The mpkit authors"}], "version": "0"}  # of a book alone
-
-
-def about_the_book(path: Path = CITATION) -> tuple[str, str]:
-    """Who wrote the book, and which version it is."""
-    told = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else FALLBACK
-    return " and ".join(one["name"] for one in told["authors"]), str(told["version"])
 
 
 def entry(page: str, title: str, made: dict[str, Any], address: str = "") -> dict[str, Any]:
@@ -32,16 +24,16 @@ def entry(page: str, title: str, made: dict[str, Any], address: str = "") -> dic
         made: how it was made (see footers.provenance).
         address: where the book is, with a slash at its end; empty for one without an address.
     """
-    author, version = about_the_book()
+    about = metadata.metadata("mpkit")
     year, month, day = (int(part) for part in made["commit_date"].split("-"))
     found = {
         "id": f"mpkit-{Path(page).name}-{year}",
         "type": "chapter",
         "title": title,
         "container-title": BOOK,
-        "author": [{"literal": author}],
+        "author": [{"literal": about["Author"]}],
         "issued": {"date-parts": [[year, month, day]]},
-        "version": version,
+        "version": about["Version"],
         "note": f"State of the code: {made['commit']}",
     }
     return found | ({"URL": f"{address}{page}.html"} if address else {})
@@ -79,7 +71,8 @@ def shown(csl: dict[str, Any]) -> str:
         f'<p>{name}</p><pre tabindex="0" aria-label="{name}">{escape(text)}</pre>'
         for name, text in parts
     )
-    return f'<details class="mp-provenance mp-cite"><summary>Cite this page</summary>{blocks}</details>'
+    summary = "<summary>Cite this page</summary>"
+    return f'<details class="mp-provenance mp-cite">{summary}{blocks}</details>'
 
 
 def add_citation(

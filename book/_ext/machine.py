@@ -88,7 +88,7 @@ def write_lists(app: Sphinx, error: Exception | None) -> None:
     text = json.dumps(listed, indent=1, ensure_ascii=False)
     (out / "claims.json").write_text(text + "\n", encoding="utf-8")
     front = Path(app.env.doc2path(app.config.root_doc)).read_text(encoding="utf-8")
-    head = f"# {app.config.project}\n\n> {sentence(front)}\n\n"
+    head = f"# {app.env.titles[app.config.root_doc].astext()}\n\n> {sentence(front)}\n\n"
     notebooks = f"Sources of the pages, as notebooks: {base}_sources/PAGE.ipynb.\n\n"
     tail = f"\n## For programs\n\n- [claims.json]({base}claims.json): {PARTS}.\n"
     pages = "## Pages\n\n" + "\n".join(lines) + "\n"
