@@ -70,7 +70,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     # dead zones 400, of searches replayed on a GPU 300, of minimum-norm attacks, their measures
     # and names of other zoos 500
     assert size["mpkit"] <= 22_900, size
-    assert size["mpbook"] <= 4_800, size
+    # of handouts 110, of tables 90
+    assert size["mpbook"] <= 5_000, size
 
 
 def loaded(*modules: str) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from mpkit.core.records import claimed, declared
 
 TAGS = {"parameters", "hide-input", "hide-cell", "remove-input", "remove-cell", "nbval-skip"}
-TAGS |= {"nbval-ignore-output", "full-width"}
+TAGS |= {"nbval-ignore-output", "full-width", "solution", "tests"}
 FORBIDDEN = {
     r"\bipywidgets\b": "ipywidgets show nothing without a kernel",
     r"\bsys\.exit\b": "sys.exit looks like success",

@@ -123,6 +123,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("book", "--profile", "flat"), "flat.yml"),
     (("book", "--jobs", "0"), "--jobs"),
     (("refresh", "absent"), "the chapters are: toy"),
+    (("handout", "absent"), "the chapters are: toy"),
+    (("handout", "toy"), "no exercise in code"),
     (("sweep", "toy"), "nothing to sweep"),
     (("sweep", "toy", "--grid", "seed"), "is not name=value"),
     (("sweep", "toy", "--grid", "seed="), "nothing to sweep"),

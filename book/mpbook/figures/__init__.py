@@ -12,6 +12,7 @@ from mpbook.figures.charts import (
 from mpbook.figures.images import show_images, show_perturbations
 from mpbook.figures.sliders import Line, slider_chart, slider_figure
 from mpbook.figures.style import COLORS, INK, LABELS, LOOKS, canvas, style
+from mpbook.figures.tables import Table
 
 __all__ = [
     "COLORS",
@@ -19,6 +20,7 @@ __all__ = [
     "LABELS",
     "LOOKS",
     "Line",
+    "Table",
     "accuracy_curves",
     "bars_with_intervals",
     "canvas",

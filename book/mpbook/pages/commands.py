@@ -1,4 +1,4 @@
-"""The commands that run pages: ``mpkit chapters``, ``run``, ``book``, ``refresh`` and ``sweep``."""
+"""The commands that run pages: ``mpkit chapters``, ``run``, ``book``, ``handout`` and others."""
 
 from __future__ import annotations
 
@@ -92,8 +92,13 @@ def run(
     show_default=True,
     help="Parameters for every chapter: a file of book/profiles/.",
 )
+@click.option(
+    "--no-solutions",
+    is_flag=True,
+    help="Leave the solutions out, and render into _build/course: the book of a course.",
+)
 @jobs_option
-def book(no_execute: bool, profile: str, jobs: int) -> None:
+def book(no_execute: bool, profile: str, no_solutions: bool, jobs: int) -> None:
     """Execute every chapter and render the book into _build/html.
 
     Chapters that did not change since their last run are not executed again.
@@ -101,7 +106,7 @@ def book(no_execute: bool, profile: str, jobs: int) -> None:
     from mpbook.pages.chapters import book_root
     from mpbook.pages.running import build_book
 
-    page = build_book(book_root(), None if no_execute else profile, jobs)
+    page = build_book(book_root(), None if no_execute else profile, jobs, not no_solutions)
     click.echo(f"The book is ready. Open {page}")
 
 
@@ -119,6 +124,29 @@ def refresh(names: tuple[str, ...], jobs: int) -> None:
 
     for path, state in refresh_chapters(book_root(), names, jobs):
         click.echo(f"{path}: {state}")
+
+
+@click.command()
+@click.argument("chapter")
+@folder("--output", help="Folder for the two notebooks. [default: _build/handouts]")
+def handout(chapter: str, output: Path | None) -> None:
+    """Write CHAPTER for a course: with blanks for those who solve it, and solved.
+
+    A blank keeps what a function is called, what it takes and what it should do; the cell of
+    tests below it stops at the first mistake. Solutions in words are left out.
+
+    \b
+    Examples:
+      mpkit handout primer
+      mpkit handout slide --output course/week-3
+    """
+    from mpbook.pages import chapters
+    from mpbook.pages.handout import hand_out
+
+    root = chapters.book_root()
+    place = output or chapters.workspace(root) / "_build" / "handouts"
+    done = hand_out(chapters.chapter(root, chapter), place.resolve())
+    click.echo(f"to solve: {done.blanks}\nsolved:   {done.solved}")
 
 
 class Assigned(click.ParamType[tuple[str, str]]):

@@ -18,6 +18,7 @@ from typing import Any
 
 from mpbook.pages.chapters import ChapterError
 from mpbook.pages.execution import SOURCES
+from mpbook.pages.handout import without_solutions
 from mpkit.core.files import file_hash, scratch
 from mpkit.core.records import digest, source_texts, write_text
 
@@ -31,16 +32,16 @@ BUILD = "from jupyter_book.cli.main import main; main()"
 SKIPPED = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints", ".*")
 
 
-def site_key(root: Path, executed: Mapping[str, Path]) -> str:
-    """What decides the pages: every file of the book, its configuration, the executed notebooks
-    and the docstrings of mpkit."""
+def site_key(root: Path, executed: Mapping[str, Path], solutions: bool = True) -> str:
+    """What decides the pages: every file of the book, its configuration, the executed notebooks,
+    the docstrings of mpkit, and whether solutions are shown."""
     files = [root / "_config.yml", root / "_toc.yml"]
     files += sorted(
         p for p in (root / "book").rglob("*") if p.is_file() and "__pycache__" not in p.parts
     )
     named = [(str(path.relative_to(root)), file_hash(path)) for path in files]
     pages = {name: file_hash(path) for name, path in executed.items()}
-    return digest(named, source_texts(*SOURCES), pages)
+    return digest(named, source_texts(*SOURCES), pages, *[] if solutions else ["no solutions"])
 
 
 def is_current(site: Path, key: str) -> bool:
@@ -72,6 +73,7 @@ def render(
     options: Sequence[str] = STRICT,
     contents: Mapping[str, Any] | None = None,
     brief: bool = False,
+    solutions: bool = True,
 ) -> Path:
     """Build the pages of the book with these executed notebooks in place of the committed ones.
 
@@ -83,10 +85,11 @@ def render(
         options: further options of ``jupyter-book build``; strict unless told otherwise.
         contents: another table of contents than ``_toc.yml``, in the same form.
         brief: whether all other pages are reduced to their prose, which references need.
+        solutions: whether exercises are shown with them.
     Returns: the site's front page.
     Raises: ChapterError: the build failed; the earlier site is untouched and the log is named.
     """
-    key = site_key(root, executed)
+    key = site_key(root, executed, solutions)
     with scratch(site.parent) as place:
         stage = place / "stage"
         shutil.copytree(root / "book", stage / "book", ignore=SKIPPED)
@@ -98,6 +101,10 @@ def render(
             (stage / "_toc.yml").write_text(json.dumps(contents), encoding="utf-8")
         for name, path in executed.items():
             shutil.copy(path, stage / "book" / f"{name}{path.suffix}")
+        if not solutions:
+            for path in (stage / "book").glob("*.ipynb"):
+                whole = json.loads(path.read_text(encoding="utf-8"))
+                write_text(path, json.dumps(without_solutions(whole)))
         command = [sys.executable, "-P", "-c", BUILD, "build", "--all", *options, str(stage)]
         done = subprocess.run(
             command,

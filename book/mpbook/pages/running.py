@@ -91,17 +91,21 @@ def run_chapter(
     return done
 
 
-def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path:
+def build_book(
+    root: Path, profile: str | None = "quick", jobs: int = 2, solutions: bool = True
+) -> Path:
     """Execute every chapter that changed, and render the book into ``_build/html``.
 
     Args:
         profile: a file of ``book/profiles``, or None to render the committed outputs.
         jobs: chapters executed at the same time.
+        solutions: whether exercises are shown with them; the book without them, for a course,
+            goes into ``_build/course``.
     Returns: the front page.
     Raises:
         ChapterError: a chapter failed (the others were finished and are kept), or the build did.
     """
-    site = workspace(root) / "_build" / "html"
+    site = workspace(root) / "_build" / ("html" if solutions else "course")
     check_target(site)
     require_room(site)
     executed: dict[str, Path] = {}
@@ -109,9 +113,9 @@ def build_book(root: Path, profile: str | None = "quick", jobs: int = 2) -> Path
         given = chapters.profile(root, profile)
         work = [(chapter, given[chapter.id]) for chapter in chapters.chapters(root)]
         executed = execute_all(work, workspace(root) / "_build" / "executed", profile, jobs)
-    if is_current(site, site_key(root, executed)):
+    if is_current(site, site_key(root, executed, solutions)):
         return site / "index.html"
-    return render(root, executed, site, STRICT)
+    return render(root, executed, site, STRICT, solutions=solutions)
 
 
 def refresh_chapters(root: Path, names: Sequence[str], jobs: int = 1) -> Iterator[tuple[Path, str]]:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 Scheme = Literal["light", "dark"]
 THEME = {"label-content-name-mismatch", "region"}  # what axe-core says of the stock theme
+PHONE = 576  # pixels, the widest window for which the style sheet sets a page for a phone
 ALONE = {"preload": False}  # axe-core would fetch the style sheets itself, from wrong addresses
 FAULTS = {**ALONE, "resultTypes": ["violations"]}  # it describes nothing else, in half the time
 SHAPE = {**FAULTS, "rules": {"color-contrast": {"enabled": False}}}  # the same in every colour
@@ -59,6 +60,10 @@ FORMULAS = """() => {
             ...bad.map(formula => `bad TeX: ${formula.textContent.slice(0, 80)}`)];
 }"""
 SHOWN = "scheme => document.documentElement.dataset.theme === scheme"
+CLIPPED = """() => [...document.querySelectorAll('.cell_output pre, .mp-table')]
+    .filter(shown => shown.getClientRects().length && shown.scrollWidth > shown.clientWidth + 1)
+    .map(shown => `${shown.scrollWidth - shown.clientWidth} px of an output are cut off: `
+        + shown.textContent.trim().slice(0, 60))"""
 WIDTH = "[document.documentElement.scrollWidth, innerWidth]"
 
 
@@ -124,6 +129,8 @@ class Browsing:
             wide, window = tab.evaluate(WIDTH)
             if wide > window:
                 found.append(f"{wide - window} px wider than the window")
+            if width <= PHONE:
+                found += tab.evaluate(CLIPPED)
             found += _faults(tab, SHAPE)
             tab.evaluate(THINNED)
             for scheme in schemes:

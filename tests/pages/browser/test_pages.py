@@ -101,6 +101,11 @@ PLANTED = {
     "pale text": ("<p style='color: #bbb; background: #fff'>pale</p>", "color-contrast"),
     "pale twin": ("<p>good</p><p style='color: #bbb; background: #fff'>pale</p>", "contrast"),
     "too wide": ("<div style='width: 2000px'>wide</div>", "wider"),
+    "clipped": (
+        "<div class='cell_output'><pre style='overflow: auto'><b style='display: inline-block; "
+        "width: 800px'>wide</b></pre></div>",
+        "cut off",
+    ),
 }
 
 
