@@ -4,13 +4,16 @@ from mpkit.masking.adaptive import NES, TransferPGD
 from mpkit.masking.bpda import find_bpda
 from mpkit.masking.case import Effort
 from mpkit.masking.curves import landscape
+from mpkit.masking.detours import find_detours
 from mpkit.masking.doctor import diagnose
-from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
+from mpkit.masking.evidence import Cause, Evidence, Weight
+from mpkit.masking.report import Report, SetReport, Verdict
 from mpkit.masking.wrappers import EOT, Sanitized, assess
 
 __all__ = [
     "EOT",
     "NES",
+    "Cause",
     "Effort",
     "Evidence",
     "Report",
@@ -22,5 +25,6 @@ __all__ = [
     "assess",
     "diagnose",
     "find_bpda",
+    "find_detours",
     "landscape",
 ]
