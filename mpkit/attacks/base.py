@@ -130,12 +130,7 @@ class Attack(ABC):
 
     @torch.inference_mode(False)
     def __call__(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        rng: torch.Generator,
-        donors: Tensor | None = None,
+        self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator, donors: Tensor | None = None
     ) -> AttackResult:
         """Search around each image; the model runs in eval mode and is left as it was.
 

@@ -1,5 +1,6 @@
 """A doctor for gradient masking: evidence, a verdict and advice for each perturbation set."""
 
+from mpkit.masking.active import Plant, Planted, active, plant
 from mpkit.masking.adaptive import NES, TransferPGD
 from mpkit.masking.bpda import find_bpda
 from mpkit.masking.case import Effort
@@ -16,15 +17,19 @@ __all__ = [
     "Cause",
     "Effort",
     "Evidence",
+    "Plant",
+    "Planted",
     "Report",
     "Sanitized",
     "SetReport",
     "TransferPGD",
     "Verdict",
     "Weight",
+    "active",
     "assess",
     "diagnose",
     "find_bpda",
     "find_detours",
     "landscape",
+    "plant",
 ]

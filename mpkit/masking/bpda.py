@@ -176,4 +176,5 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 
 def title(call: Call) -> str:
-    return f"{type(call.module).__name__} {call.name!r}"
+    """The class and the name of a module."""
+    return f"{type(call.module).__name__} {call.name!r}".removesuffix(" ''")

@@ -8,10 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
@@ -71,9 +68,7 @@ def find_detours(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> tu
     return tuple(found)
 
 
-def _around_modules(
-    model: Model, x: Tensor, y: Tensor, rng: torch.Generator
-) -> Iterator[Detour]:
+def _around_modules(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Detour]:
     """The detour by modules; and where the inner network is called in a loop, its first call."""
     bpda = find_bpda(model, x, rng)
     if bpda is None:
@@ -94,19 +89,19 @@ def _around_operations(
     model: Model, x: Tensor, y: Tensor, rng: torch.Generator
 ) -> Iterator[Detour]:
     """Operations without a slope, and cuts in the graph."""
-    for cuts in (True, False):
-        steps = traced(model, x, cuts).steps
-        cut = [step for step in steps if step.name == "detach"]
-        others = [step for step in steps if step.name != "detach"]
-        if cuts and others:
-            for width in WIDTHS:
-                guide = Detoured(model, width)
-                if _climbs(guide, x, y):
-                    yield Detour("step", _few(others), guide, exact=True)
-        elif not cuts:
-            guide = Detoured(model, cuts=False)
-            if _climbs(guide, x, y) and (cut or not _climbs(model, x, y)):
-                yield Detour("cut", _few(cut) or ("no_grad",), guide, exact=True)
+    steps = traced(model, x, True).steps
+    for width in WIDTHS if steps else ():
+        guide = Detoured(model, width)
+        if _climbs(guide, x, y):
+            yield Detour("step", _few(steps), guide, exact=True)
+    cut = [step for step in traced(model, x, False).steps if step.name in CUTS]
+    guide = Detoured(model, cuts=False)
+    if cut and _climbs(guide, x, y):
+        yield Detour("cut", _few(cut), guide, exact=True)
+
+
+CUTS = ("detach", "no_grad", "a hook")
+"""Steps at which a gradient ends or is replaced."""
 
 
 def _read_inside(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Detour]:
@@ -120,17 +115,19 @@ def _read_inside(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> It
             continue
         signs = (1, table.argmax(1)), (-1, table.argmin(1))
         agree = [sign for sign, named in signs if bool((named == says).double().mean() >= 0.9)]
-        guide = Detoured(model, 1.0, True, number, *agree[:1], classes=logits.shape[1])
-        if agree and _climbs(guide, x, y):
+        if not agree:
+            continue
+        guide = Detoured(model, 1.0, True, number, agree[0], logits.shape[1])
+        if _climbs(guide, x, y):
             kind = "scores" if agree[0] == 1 else "distances"
             yield Detour("table", (f"{kind} {tuple(table.shape[1:])} inside",), guide)
             break
     wide = [i for i, t in enumerate(tables) if not _alike(t, logits) and t.shape[1] >= 4]
     for number in wide[-1:]:
-        guide = ReadOut(Detoured(model, 1.0, True, number), x, says, logits.shape[1])
-        if _climbs(guide, x, y):
+        fitted = ReadOut(Detoured(model, 1.0, True, number), x, says, logits.shape[1])
+        if _climbs(fitted, x, y):
             place = f"inner outputs {tuple(tables[number].shape[1:])}"
-            yield Detour("readout", (place,), guide)
+            yield Detour("readout", (place,), fitted)
 
 
 WIDTHS = (1.0, 0.25)
@@ -248,11 +245,8 @@ def _placed(model: Model, mode: StraightThrough) -> Iterator[None]:
         mode.inside.pop()
 
     with ExitStack() as stack:
-        for hook in (
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, always_call=True),
-        ):
-            stack.callback(hook.remove)
+        stack.callback(register_module_forward_pre_hook(enter).remove)
+        stack.callback(register_module_forward_hook(leave, always_call=True).remove)
         yield
 
 

@@ -52,8 +52,13 @@ class Evidence:
 
     def describe(self) -> dict[str, Any]:
         """Plain data for a record."""
-        rate = None if self.rate is None else list(self.rate)
+        rate = None if self.rate is None else rounded(self.rate)
         return {**vars(self), "weight": self.weight.name.lower(), "rate": rate}
+
+
+def rounded(rate: Estimate) -> list[float]:
+    """Value, low and high, to four places."""
+    return [round(value, 4) for value in rate]
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,10 @@ NEEDED = {"step": "step", "cut": "cut", "liar": "liar"}
 """Causes that are only named where a detour of this kind was found."""
 
 
+GENERIC = ("step", "cut", "liar", "nan", "shattered")
+"""Causes whose signs others have too: left out beside one that is proven."""
+
+
 def causes(
     evidence: Sequence[Evidence], detours: Sequence[Detour], chance: str
 ) -> tuple[Cause, ...]:
@@ -210,6 +219,8 @@ def causes(
         chance: the first place in the model where two equal calls differ; empty if unknown.
     """
     found = sorted(_candidates(evidence, detours, chance), key=lambda pair: -pair[0])
+    proven = any(weight >= 1 for weight, _ in found)
+    found = [(w, c) for w, c in found if w >= 1 or not (proven and c.key in GENERIC)]
     if found:
         return tuple(cause for _, cause in found)
     proofs = tuple(e.indicator for e in evidence if e.weight == Weight.PROOF)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mpkit.attacks import APGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
 from mpkit.core.statistics import Estimate, proportion
+from mpkit.masking.active import active
 from mpkit.masking.case import LAST_LEVEL, Case, Contest, Result, worst
 from mpkit.masking.curves import curves
 from mpkit.masking.evidence import Evidence, Weight
@@ -49,6 +50,7 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
     assert vanishing.rate is not None
     case = replace(case, flat=vanishing.rate.value >= 0.1, donors=case.x)
     evidence = [*_randomness(case, first), *_of_the_batch(case, first), vanishing]
+    evidence += _planted(case, threat)
     standing = (~first.assessed.wrong).nonzero().squeeze(1)
     everything, left, settled = first.assessed.wrong.clone(), "", None
     if len(standing) >= FEW:
@@ -113,7 +115,9 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
     last and longest run broke nothing, and where every image is allowed nothing is left.
     """
     best = max(tried, key=lambda one: int(one[1].assessed.wrong.sum()))
-    second = max(tried, key=lambda one: int((one[1].assessed.wrong & ~best[1].assessed.wrong).sum()))
+    second = max(
+        tried, key=lambda one: int((one[1].assessed.wrong & ~best[1].assessed.wrong).sum())
+    )
     ways = [best[0], *([second[0]] if second is not best else [])]
     broken, more = broken.clone(), list[int]()
     for factor in PUSHES:
@@ -218,6 +222,14 @@ def _randomness(case: Case, first: Result) -> list[Evidence]:
     return [Evidence("repeated answers", finding, _several(torn), advice, proportion(torn))]
 
 
+def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
+    """The active test, of a model whose answers repeat."""
+    if case.draws > 1:
+        return []
+    found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
+    return list(found.values())
+
+
 def _several(which: Tensor) -> Weight:
     """A proof, where it is so for one attacked image in twenty, and for three."""
     return Weight.PROOF if int(which.sum()) >= max(3, 0.05 * len(which)) else Weight.FINE
@@ -250,6 +262,7 @@ def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     evidence = [
         *_randomness(case, found),
         *_of_the_batch(case, found),
+        *_planted(case, threat),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]
     return SetReport(threat, tuple(evidence), _rates(found.assessed.wrong, both))

@@ -1,4 +1,4 @@
-"""Gradients through operations that have none: straight-through forms, put in while a model runs."""
+"""Gradients through operations that have none, given to them while a model runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ORDER = {"gt": 1, "greater": 1, "ge": 1, "greater_equal": 1}
 ORDER |= {"lt": -1, "less": -1, "le": -1, "less_equal": -1}
 CHOICE = {"argmax": 1, "argmin": -1, "max": 1, "min": -1, "topk": 1}
 CASTS = {"long", "int", "short", "char", "byte", "bool", "to", "type", "type_as"}
-LOGIC = {
+LOGIC: dict[str, Any] = {
     "and": lambda a, b: a * b,
     "or": lambda a, b: a + b - a * b,
     "xor": lambda a, b: a + b - 2 * a * b,
@@ -83,7 +83,8 @@ class StraightThrough(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.rows, self.width, self.cuts, self.read, self.trace = rows, width, cuts, read, trace
-        self.tables, self.seen = 0, None
+        self.tables = 0
+        self.seen: Tensor | None = None
         self.inside: list[tuple[str, int]] = [("the model itself", 1)]
 
     def __torch_function__(
@@ -95,7 +96,7 @@ class StraightThrough(TorchFunctionMode):
             if func in CUT:
                 return self._noted("detach", args[0]) if args[0].requires_grad else args[0].detach()
             if raw == "register_hook" or not args[0]:
-                return None
+                return self._noted("no_grad" if raw.startswith("_") else "a hook", None)
         name = raw.strip("_")
         name = ALIASES.get(name, name)
         changes = name == "setitem" or (raw.endswith("_") and not raw.endswith("__"))
@@ -120,14 +121,12 @@ class StraightThrough(TorchFunctionMode):
             if self.trace is not None:
                 self.trace.scores.append(result)
 
-    def _noted(self, name: str, soft: Tensor) -> Tensor:
+    def _noted(self, name: str, soft: Any) -> Any:
         if self.trace is not None:
             self.trace.steps.append(Step(name, *self.inside[-1]))
         return soft
 
-    def _soft(
-        self, name: str, func: Any, args: Any, kwargs: dict[str, Any], hard: Any
-    ) -> Tensor | None:
+    def _soft(self, name: str, func: Any, args: Any, kwargs: dict[str, Any], hard: Any) -> Any:
         """The same result with a slope; None where there is none to give, or where it has one."""
         given = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         nested = [b for a in args if isinstance(a, tuple | list) for b in a if hasattr(b, "soft")]
@@ -143,8 +142,9 @@ class StraightThrough(TorchFunctionMode):
         usable = isinstance(soft, Tensor) and soft.is_floating_point() and soft.requires_grad
         return soft if usable else None
 
-    def _rule(self, name: str, args: Any, kwargs: dict[str, Any], hard: Any) -> Tensor | None:
-        u, *rest = _floats(args) if args else (kwargs.get("input"),)
+    def _rule(self, name: str, args: Any, kwargs: dict[str, Any], hard: Any) -> Any:
+        rest: list[Any]
+        u, *rest = _floats(args or (kwargs.get("input"),))
         if name in STEPS:
             return self._noted(name, u / rest[0] if name.startswith("floor") and rest else u * 1)
         if name in CASTS and isinstance(hard, Tensor) and u.requires_grad:
@@ -172,7 +172,7 @@ class StraightThrough(TorchFunctionMode):
         wide = u.detach().std() if u.numel() > 1 else u.detach().abs()
         return wide.nan_to_num(1.0).clamp(min=1e-12) * self.width
 
-    def _widened(self, name: str, u: Tensor, args: Any, kwargs: Any) -> Tensor | None:
+    def _widened(self, name: str, u: Tensor, args: Any, kwargs: Any) -> Any:
         """A sigmoid so steep that its slope underflows."""
         spread = u.detach().std().nan_to_num(0.0)
         if not bool(spread > (STEEP if name != "softmax" else 5 * STEEP)):
@@ -190,7 +190,7 @@ class StraightThrough(TorchFunctionMode):
             return None
         odds = (CHOICE[name] * u / self._spread(u)).softmax(dim).movedim(dim, -1)
         place = torch.arange(odds.shape[-1], dtype=odds.dtype, device=odds.device)
-        index = hard if isinstance(hard, Tensor) else hard.indices
+        index: Any = hard if isinstance(hard, Tensor) else hard.indices
         if many:
             odds = odds.unsqueeze(-2).expand(*index.shape, -1)
         elif index.dim() == u.dim():
@@ -199,7 +199,7 @@ class StraightThrough(TorchFunctionMode):
         index.soft, index.odds = (odds * place).sum(-1), odds
         return None
 
-    def _mixed(self, name: str, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
+    def _mixed(self, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
         """Selections and look-ups."""
         if name == "where" and hasattr(args[0], "soft"):
             return _mix(args[0].soft, *args[1:3])
@@ -258,7 +258,7 @@ def _mix(share: Tensor, yes: Any, no: Any) -> Tensor:
     return share * yes + (1 - share) * no  # type: ignore[no-any-return]
 
 
-def _looked_up(table: Tensor, index: Any) -> Tensor:
+def _looked_up(table: Tensor, index: Any) -> Any:
     """Rows of a table (N, ...) by their odds, or by a slope between neighbouring rows."""
     if hasattr(index, "odds") and index.odds.shape[-1] == len(table):
         rows = index.odds.to(table.dtype) @ table.reshape(len(table), -1)
@@ -269,7 +269,7 @@ def _looked_up(table: Tensor, index: Any) -> Tensor:
     return index.soft.view(*index.shape, *[1] * (table.dim() - 1)) * slope
 
 
-def _one_hot(index: Any, classes: int = -1, **others: Any) -> Tensor:
+def _one_hot(index: Any, classes: int = -1, **others: Any) -> Any:
     classes = others.get("num_classes", classes)
     classes = int(index.max()) + 1 if classes < 0 else classes
     if hasattr(index, "odds"):

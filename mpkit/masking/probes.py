@@ -127,7 +127,7 @@ def positive(model: Model, x: Tensor) -> bool:
 def contenders(
     model: Model, x: Tensor, y: Tensor, called: Tensor, rng: torch.Generator
 ) -> tuple[Tensor | None, Evidence]:
-    """Which classes occur or ever win, (K,) bool or None for all; and whether others are in the way.
+    """Which classes occur or ever win, (K,) bool None for all; and whether others are in the way.
 
     Args:
         model: images (B, C, H, W) to logits (B, K).

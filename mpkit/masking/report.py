@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Any
 
 from mpkit.core.statistics import Estimate
-from mpkit.masking.evidence import Cause, Evidence, Weight
+from mpkit.masking.evidence import Cause, Evidence, Weight, rounded
 from mpkit.sets import PerturbationSet
 
 SCHEMA = 2
@@ -88,7 +88,7 @@ class SetReport:
         return {
             "set": repr(self.set),
             "verdict": self.verdict.words,
-            "accuracy": {key: list(value) for key, value in self.accuracy.items()},
+            "accuracy": {key: rounded(value) for key, value in self.accuracy.items()},
             "causes": [cause.describe() for cause in self.causes],
             "left": self.left,
             "settled": self.settled,
@@ -151,7 +151,9 @@ class Report:
         named = dict[Cause, list[str]]()
         for name, one in self.sets.items():
             for cause in one.causes[:2]:
-                known = next((c for c in named if (c.key, c.place) == (cause.key, cause.place)), cause)
+                known = next(
+                    (c for c in named if (c.key, c.place) == (cause.key, cause.place)), cause
+                )
                 named.setdefault(known, []).append(name)
         if not named:
             yield from _wrapped("not found; these signs are unusual.", "  ", width)
@@ -198,11 +200,10 @@ class Report:
         - *verdict:* "no sign", "suspicious" or "masked", the worst of all sets;
         - *general:* evidence that does not depend on the set, each piece with *indicator*,
           *finding*, *weight* ("not_run", "fine", "tip", "sign", "proof"), *advice*, *rate* (value,
-          low, high, or null), *kind* (of a remedy, else "") and *gained* (images);
+          low, high to four places, or null), *kind* (of a remedy, else "") and *gained* (images);
         - *sets:* by name, each with *set*, *verdict*, *accuracy* ("first-order" and "everything",
           each value, low, high), *causes* (each *key*, *name*, *place*, *because*, *advice*),
-          *left* (a sentence), *settled* (true, false or null), *evidence* and *advice*;
-        - *limits, experience:* what cannot be seen, and the models that the doctor was tried on.
+          *left* (a sentence), *settled* (true, false or null), *evidence* and *advice*.
         """
         return {
             "schema": SCHEMA,
@@ -211,8 +212,6 @@ class Report:
             "verdict": self.verdict.words,
             "general": [e.describe() for e in self.general],
             "sets": {name: one.describe() for name, one in self.sets.items()},
-            "limits": list(LIMITS),
-            "experience": dict(EXPERIENCE),
         }
 
 

@@ -40,7 +40,7 @@ class Radial(Mask):
         return torch.cdist(self.network(x), centres).square()
 
     def forward(self, x):
-        return torch.exp(-self.distances(x))
+        return torch.exp(-self.distances(x) / 4)
 
     @property
     def knowing(self):
@@ -75,7 +75,7 @@ class AntiAdversary(Mask):
 
 
 class Purifier(Mask):
-    """Noise, then a median of neighbours and few grey levels; no gradient passes."""
+    """Noise, then few grey levels; no gradient passes."""
 
     def shown(self, x):
         with torch.no_grad():
