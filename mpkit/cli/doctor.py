@@ -69,8 +69,8 @@ def doctor(
 
     and last what to do. It changes nothing in the network. The exit code is 0, or 1 for a
     mistake in what was asked; with --fail-on it is 3 for the verdicts named there. Attacks that
-    see labels alone need one more package: pip install foolbox. Takes a minute for a small
-    network on a CPU; progress goes to standard error.
+    see labels alone need foolbox (pip install foolbox). Takes a minute for a small network on a
+    CPU; progress goes to standard error.
 
     \b
     Examples:
@@ -127,4 +127,4 @@ def doctor(
         click.echo(f"\nrecord: {file}")
     limits = {"suspicious": masking.Verdict.SUSPICIOUS, "masked": masking.Verdict.MASKED}
     if fail_on in limits and verdict >= limits[fail_on]:
-        raise SystemExit(FAILED)
+        click.get_current_context().exit(FAILED)

@@ -58,7 +58,7 @@ class Planted(Loss):
 class Plant(NamedTuple):
     """Planted examples: coordinates z of the set, and the loss that they alone of all draws pass.
 
-    ``there`` is (B,) bool: false where the logits were the same in all draws.
+    ``there`` is (B,) bool: false where no draw went further than the clean image.
     """
 
     z: Any
@@ -91,18 +91,19 @@ def plant(
     with torch.no_grad():
         clean = model(x)
         way = torch.randn(clean.shape, generator=rng, dtype=x.dtype, device=x.device).to(clean)
-        way = way / clean.std(0).clamp(min=torch.finfo(clean.dtype).tiny)
+        spread = clean.std(0)
+        way = torch.where(spread > 1e-6 * spread.amax(), way / spread, 0)  # no dead outputs
         best, top = threat.zero(x), (clean * way).sum(1)
-        second = torch.full_like(top, -torch.inf)
+        second, drawn = torch.full_like(top, -torch.inf), torch.zeros_like(top).bool()
         for _ in range(draws):
             z = threat.sample(x, rng)
             score = (model(threat.apply(x, z)) * way).sum(1)
             higher = score > top
             second = torch.where(higher, top, torch.maximum(second, score))
             best = trees.where(higher, z, best)
-            top = torch.where(higher, score, top)
+            top, drawn = torch.where(higher, score, top), drawn | higher
     level = (top + second) / 2
-    return Plant(best, Planted(way, level), (top > level) & (level >= second))
+    return Plant(best, Planted(way, level), drawn & (top > level) & (level >= second))
 
 
 def searches(threat: PerturbationSet, effort: Effort, loss: Loss) -> tuple[Attack, ...]:

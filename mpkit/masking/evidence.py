@@ -248,6 +248,7 @@ def _candidates(
         proof = bool(won) or any(e.weight == Weight.PROOF for e in signs)
         best = max((gained[e.kind] for e in won), default=0)
         explained |= proof or key in ("chance", "dead")
-        place = chance if key == "chance" else "; ".join(p for d in found for p in d.places[:2])
+        places = dict.fromkeys(place for detour in found for place in detour.places[:2])
+        place = chance if key == "chance" else "; ".join(places)
         because = tuple(dict.fromkeys(e.indicator for e in (*signs, *won)))
         yield proof + best / (most + 1), Cause(key, kind.name, place, because, kind.advice)

@@ -82,7 +82,7 @@ def _contests(threat: Ball, part: Case, total: int) -> tuple[list[Evidence], Ten
         try:
             result = remedy.apply(part)
         except Exception as error:  # whatever a model raises under an attack it was not made for
-            why = f"not run to the end: {str(error).splitlines()[0] if str(error) else error!r}"
+            why = f"not run to the end: {(str(error) or repr(error)).splitlines()[0]}"
             indicator = remedy.name.split(",")[0]
             evidence.append(Evidence(indicator, why, Weight.NOT_RUN, kind=remedy.kind))
             continue
