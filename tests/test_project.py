@@ -67,8 +67,8 @@ def test_the_library_and_the_book_stay_small() -> None:
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
     # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
-    # dead zones 400
-    assert size["mpkit"] <= 22_200, size
+    # dead zones 400, of detours around operations, causes and the active test of the doctor 1,250
+    assert size["mpkit"] <= 23_450, size
     assert size["mpbook"] <= 4_800, size
 
 

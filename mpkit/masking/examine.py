@@ -82,9 +82,8 @@ def _contests(threat: Ball, part: Case, total: int) -> tuple[list[Evidence], Ten
         try:
             result = remedy.apply(part)
         except Exception as error:  # whatever a model raises under an attack it was not made for
-            why = f"not run to the end: {(str(error) or repr(error)).splitlines()[0]}"
-            indicator = remedy.name.split(",")[0]
-            evidence.append(Evidence(indicator, why, Weight.NOT_RUN, kind=remedy.kind))
+            name, why = remedy.name.split(",")[0], _failed(error)
+            evidence.append(Evidence(name, why, Weight.NOT_RUN, kind=remedy.kind))
             continue
         tried.append((remedy, result))
         names = (remedy.name, FIRST_ORDER)
@@ -226,8 +225,16 @@ def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
     """The active test, of a model whose answers repeat."""
     if case.draws > 1:
         return []
-    found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
+    try:
+        found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
+    except Exception as error:  # whatever a model raises
+        return [Evidence("planted examples", _failed(error), Weight.NOT_RUN)]
     return list(found.values())
+
+
+def _failed(error: Exception) -> str:
+    """Why something was not run to the end, in one line."""
+    return f"not run to the end: {(str(error) or repr(error)).splitlines()[0]}"
 
 
 def _several(which: Tensor) -> Weight:

@@ -25,8 +25,12 @@ LIMITS = (
 )
 """What the doctor cannot see."""
 
-EXPERIENCE = {"hiding": 47, "found": 47, "honest": 22, "called masked": 0}
-"""Models of the package's tests, small ones on small images, and what is said of them."""
+EXPERIENCE = {"hiding": 22, "found": 21, "honest": 22, "called masked": 0}
+"""Small networks on small images, and what is said of them.
+
+Those that hide: eleven obfuscated ones, a distilled one, and ten toy masks, of which radial outputs
+are called suspicious and no more. The honest ones are those of the tests.
+"""
 
 
 class Verdict(IntEnum):
@@ -219,7 +223,7 @@ def experience() -> str:
     """How often the doctor was right where the truth is known."""
     n = EXPERIENCE
     return (
-        f"In the tests of this package it finds {n['found']} of {n['hiding']} small networks that "
+        f"Tried on networks whose truth is known, it finds {n['found']} of {n['hiding']} small networks that "
         f"hide, and calls {n['called masked']} of {n['honest']} honest ones masked."
     )
 
