@@ -223,8 +223,8 @@ def experience() -> str:
     """How often the doctor was right where the truth is known."""
     n = EXPERIENCE
     return (
-        f"Tried on networks whose truth is known, it finds {n['found']} of {n['hiding']} small networks that "
-        f"hide, and calls {n['called masked']} of {n['honest']} honest ones masked."
+        f"Tried on small networks whose truth is known, it finds {n['found']} of {n['hiding']} "
+        f"that hide, and calls {n['called masked']} of {n['honest']} honest ones masked."
     )
 
 
