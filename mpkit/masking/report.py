@@ -25,11 +25,12 @@ LIMITS = (
 )
 """What the doctor cannot see."""
 
-EXPERIENCE = {"hiding": 22, "found": 21, "honest": 22, "called masked": 0}
+EXPERIENCE = {"hiding": 42, "found": 41, "honest": 22, "called masked": 0}
 """Small networks on small images, and what is said of them.
 
-Those that hide: eleven obfuscated ones, a distilled one, and ten toy masks, of which radial outputs
-are called suspicious and no more. The honest ones are those of the tests.
+Those that hide: 32 of the tests (eleven obfuscated, one distilled, twenty of other kinds) and ten
+toy masks, of which radial outputs are called suspicious and no more. The honest ones are those of
+the tests.
 """
 
 
