@@ -258,3 +258,23 @@ def traced(model: Model, x: Tensor, cuts: bool) -> Trace:
         Connected(model)(x.detach().clone().requires_grad_(True) * 1)
     trace.scores = [scores.detach() for scores in trace.scores]
     return trace
+
+
+def positive(model: Model, x: Tensor) -> bool:
+    """Whether no output is negative and they differ: probabilities, exponentials, counts."""
+    with evaluating(model), torch.no_grad():
+        out = torch.cat([model(x), model(1 - x)])
+    return bool((out >= 0).all()) and out.is_floating_point()
+
+
+def chance_in(model: Model, x: Tensor) -> str:
+    """The first module that gives two answers to one input, in words; empty if unknown."""
+    if not isinstance(model, nn.Module):
+        return ""
+    with evaluating(model), torch.no_grad():
+        first, again = (watch(model, x)[0] for _ in "ab")
+    for a, b in zip(first, again, strict=False):
+        same = a.module is b.module and a.given.shape == b.given.shape
+        if same and a.given.equal(b.given) and not a.result.equal(b.result):
+            return title(a)
+    return ""

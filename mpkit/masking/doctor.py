@@ -22,7 +22,7 @@ from mpkit.core.progress import Quiet
 from mpkit.masking import probes
 from mpkit.masking.adaptive import imitate
 from mpkit.masking.case import Case, Effort, Stages
-from mpkit.masking.detours import find_detours
+from mpkit.masking.detours import chance_in, find_detours, positive
 from mpkit.masking.evidence import Evidence, Weight, causes
 from mpkit.masking.examine import examine
 from mpkit.masking.report import Report, SetReport, Verdict
@@ -125,11 +125,11 @@ def _admitted(case: Case) -> tuple[Case, General]:
     case.stages.begin("gradients")
     general = General((answers, finite, *_answers(case, fresh)), _gradients(case))
     if case.draws > 1:
-        general = general._replace(chance=probes.chance_in(case.model, case.x))
+        general = general._replace(chance=chance_in(case.model, case.x))
     case.stages.begin("a network that imitates")
     case = _prepared(case)
     alive, rivals = probes.contenders(case.model, case.x, case.y, _called(case), case.rng)
-    case = replace(case, alive=alive, positive=probes.positive(case.model, case.x))
+    case = replace(case, alive=alive, positive=positive(case.model, case.x))
     general = general._replace(gradients=(*general.gradients, rivals))
     case.stages.close()
     return case, general

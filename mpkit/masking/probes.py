@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from mpkit.attacks import PGD, CrossEntropy, Loss, Margin
 from mpkit.attacks.gradients import Ascent, Model, climb, evaluating
 from mpkit.core.statistics import proportion
-from mpkit.masking.bpda import title, watch
 from mpkit.masking.evidence import Evidence, Weight
 from mpkit.masking.wrappers import Connected, Sanitized
 from mpkit.sets import Linf
@@ -117,13 +116,6 @@ def scores(model: Model, x: Tensor) -> Evidence:
     return Evidence("probabilities for logits", "outputs are not probabilities")
 
 
-def positive(model: Model, x: Tensor) -> bool:
-    """Whether no output is negative and they differ: probabilities, exponentials, counts."""
-    with evaluating(model), torch.no_grad():
-        out = torch.cat([model(x), model(1 - x)])
-    return bool((out >= 0).all()) and out.is_floating_point()
-
-
 def contenders(
     model: Model, x: Tensor, y: Tensor, called: Tensor, rng: torch.Generator
 ) -> tuple[Tensor | None, Evidence]:
@@ -151,19 +143,6 @@ def contenders(
     finding = f"{int((~alive).sum())} of {len(alive)} classes never win, and one of these is "
     finding += f"second for {words} of the images"
     return alive, Evidence(name, finding, weight, "", proportion(blocked))
-
-
-def chance_in(model: Model, x: Tensor) -> str:
-    """The first module that gives two answers to one input, in words; empty if unknown."""
-    if not isinstance(model, nn.Module):
-        return ""
-    with evaluating(model), torch.no_grad():
-        first, again = (watch(model, x)[0] for _ in "ab")
-    for a, b in zip(first, again, strict=False):
-        same = a.module is b.module and a.given.shape == b.given.shape
-        if same and a.given.equal(b.given) and not a.result.equal(b.result):
-            return title(a)
-    return ""
 
 
 def watched(model: Model, x: Tensor, y: Tensor) -> Evidence:

@@ -16,7 +16,7 @@ from mpkit.attacks import Margin
 from mpkit.attacks.gradients import input_gradient
 from mpkit.masking import Evidence, Weight, find_detours, probes
 from mpkit.masking.bpda import BPDA
-from mpkit.masking.detours import Detour, Detoured, ReadOut, traced
+from mpkit.masking.detours import Detour, Detoured, ReadOut, chance_in, positive, traced
 from mpkit.masking.evidence import KINDS, causes
 from mpkit.masking.wrappers import LARGE, Contenders, LogScores, TemperatureScaled
 from mpkit.models import small_cnn
@@ -261,8 +261,8 @@ def test_the_logarithm_of_probabilities_has_the_margin_of_their_logits():
     model, x, y = toy()
     logs = LogScores(nn.Sequential(model, nn.Softmax(1)))
     torch.testing.assert_close(gradient(logs, x, y), gradient(model, x, y))
-    assert probes.positive(nn.Sequential(model, nn.Softmax(1)), x)
-    assert not probes.positive(model, x)
+    assert positive(nn.Sequential(model, nn.Softmax(1)), x)
+    assert not positive(model, x)
 
 
 def test_small_gradients_are_no_random_ones():
@@ -292,8 +292,8 @@ def test_a_deterministic_model_is_never_told_to_average_over_draws():
 def test_chance_has_a_place():
     model, x, _ = toy()
     noisy = nn.Sequential(nn.Identity(), RandomRounds(nn.Identity(), generator()), model)
-    assert probes.chance_in(noisy, x) == "RandomRounds '1'"
-    assert probes.chance_in(model, x) == probes.chance_in(lambda x: x, x) == ""
+    assert chance_in(noisy, x) == "RandomRounds '1'"
+    assert chance_in(model, x) == chance_in(lambda x: x, x) == ""
 
 
 def named(*evidence, detours=(), chance=""):
