@@ -68,8 +68,9 @@ def test_the_library_and_the_book_stay_small() -> None:
         size[name.split(".")[0]] += lines(path)
     # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
     # dead zones 400, of searches replayed on a GPU 300, of minimum-norm attacks, their measures
-    # and names of other zoos 500
-    assert size["mpkit"] <= 22_900, size
+    # and names of other zoos 500, of detours around operations, causes and the active test of the
+    # doctor 1,250
+    assert size["mpkit"] <= 24_150, size
     # of handouts 110, of tables 90
     assert size["mpbook"] <= 5_000, size
 

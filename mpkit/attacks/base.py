@@ -133,7 +133,9 @@ class Attack(ABC):
         return self.loss.classes
 
     @torch.inference_mode(False)
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> AttackResult:
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator, donors: Tensor | None = None
+    ) -> AttackResult:
         """Search around each image; the model runs in eval mode and is left as it was.
 
         Args:
@@ -141,6 +143,7 @@ class Attack(ABC):
             x: (B, C, H, W), float32 or float64, in [0, 1].
             y: (B,) int64 labels.
             rng: a generator on the device of x.
+            donors: (M, C, H, W), images near which a search may begin; None for x itself.
 
         Returns: the worst allowed image seen for each example.
 
@@ -154,7 +157,8 @@ class Attack(ABC):
         self.set.check(x)
         attack = trees.moved(self, x.device)
         with attacking(model), torch.no_grad():
-            found = attack.find(Problem(guard(model, self.classes, y), x.detach(), y, rng))
+            problem = Problem(guard(model, self.classes, y), x.detach(), y, rng, donors=donors)
+            found = attack.find(problem)
         require_finite(type(self).__name__, score=found.score)
         return found
 

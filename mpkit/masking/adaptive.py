@@ -1,129 +1,22 @@
-"""The attacks the doctor compares: what everybody runs, and those that need no true gradient."""
+"""Attacks along another gradient than the model's own, and a network that imitates it."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mpkit.attacks import (
-    APGD,
-    PGD,
-    Attack,
-    AttackResult,
-    Clean,
-    CrossEntropy,
-    Falling,
-    Loss,
-    Margin,
-    Square,
-    Uniform,
-    WorstOfK,
-)
+from mpkit.attacks import PGD, AttackResult, Falling, Loss, Margin
 from mpkit.attacks.base import Best, Problem
-from mpkit.attacks.gradients import Guarded, Model, climb, guard, look
+from mpkit.attacks.gradients import Guarded, Model, climb, evaluating, guard, look
 from mpkit.attacks.pgd import StepSchedule, Walk
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
-from mpkit.masking.case import Case, Result, worst
-from mpkit.masking.wrappers import EOT, Sanitized
-from mpkit.sets import Ball
-
-FIRST_ORDER = "the first-order attack"
-
-
-class Remedy(NamedTuple):
-    """An attack that does not rely on the model's own gradient, and what its success means.
-
-    Args:
-        name: what it is.
-        advice: what to do if it does better than gradients.
-        attacks: it succeeds where any of them does.
-        model: what they run on; None for the model itself, made safe.
-    """
-
-    name: str
-    advice: str
-    attacks: tuple[Attack, ...]
-    model: nn.Module | None = None
-
-
-def first_order(case: Case, ball: Ball) -> Result:
-    """What gradients give: Auto-PGD on two losses and plain PGD, each from a fresh start."""
-    steps = case.effort.steps
-    attacks = (APGD(ball, steps, CrossEntropy()), *_climbs(ball, steps))
-    return worst([case.reach(attack) for attack in attacks])
-
-
-def remedies(case: Case, ball: Ball) -> Iterator[Remedy]:
-    """All that apply to a model, the cheap ones first."""
-    effort, steps = case.effort, case.effort.steps
-    if case.draws > 1:
-        yield Remedy(
-            "averaging over the model's randomness (EOT)",
-            "Average logits and gradients over many draws in every attack.",
-            _climbs(ball, steps // 2 + 1),
-            EOT(case.sanitized, effort.draws, 0.0, case.rng),
-        )
-    yield Remedy(
-        "random noise",
-        "Gradients do worse than chance: find the layer that spoils them.",
-        (WorstOfK(ball, steps, Margin()),),
-    )
-    if case.bpda is not None:
-        yield Remedy(
-            f"a detour for gradients (BPDA), {'; '.join(case.bpda.found)}",
-            "Attack with that part passed as the identity.",
-            tuple(_guided(ball, steps, case.bpda)),
-        )
-    yield Remedy(
-        "gradients averaged over noise on the image",
-        "The gradient is shattered: average it over noise on the image.",
-        _climbs(ball, steps // 2 + 1),
-        EOT(case.sanitized, effort.draws, 0.1, case.rng),
-    )
-    yield from _without_gradients(case, ball)
-
-
-def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
-    """Attacks that only look at outputs; of a random model, at averaged ones."""
-    effort, random = case.effort, case.draws > 1
-    share = 4 if random else 1
-    asked = EOT(case.sanitized, effort.draws, 0.0, case.rng) if random else None
-    if case.surrogate is not None:
-        yield Remedy(
-            "transfer from a surrogate network",
-            "Attack a plain network in its stead and try the images on this one.",
-            tuple(_guided(ball, effort.steps, case.surrogate)),
-            asked,
-        )
-    yield Remedy(
-        "averaged finite differences",
-        "Estimate gradients from differences of the outputs.",
-        (NES(ball, -(-effort.estimates // share), directions=effort.directions),),
-        asked,
-    )
-    yield Remedy(
-        "a blind search (Square)",
-        "Add gradient-free attacks to the evaluation.",
-        (Square(ball, -(-effort.queries // share)),),
-        asked,
-    )
-
-
-def _climbs(ball: Ball, steps: int) -> tuple[Attack, ...]:
-    """Two first-order attacks on the margin."""
-    return (APGD(ball, steps, Margin()), PGD(ball, steps, loss=Margin(), schedule=Falling(0.05)))
-
-
-def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
-    """Follow another network's gradient, from the image itself and from a random start."""
-    for start in (Clean(), Uniform()):
-        yield TransferPGD(ball, steps, guide=Sanitized(guide), start=start)
+from mpkit.models import small_cnn
 
 
 @dataclass(frozen=True)
@@ -237,3 +130,86 @@ class NES(Directed):
         score = look(problem.model, loss, asked, problem.y[rows])[1].view(2, n, -1)
         rise: Tensor = score[0] - score[1]
         return rise.view(n, -1, 1, 1, 1)
+
+
+MIXES = 16
+"""Altered copies of each image that the model is asked about."""
+
+
+class Lesson:
+    """What a surrogate learns from: images and the model's answers, softened.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: (B, C, H, W), the images to stay close to.
+        rng: draws the altered copies.
+    """
+
+    def __init__(self, model: Model, x: Tensor, rng: torch.Generator) -> None:
+        self.model, self.rng, self.softness = model, rng, 1.0
+        answers = self.ask(x)
+        top = answers.topk(2, dim=1).values
+        self.softness = max(float((top[:, 0] - top[:, 1]).median()) / 4, 1e-6)
+        images = torch.cat([x, *(self._altered(x) for _ in range(MIXES))])
+        self.images, self.answers = images, self.ask(images)
+
+    @torch.no_grad()
+    def ask(self, images: Tensor) -> Tensor:
+        """The model's logits over their usual lead: (N, K) in a range that softmax resolves."""
+        with evaluating(self.model):
+            groups = torch.tensor_split(images, -(-len(images) // 512))
+            parts = [torch.nan_to_num(self.model(group)) for group in groups]
+        return (torch.cat(parts).to(images.dtype) / self.softness).clamp(-20, 20)
+
+    def add(self, images: Tensor) -> None:
+        """Ask about more images (N, C, H, W) and learn from them too."""
+        self.images = torch.cat([self.images, images])
+        self.answers = torch.cat([self.answers, self.ask(images)])
+
+    def teach(self, net: nn.Module, epochs: int) -> None:
+        """Train a network on the model's answers."""
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
+        net.train()
+        with torch.enable_grad():
+            for _ in range(epochs):
+                order = torch.randperm(len(self.images), generator=self.rng, device=self.rng.device)
+                for rows in torch.split(order, 128):
+                    said = functional.log_softmax(net(self.images[rows]), 1)
+                    wanted = functional.softmax(self.answers[rows], 1)
+                    optimizer.zero_grad()
+                    (-(wanted * said).sum(1).mean()).backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+        net.eval()
+
+    def _altered(self, x: Tensor) -> Tensor:
+        """Each image part of the way towards another one, and noise of a random size on top."""
+        order = torch.randperm(len(x), generator=self.rng, device=self.rng.device)
+        share, size = (self._random(x[:, :1, :1, :1]) for _ in "ab")
+        noise = torch.randn(x.shape, generator=self.rng, dtype=x.dtype, device=x.device)
+        return (x + 0.6 * share * (x[order] - x) + 0.3 * size * noise).clamp(0, 1)
+
+    def _random(self, like: Tensor) -> Tensor:
+        return torch.rand(like.shape, generator=self.rng, dtype=like.dtype, device=like.device)
+
+
+def imitate(model: Model, x: Tensor, rng: torch.Generator) -> tuple[nn.Module, Lesson] | None:
+    """Train a small network on a model's answers around some images.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: (B, C, H, W); images with sides of less than 4 pixels give None.
+        rng: draws weights and altered images.
+
+    Returns: the network, and the lesson to go on with.
+
+    Source: Papernot et al. 2017 (substitute models); answers softened, images mixed, our choice.
+    """
+    if min(x.shape[2:]) < 4:
+        return None
+    lesson = Lesson(model, x, rng)
+    seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+    weights = torch.Generator().manual_seed(seed)
+    channels, height, width = x.shape[1:]
+    net = small_cnn((channels, height, width), lesson.answers.shape[1], weights).to(x)
+    lesson.teach(net, 12)
+    return net, lesson

@@ -40,6 +40,7 @@ class BPDA(nn.Module):
         source: the module whose output is taken for the logits, or None.
         around: modules to be passed as the identity.
         found: what was found, in words.
+        call: which call of the inner network is followed: -1 the last, 0 the first.
 
     Source: Athalye, Carlini and Wagner 2018 (backward pass differentiable approximation).
     """
@@ -51,9 +52,10 @@ class BPDA(nn.Module):
         source: nn.Module | None,
         around: tuple[nn.Module, ...],
         found: tuple[str, ...],
+        call: int = -1,
     ) -> None:
         super().__init__()
-        self.model, self.core, self.source = model, core, source
+        self.model, self.core, self.source, self.call = model, core, source, call
         self.around, self.found = nn.ModuleList(around), found
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +69,8 @@ class BPDA(nn.Module):
 
             with torch.no_grad(), self.core.register_forward_pre_hook(remember):
                 self.model(x.detach())
-            kind = fed[-1].dtype if fed else x.dtype
-            run, image = self.core, (x + ((fed[-1] if fed else x) - x).detach()).to(kind)
+            given = fed[self.call] if fed else x
+            run, image = self.core, (x + (given.to(x.dtype) - x).detach()).to(given.dtype)
         return self._logits(run, image).to(x.dtype)
 
     def _logits(self, run: nn.Module, image: Tensor) -> Tensor:
@@ -94,16 +96,16 @@ def find_bpda(model: Model, x: Tensor, rng: torch.Generator) -> BPDA | None:
     if not isinstance(model, nn.Module):
         return None
     with evaluating(model), torch.no_grad():
-        calls, logits = _watch(model, x)
+        calls, logits = watch(model, x)
         inner = [c for c in calls if c.module is not model and c.result.shape == logits.shape]
         cores = [c for c in inner if c.given.shape == x.shape]
         core = min(cores, key=lambda c: len(list(c.module.modules())), default=None)
         agree = [c for c in inner if _agree(c.result, logits) and not c.result.equal(logits)]
         around = [c for c in calls if _keeps_shape(c) and _lies(c, rng)]
     source = agree[0] if agree else None
-    found = [f"{_title(core)} as if it saw the image itself"] if core else []
-    found += [f"logits read behind {_title(source)}"] if source else []
-    found += [f"{_title(c)} passed as the identity" for c in around]
+    found = [f"{title(core)} as if it saw the image itself"] if core else []
+    found += [f"logits read behind {title(source)}"] if source else []
+    found += [f"{title(c)} passed as the identity" for c in around]
     if not found:
         return None
     return BPDA(
@@ -115,7 +117,7 @@ def find_bpda(model: Model, x: Tensor, rng: torch.Generator) -> BPDA | None:
     )
 
 
-def _watch(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
+def watch(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
     """All calls of one forward pass in the order of their ends, and the logits."""
     calls: list[Call] = []
 
@@ -173,5 +175,6 @@ def _agree(a: Tensor, b: Tensor) -> bool:
     return bool((a.argmax(1) == b.argmax(1)).double().mean() >= 0.9)
 
 
-def _title(call: Call) -> str:
-    return f"{type(call.module).__name__} {call.name!r}"
+def title(call: Call) -> str:
+    """The class and the name of a module."""
+    return f"{type(call.module).__name__} {call.name!r}".removesuffix(" ''")

@@ -11,7 +11,7 @@ from mpkit.attacks import APGD, PGD, Clean, CrossEntropy, Falling, Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.core.statistics import proportion
 from mpkit.masking.case import Case, worst
-from mpkit.masking.report import Evidence, Weight
+from mpkit.masking.evidence import Evidence, Weight
 from mpkit.masking.wrappers import LARGE, Sanitized
 from mpkit.sets import L1, L2, Ball, Linf, norms
 

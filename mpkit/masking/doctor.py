@@ -20,11 +20,12 @@ from mpkit.core.checks import (
 from mpkit.core.devices import full_precision
 from mpkit.core.progress import Quiet
 from mpkit.masking import probes
-from mpkit.masking.bpda import find_bpda
+from mpkit.masking.adaptive import imitate
 from mpkit.masking.case import Case, Effort, Stages
+from mpkit.masking.detours import chance_in, find_detours, positive
+from mpkit.masking.evidence import Evidence, Weight, causes
 from mpkit.masking.examine import examine
-from mpkit.masking.report import Evidence, Report, SetReport, Verdict, Weight
-from mpkit.masking.surrogate import imitate
+from mpkit.masking.report import Report, SetReport, Verdict
 from mpkit.masking.wrappers import Sanitized
 from mpkit.models import OwnInput
 from mpkit.sets import Ball, PerturbationSet
@@ -105,6 +106,7 @@ class General(NamedTuple):
 
     answers: tuple[Evidence, ...]
     gradients: tuple[Evidence, ...]
+    chance: str = ""
 
 
 def _admitted(case: Case) -> tuple[Case, General]:
@@ -122,8 +124,13 @@ def _admitted(case: Case) -> tuple[Case, General]:
     case = _right(replace(case, draws=2 * case.effort.draws if answers.weight else 1), finite)
     case.stages.begin("gradients")
     general = General((answers, finite, *_answers(case, fresh)), _gradients(case))
+    if case.draws > 1:
+        general = general._replace(chance=chance_in(case.model, case.x))
     case.stages.begin("a network that imitates")
     case = _prepared(case)
+    alive, rivals = probes.contenders(case.model, case.x, case.y, _called(case), case.rng)
+    case = replace(case, alive=alive, positive=positive(case.model, case.x))
+    general = general._replace(gradients=(*general.gradients, rivals))
     case.stages.close()
     return case, general
 
@@ -135,7 +142,7 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
     is next to nothing to compete for, in a narrower one.
     """
     if not isinstance(report.set, Ball):  # searched without gradients
-        return replace(report, general=general.answers)
+        return _explained(replace(report, general=general.answers), general, case)
     report = replace(report, general=general.answers + general.gradients)
     left = report.accuracy["first-order"].value * len(case.x)
     for factor in (WIDER, *NARROWER):
@@ -151,7 +158,15 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
             if one.weight == Weight.PROOF
         ]
         report = replace(report, evidence=(*report.evidence, *proofs))
-    return report
+    return _explained(report, general, case)
+
+
+def _explained(report: SetReport, general: General, case: Case) -> SetReport:
+    """With the likely causes, where there is anything to explain."""
+    if report.verdict == Verdict.NO_SIGN:
+        return report
+    evidence = (*report.general, *report.evidence)
+    return replace(report, causes=causes(evidence, case.detours, general.chance))
 
 
 def _right(case: Case, finite: Evidence) -> Case:
@@ -191,12 +206,18 @@ def _gradients(case: Case) -> tuple[Evidence, ...]:
     noise = torch.randn(x.shape, generator=case.rng, dtype=x.dtype, device=x.device)
     near = (x + 0.02 * noise).clamp(0, 1)
     found = probes.presence(case.model, near, y)
-    return (*found, *probes.truth(case.model, near, y, case.rng))
+    return (*found, *probes.truth(case.model, near, y, case.rng, case.draws > 1))
+
+
+def _called(case: Case) -> Tensor:
+    """Classes that the model names for the images that a surrogate learned from."""
+    return case.y if case.lesson is None else case.lesson.answers.argmax(1)
 
 
 def _prepared(case: Case) -> Case:
     """With a detour, if there is one, and where no surrogate was given with one that imitates."""
-    case = replace(case, bpda=find_bpda(case.model, case.x[:64], case.rng))
+    detours = find_detours(case.model, case.x[:64], case.y[:64], case.rng)
+    case = replace(case, detours=detours)
     if case.surrogate is not None:
         return case
     taught = imitate(case.sanitized, case.x, case.rng)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from mpkit.attacks import APGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
 from mpkit.core.statistics import Estimate, proportion
-from mpkit.masking.adaptive import FIRST_ORDER, Remedy, first_order, remedies
-from mpkit.masking.case import Case, Result, worst
+from mpkit.masking.active import active
+from mpkit.masking.case import LAST_LEVEL, Case, Contest, Result, worst
 from mpkit.masking.curves import curves
-from mpkit.masking.label_only import labels_alone
+from mpkit.masking.evidence import Evidence, Weight
 from mpkit.masking.probes import raw_slope, share
-from mpkit.masking.report import LAST_LEVEL, Contest, Evidence, SetReport, Weight
+from mpkit.masking.remedies import FIRST_ORDER, Remedy, labels_alone, plain, remedies
+from mpkit.masking.report import SetReport
 from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.sets import L0, Ball, PerturbationSet, RotationTranslation
 
@@ -40,37 +43,101 @@ def examine(threat: PerturbationSet, case: Case) -> SetReport:
 
 
 def _with_gradients(threat: Ball, case: Case) -> SetReport:
-    """Contests of attacks with and without gradients in a ball, and curves."""
+    """Contests of attacks with and without gradients in a ball, a last push, and curves."""
     case.stages.begin("first-order attacks")
-    first = first_order(case, threat)
-    evidence = [*_randomness(case, first), *_of_the_batch(case, first), _vanishing(case, threat)]
+    first = plain(case, threat).apply(case)
+    vanishing = _vanishing(case, threat)
+    assert vanishing.rate is not None
+    case = replace(case, flat=vanishing.rate.value >= 0.1, donors=case.x)
+    evidence = [*_randomness(case, first), *_of_the_batch(case, first), vanishing]
+    evidence += _planted(case, threat)
     standing = (~first.assessed.wrong).nonzero().squeeze(1)
-    everything = first.assessed.wrong.clone()
+    everything, left, settled = first.assessed.wrong.clone(), "", None
     if len(standing) >= FEW:
-        case.stages.begin("first-order attacks again")
-        part = case.take(standing)
-        control = first_order(part, threat).assessed
-        clean = part.assess(part.x)
-        everything[standing] |= control.wrong
-        evidence.append(_restarts(control.wrong, len(case.x)))
-        all_of_them, won = list[Result](), False
-        for remedy in remedies(part, threat):
-            case.stages.begin(remedy.name.split(",")[0])
-            all_of_them.append(_apply(remedy, part))
-            names, reached = (remedy.name, FIRST_ORDER), all_of_them[-1].assessed
-            contest = Contest.between(names, len(case.x), clean, control, reached)
-            evidence.append(_weigh(contest, remedy.advice))
-            won |= contest.won
-        case.stages.begin("labels alone")
-        labels = labels_alone(part, threat, control, len(case.x), FIRST_ORDER)
-        evidence.append(labels.evidence)
-        together = worst(all_of_them).assessed
-        if not won:
-            evidence += _together(part, threat, len(case.x), control, together, len(all_of_them))
-        everything[standing] |= together.wrong | labels.wrong
+        found, wrong, tried = _contests(threat, case.take(standing), len(case.x))
+        evidence += found
+        everything[standing] |= wrong
+        case.stages.begin("a last push")
+        pushed, left, settled = _push(case, everything, tried)
+        everything = pushed
     case.stages.begin("curves")
     evidence += curves(case, threat)
-    return SetReport(threat, tuple(evidence), _rates(first.assessed.wrong, everything))
+    rates = _rates(first.assessed.wrong, everything)
+    return SetReport(threat, tuple(evidence), rates, left=left, settled=settled)
+
+
+Tried = list[tuple[Remedy, Result]]
+"""Ways to attack, and what each reached on the same images."""
+
+
+def _contests(threat: Ball, part: Case, total: int) -> tuple[list[Evidence], Tensor, Tried]:
+    """Everything that competes with a second run of the first-order attacks, on what these left."""
+    part.stages.begin("first-order attacks again")
+    usual = plain(part, threat)
+    again = usual.apply(part)
+    control, clean = again.assessed, part.assess(part.x)
+    evidence, won, tried = [_restarts(control.wrong, total)], False, [(usual, again)]
+    for remedy in remedies(part, threat):
+        part.stages.begin(remedy.name.split(",")[0])
+        try:
+            result = remedy.apply(part)
+        except Exception as error:  # whatever a model raises under an attack it was not made for
+            name, why = remedy.name.split(",")[0], _failed(error)
+            evidence.append(Evidence(name, why, Weight.NOT_RUN, kind=remedy.kind))
+            continue
+        tried.append((remedy, result))
+        names = (remedy.name, FIRST_ORDER)
+        contest = Contest.between(names, total, clean, control, result.assessed)
+        evidence.append(_weigh(contest, remedy.kind))
+        won |= contest.won
+    part.stages.begin("labels alone")
+    labels = labels_alone(part, threat, control, total, FIRST_ORDER)
+    evidence.append(labels.evidence)
+    others = [result for _, result in tried[1:]]
+    together = worst(others).assessed
+    if not won:
+        evidence += _together(part, threat, total, control, together, len(others))
+    return evidence, control.wrong | together.wrong | labels.wrong, tried
+
+
+def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
+    """The best ways found, run longer and longer on what is left, until that breaks no more.
+
+    The best is what broke most; beside it runs what adds most to it.
+
+    Args:
+        case: all images.
+        broken: (B,) bool, those that anything has broken yet.
+        tried: the ways that were found and what they reached.
+
+    Returns: who is broken in the end, what happened in words, and whether it has settled: the
+    last and longest run, from a fresh start, broke at most one image in a hundred.
+    """
+    best = max(tried, key=lambda one: int(one[1].assessed.wrong.sum()))
+    second = max(
+        tried, key=lambda one: int((one[1].assessed.wrong & ~best[1].assessed.wrong).sum())
+    )
+    ways = [best[0], *([second[0]] if second is not best else [])]
+    broken, more = broken.clone(), list[int]()
+    for factor in PUSHES:
+        rows = (~broken).nonzero().squeeze(1)
+        if not len(rows) or (more and not more[-1]):
+            break
+        part = case.take(rows)
+        wrong = worst([way.longer(factor).apply(part) for way in ways]).assessed.wrong
+        broken[rows] = wrong
+        more.append(int(wrong.sum()))
+    name = " and ".join(way.name.split(",")[0] for way in ways)
+    counts = ", ".join(f"{n} at {factor}" for factor, n in zip(PUSHES, more, strict=False))
+    if not more:
+        return broken, "nothing is left", True
+    settled = more[-1] <= 0.01 * len(case.x)
+    words = "looks final" if settled else "may fall further"
+    return broken, f"{words}: {name}, so many times as long, breaks {counts} more", settled
+
+
+PUSHES = (2, 4, 8)
+"""How many times as long the best attack runs; it stops where that breaks nothing more."""
 
 
 def _rates(first: Tensor, everything: Tensor) -> dict[str, Estimate]:
@@ -91,25 +158,13 @@ def _together(
         return []
     wrong = control.wrong.clone()
     for _ in range(many - 1):
-        wrong |= first_order(case, ball).assessed.wrong
+        wrong |= plain(case, ball).apply(case).assessed.wrong
     contest = Contest.between(names, total, clean, control._replace(wrong=wrong), together)
     counts = f"{names[0]} break {contest.gained} of {contest.entered} that {names[1]} does not "
     counts += f"(the other way {contest.lost})"
     weight = Weight.PROOF if contest.leads(LAST_LEVEL) else Weight.FINE
     advice = "Gradients lose to attacks that need none: add all of these to the evaluation."
     return [Evidence("all challengers together", counts, weight, advice)]
-
-
-def _apply(remedy: Remedy, case: Case) -> Result:
-    """Run a remedy; a surrogate that imitates learns from its own attempts and tries again."""
-    results = [case.reach(attack, remedy.model) for attack in remedy.attacks]
-    if remedy.name.startswith("transfer") and case.lesson is not None:
-        assert case.surrogate is not None
-        for _ in range(2):
-            case.lesson.add(torch.cat([image for image, _ in results]))
-            case.lesson.teach(case.surrogate, 4)
-            results += [case.reach(attack, remedy.model) for attack in remedy.attacks]
-    return worst(results)
 
 
 def _restarts(broken: Tensor, total: int) -> Evidence:
@@ -120,10 +175,11 @@ def _restarts(broken: Tensor, total: int) -> Evidence:
     return Evidence("restarts", finding, weight, "Take more restarts.")
 
 
-def _weigh(contest: Contest, advice: str) -> Evidence:
+def _weigh(contest: Contest, kind: str) -> Evidence:
     """What a contest says: a challenger that wins proves that gradients mislead."""
     weight = Weight.PROOF if contest.won else Weight.FINE
-    return Evidence(contest.challenger.split(",")[0], contest.words(), weight, advice)
+    name, gained = contest.challenger.split(",")[0], contest.gained
+    return Evidence(name, contest.words(), weight, kind=kind, gained=gained)
 
 
 def _vanishing(case: Case, ball: Ball) -> Evidence:
@@ -148,7 +204,7 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
         names = (f"cross-entropy at temperature {cooled.temperature:.3g}", "at 1")
         finding += f"; {Contest.between(names, total, clean, reached[0], other).words()}"
     elif contest.gained - contest.lost >= 0.15 * total and contest.leads(LAST_LEVEL):
-        weight = Weight.SIGN
+        weight = Weight.SIGN if sign else Weight.TIP
     advice = "Attack the margin or the logits ratio, or divide the logits by a temperature."
     return Evidence("cross-entropy against margin", finding, weight, advice, proportion(blind))
 
@@ -163,6 +219,22 @@ def _randomness(case: Case, first: Result) -> list[Evidence]:
     finding += "the same"
     advice = "Report the mean over fresh draws, and attack the mean logits (EOT)."
     return [Evidence("repeated answers", finding, _several(torn), advice, proportion(torn))]
+
+
+def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
+    """The active test, of a model whose answers repeat."""
+    if case.draws > 1:
+        return []
+    try:
+        found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
+    except Exception as error:  # whatever a model raises
+        return [Evidence("planted examples", _failed(error), Weight.NOT_RUN)]
+    return list(found.values())
+
+
+def _failed(error: Exception) -> str:
+    """Why something was not run to the end, in one line."""
+    return f"not run to the end: {(str(error) or repr(error)).splitlines()[0]}"
 
 
 def _several(which: Tensor) -> Weight:
@@ -197,6 +269,7 @@ def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     evidence = [
         *_randomness(case, found),
         *_of_the_batch(case, found),
+        *_planted(case, threat),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]
     return SetReport(threat, tuple(evidence), _rates(found.assessed.wrong, both))

@@ -7,11 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mpkit.attacks import CrossEntropy, Loss, Margin
+from mpkit.attacks import PGD, CrossEntropy, Loss, Margin
 from mpkit.attacks.gradients import Ascent, Model, climb, evaluating
 from mpkit.core.statistics import proportion
-from mpkit.masking.report import Evidence, Weight
-from mpkit.masking.wrappers import Connected
+from mpkit.masking.evidence import Evidence, Weight
+from mpkit.masking.wrappers import Connected, Sanitized
+from mpkit.sets import Linf
 
 DRAWS = 24
 """How often a model is asked the same: roulette between two networks hides once in 2^23."""
@@ -99,18 +100,49 @@ def finite(model: Model, x: Tensor) -> Evidence:
 
 @torch.no_grad()
 def scores(model: Model, x: Tensor) -> Evidence:
-    """Whether the outputs are probabilities: then they are as flat as softmax rounds them."""
+    """Whether the outputs are probabilities, or none is negative: then they flatten out."""
     with evaluating(model):
         out = torch.cat([model(x), model(1 - x)]).to(x.dtype)
+    advice = "Leave the softmax out and evaluate the logits."
     if bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all()):
-        return Evidence(
-            "probabilities for logits",
-            "outputs are not negative and sum to 1: they look like probabilities, whose "
-            "gradients vanish where the model is sure",
-            Weight.SIGN,
-            "Leave the softmax out and evaluate the logits.",
-        )
+        words = "outputs are not negative and sum to 1: they look like probabilities, whose "
+        words += "gradients vanish where the model is sure"
+        return Evidence("probabilities for logits", words, Weight.SIGN, advice)
+    least, top = out.amin(1), out.amax(1)
+    if bool((out >= 0).all()) and bool((least < 1e-6 * top).double().mean() >= 0.1):
+        words = "no output is negative and the least are next to nothing: they look like "
+        words += "exponentials, whose gradients vanish where the model is sure"
+        return Evidence("exponentials for logits", words, Weight.SIGN, "Evaluate their logarithm.")
     return Evidence("probabilities for logits", "outputs are not probabilities")
+
+
+def contenders(
+    model: Model, x: Tensor, y: Tensor, called: Tensor, rng: torch.Generator
+) -> tuple[Tensor | None, Evidence]:
+    """Which classes occur or ever win, (K,) bool None for all; and whether others are in the way.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: images that it gets right.
+        y: (B,) their labels.
+        called: (N,) classes that it names for other images.
+        rng: draws starting points.
+    """
+    name = "classes that never win"
+    far = PGD(Linf(0.3), 10, loss=Margin())(Sanitized(model), x, y, rng).image
+    with evaluating(model), torch.no_grad():
+        logits = model(x).to(x.dtype)
+        tried = torch.cat([model(image).argmax(1) for image in (far, 1 - x, x.roll(1, 0))])
+    alive = logits.new_zeros(logits.shape[1]).bool()
+    alive[torch.cat([y, tried, called])] = True
+    if bool(alive.all()):
+        return None, Evidence(name, "all classes win somewhere")
+    second = logits.scatter(1, y.unsqueeze(1), -torch.inf).argmax(1)
+    blocked = ~alive[second]
+    words, weight = share(blocked)
+    finding = f"{int((~alive).sum())} of {len(alive)} classes never win, and one of these is "
+    finding += f"second for {words} of the images"
+    return alive, Evidence(name, finding, weight, "", proportion(blocked))
 
 
 def watched(model: Model, x: Tensor, y: Tensor) -> Evidence:
@@ -177,22 +209,34 @@ def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
         words, weight = share(wild | zero)
         finding = f"no usable gradient for {words} (zero {share(zero)[0]}, not finite "
         finding += f"{share(wild)[0]})"
-        rate = proportion(wild | zero)
-        found.append(Evidence(f"{name} gradient", finding, weight, advice, rate))
+        rate, which = proportion(wild | zero), f"{name} gradient"
+        if share(wild)[1] and not share(zero)[1]:
+            which = "wild gradient"
+        found.append(Evidence(which, finding, weight, advice, rate))
     return found
 
 
-def truth(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Evidence]:
-    """Whether gradients repeat, agree with float64, and with finite differences."""
+def truth(
+    model: Model, x: Tensor, y: Tensor, rng: torch.Generator, random: bool = False
+) -> list[Evidence]:
+    """Whether gradients repeat, turn, agree with float64, and with finite differences.
+
+    Args:
+        random: whether the model's answers depend on chance.
+    """
     here, again = (_steepest(model, x, y) for _ in "ab")
-    odd = (torch.cosine_similarity(here, again) < 0.95) & (here != 0).any(1)
+    odd = (_cosine(here, again) < 0.95) & (here != 0).any(1)
     words, weight = share(odd)
     finding = f"another direction at the same point for {words}"
     advice = "Average gradients over many draws."
+    if not random:
+        advice = "Answers repeat and gradients do not: something in the backward pass draws."
     found = [Evidence("repeated gradient", finding, weight, advice, proportion(odd))]
+    if not random:
+        found.append(_turning(model, x, y, here, rng))
     doubled = _doubled(model, x, y)
     if doubled is not None:
-        apart = torch.cosine_similarity(here.double(), doubled) < 0.9
+        apart = _cosine(here.double(), doubled) < 0.9
         words, weight = share(apart & (doubled != 0).any(1))
         finding, advice = f"another gradient in float64 for {words}", "Attack a float64 copy."
         found.append(Evidence("float64", finding, weight, advice))
@@ -201,6 +245,24 @@ def truth(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Evid
     finding = f"the margin does not move as its gradient promises for {words}"
     advice = "Do not trust gradients: use gradient-free attacks or averaged finite differences."
     return [*found, Evidence("finite differences", finding, weight, advice, proportion(wrong))]
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """The cosine of rows (B, N), however small they are; zero rows are at right angles to all."""
+    least = torch.finfo(a.dtype).tiny
+    a, b = (rows / rows.abs().amax(1, keepdim=True).clamp(min=least) for rows in (a, b))
+    return torch.cosine_similarity(a, b)
+
+
+def _turning(model: Model, x: Tensor, y: Tensor, here: Tensor, rng: torch.Generator) -> Evidence:
+    """Whether gradients point another way next to the image: more than half of them."""
+    noise = torch.rand(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+    there = _steepest(model, (x + 0.006 * (noise - 0.5)).clamp(0, 1), y)
+    turned = (_cosine(here, there) < 0.3) & (here != 0).any(1) & (there != 0).any(1)
+    rate = proportion(turned)
+    finding = f"gradients turn away within 0.003 of the image for {share(turned)[0]}"
+    weight = Weight.SIGN if rate.value > 0.5 else Weight.FINE
+    return Evidence("gradients nearby", finding, weight, "", rate)
 
 
 def _doubled(model: Model, x: Tensor, y: Tensor) -> Tensor | None:

@@ -101,6 +101,44 @@ class TemperatureScaled(nn.Module):
         return logits / self.temperature
 
 
+class Contenders(nn.Module):
+    """The same logits, but classes that never win lie far below all others and get no gradient.
+
+    Where a class holds the second place for ever and never wins, the margin over it cannot be
+    raised, and that over the others is not looked at.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        alive: (K,) bool, classes that occur in the labels or win somewhere.
+    """
+
+    def __init__(self, model: nn.Module, alive: Tensor) -> None:
+        super().__init__()
+        self.model, self.alive = model, alive
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits: Tensor = self.model(x)
+        return logits.masked_fill(~self.alive, -LARGE)
+
+
+class LogScores(nn.Module):
+    """The logarithm of outputs that are not negative: of probabilities or exponentials.
+
+    Args:
+        model: images (B, C, H, W) to scores (B, K), ≥ 0.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        scores: Tensor = self.model(x)
+        return torch.log(scores.clamp(min=torch.finfo(scores.dtype).tiny))
+
+
 class Assessed(NamedTuple):
     """What a model makes of images: the mean margin (B,), and whether it is wrong (B,) bool.
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mpkit.cli.main import main
 from mpkit.data import load
-from mpkit.masking import Effort
+from mpkit.masking import Effort, Evidence, Report, Verdict, Weight
 from mpkit.models import small_cnn
 from mpkit.training import Natural, Recipe, fit
 
@@ -70,12 +70,35 @@ def test_a_network_that_hides_and_a_record_of_it(
     words = ("--model", "hiding_nets:hidden", "--weights", path, "--points", 24)
     done = doctor(*words, "--threat", "linf:0.15 + rt:0.5px,10deg", "--json", "out/report.json")
     assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[1] == "Likely cause"
     assert "masked" in done.output
     assert "Advice: " in done.output
     record = json.loads(Path("out/report.json").read_text())
     assert record["report"]["sets"]["linf"]["verdict"] == "masked"
     assert record["report"]["sets"]["rt"]["accuracy"].keys() == {"first-order", "everything"}
     assert record["parameters"]["threat"] == "linf:0.15 + rt:0.5px,10deg"
+    for limit in ("suspicious", "masked"):
+        failed = doctor(*words, "--threat", "linf:0.15", "--active", "--fail-on", limit)
+        assert failed.exit_code == 3, failed.output
+        assert "planted examples the attack finds" in failed.output
+    assert doctor(*words, "--threat", "linf:0.15", "--active").exit_code == 0
+
+
+def test_the_exit_code_is_that_of_the_verdict(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--model", "small_cnn", "--weights", weights, "--threat", "l2:0.3", "--points", 12)
+    codes = {}
+    for verdict in Verdict:
+        told = Report(12, 12, (Evidence("sign", "seen", Weight(max(0, verdict + 1))),), {})
+        monkeypatch.setattr(Report, "verdict", verdict)
+        monkeypatch.setattr("mpkit.masking.diagnose", lambda *_, told=told, **__: told)
+        codes[verdict.words] = [
+            doctor(*words, "--fail-on", limit).exit_code
+            for limit in ("never", "suspicious", "masked")
+        ]
+    expected = {"no sign": [0, 0, 0], "suspicious": [0, 3, 0], "masked": [0, 3, 3]}
+    assert codes == expected
 
 
 @pytest.mark.parametrize(

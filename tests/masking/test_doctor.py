@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from helpers.distillation import distil
+from helpers.masks import MASKS
 from helpers.toys import generator
 from helpers.unseen import unseen_honest, unseen_masks
 from helpers.unseen_nets import HONEST, more_masks, trained, winners
 from mpbook.teaching import obfuscated
 from mpkit import data, masking
-from mpkit.attacks import PGD, SLIDE
+from mpkit.attacks import APGD, PGD, SLIDE, Margin
 from mpkit.models import small_cnn
 from mpkit.sets import Union, usual
 from mpkit.training import Natural, RadiusWarmup, Recipe, Single, accuracy, fit
@@ -174,3 +175,30 @@ def test_two_classes_colour_and_double_precision_are_fine():
     report = masking.diagnose(wide, x, y, BALLS["linf"], generator(), QUICK)
     assert report.verdict == masking.Verdict.NO_SIGN, report.text()
     assert report.right > 0.9 * POINTS
+
+
+KNOWN = {
+    "decoys": "dead",
+    "codes": "step",
+    "palette": "step",
+    "random rounds": "step",
+    "anti-adversary": "loop",
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_mask_is_found_named_and_cured_as_well_as_by_who_knows_it(name):
+    build, kind = MASKS[name]
+    model, draws = build(network(kind), generator(1)).eval(), 8 if name.startswith("random") else 1
+    points = 2 * POINTS if name == "anti-adversary" else POINTS  # its gap is small
+    few = data.load("digits", "test").subset(points, generator(3))
+    (one,) = verdict(model, BALLS["linf"], 3, points).sets.values()
+    assert one.verdict == masking.Verdict.MASKED
+    assert one.causes[0].key == KNOWN[name]
+    right = ~masking.assess(model, few.x, few.y, draws).wrong
+    knowing = masking.Sanitized(model.knowing)
+    for attack in (APGD(BALLS["linf"], 60, Margin()), PGD(BALLS["linf"], 60, loss=Margin())):
+        image = attack(knowing, few.x, few.y, generator(1)).image
+        right &= ~masking.assess(model, image, few.y, draws).wrong
+    truth = float(right.double().mean())
+    assert one.accuracy["everything"].value <= truth + 0.06

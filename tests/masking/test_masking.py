@@ -16,9 +16,8 @@ from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import guard, input_gradient
 from mpkit.core.progress import Quiet
 from mpkit.masking import EOT, Evidence, Sanitized, SetReport, Weight, assess, find_bpda, probes
-from mpkit.masking.case import Case
-from mpkit.masking.label_only import labels_alone
-from mpkit.masking.report import Contest, at_least
+from mpkit.masking.case import Case, Contest, at_least
+from mpkit.masking.remedies import labels_alone
 from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
@@ -325,12 +324,13 @@ def test_the_landscape_of_a_linear_model(ball):
 
 
 def test_the_heaviest_evidence_decides():
-    missing, fine, sign, proof = (Evidence(w.name, "x", w, "do " + w.name) for w in Weight)
+    every = (Evidence(w.name, "x", w, "do " + w.name) for w in Weight)
+    missing, fine, tip, sign, proof = every
 
     def verdict(*evidence, general=()):
         return SetReport(Linf(0.1), evidence, {}, general)
 
-    assert verdict(fine).verdict == masking.Verdict.NO_SIGN
+    assert verdict(fine).verdict == verdict(tip).verdict == masking.Verdict.NO_SIGN
     assert verdict(fine, sign).verdict == masking.Verdict.SUSPICIOUS
     assert verdict(fine, general=(proof,)).verdict == masking.Verdict.MASKED
     assert verdict(sign, proof, fine).advice == ("do PROOF",)
