@@ -5,6 +5,10 @@ Needs MNIST. It takes about half an hour on one core, can be stopped at any time
 it was; a change of the code or of an option makes it begin again.
 
     MPKIT_DATA=folder python -m benchmarks.masking.mnist
+    MPKIT_DATA=folder python -m benchmarks.masking.mnist --again doctor
+
+The second does some parts anew, where only their code has changed, and keeps the others of the
+record, which says so.
 """
 
 from __future__ import annotations
@@ -237,6 +241,24 @@ def piece(file: Path, key: str, work: Callable[[], Any]) -> Record:
     return done
 
 
+def kept(path: Path, again: list[str], points: int) -> tuple[dict[str, Record], Record]:
+    """The parts of a record that are not done again, by network, and where they come from.
+
+    Raises: ValueError: the record is of other images.
+    """
+    if not again:
+        return {}, {}
+    old = records.read_record(path)
+    if old["parameters"]["points"] != points:
+        raise ValueError(f"{path} has {old['parameters']['points']} images, not {points}")
+    found = {
+        name: {part: value for part, value in network.items() if part not in again}
+        for name, network in old["networks"].items()
+    }
+    origin = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
+    return found, {"again": again, "others": old.get("others", origin)}
+
+
 def sources() -> str:
     """The digest of all code that a result depends on."""
     files = [Path(__file__), *sorted((ROOT / "mpkit").rglob("*.py"))]
@@ -250,26 +272,31 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=100, help="test images, from the first on")
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "masking")
     parser.add_argument("--output", type=Path, default=ROOT / "book" / "results" / "masking.json")
+    parser.add_argument("--again", nargs="+", default=[], choices=["response", *NORMS, "doctor"])
     given = parser.parse_args()
     torch.set_num_threads(1)
+    old, origin = kept(given.output, given.again, given.points)
     images, code = data.load("mnist", "test").first(given.points), sources()
     networks: dict[str, Record] = {}
     duration = 0.0
     for name in given.models:
         model, card = zoo.load(name), zoo.card(name)
         key = records.digest(code, card.sha256, given.points)
-        networks[name] = {"about": card.about, "sha256": card.sha256}
+        same = old.get(name, {}) if old.get(name, {}).get("sha256") == card.sha256 else {}
+        networks[name] = same | {"about": card.about, "sha256": card.sha256}
         for part, work in parts(model, images):
+            if part in networks[name]:
+                continue
             done = piece(given.work / f"{name}-{part}.json", key, work)
             networks[name][part] = done["found"]
             duration += done["seconds"]
             print(f"{name} {part}: {done['seconds']} s", flush=True)
-    chosen = {k: v for k, v in vars(given).items() if k not in ("work", "output")}
+    chosen = {k: v for k, v in vars(given).items() if k not in ("work", "output", "again")}
     parameters = {**chosen, "data": "mnist", "seed": 0, "threads": 1}
     made = records.provenance(parameters, ROOT, duration, "benchmark")
     made["versions"]["foolbox"] = metadata.version("foolbox")
     command = "python -m benchmarks.masking.mnist"
-    records.write_record(given.output, {**made, "command": command, "networks": networks})
+    records.write_record(given.output, {**made, **origin, "command": command, "networks": networks})
 
 
 if __name__ == "__main__":

@@ -113,6 +113,21 @@ def test_a_network_has_five_pieces() -> None:
 # The committed record
 
 
+def test_parts_done_again_leave_the_others_and_say_where_those_come_from(tmp_path) -> None:
+    file, facts = tmp_path / "r.json", dict.fromkeys(("commit", "commit_date", "duration_s"), 1)
+    network = {"sha256": "h", "l1": 2, "doctor": 3}
+    facts |= {"versions": {}, "parameters": {"points": 5}, "networks": {"n": network}}
+    records.write_record(file, facts)
+    found, origin = study.kept(file, ["doctor"], 5)
+    assert found == {"n": {"sha256": "h", "l1": 2}}
+    assert origin["again"] == ["doctor"] and origin["others"]["commit"] == 1
+    records.write_record(file, facts | origin | {"commit": 2})
+    assert study.kept(file, ["doctor"], 5)[1] == origin  # the first origin is kept
+    assert study.kept(file, [], 5) == ({}, {})
+    with pytest.raises(ValueError, match="has 5 images, not 6"):
+        study.kept(file, ["doctor"], 6)
+
+
 @pytest.fixture(scope="module")
 def record():
     return records.read_record(RECORD)
