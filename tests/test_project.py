@@ -50,6 +50,7 @@ def test_the_picture_of_the_rooms_is_true() -> None:
 
 def test_rooms_have_few_files_and_faces_of_one_screen() -> None:
     count = Counter(rooms.room(name) for name, _ in rooms.files())
+    assert count.pop("mpkit.attacks") <= 16, count  # one more: replays on a GPU
     assert max(count.values()) <= 15, count  # with the face
     faces = [path for _, path in rooms.files() if path.name == "__init__.py"]
     assert {
@@ -67,10 +68,10 @@ def test_the_library_and_the_book_stay_small() -> None:
     for name, path in rooms.files():
         size[name.split(".")[0]] += lines(path)
     # of certificates 1,850, of kernels for a GPU 900, of the audit of other libraries 2,100, of
-    # dead zones 400, of searches replayed on a GPU 300, of minimum-norm attacks, their measures
-    # and names of other zoos 500, of detours around operations, causes and the active test of the
-    # doctor 1,250
-    assert size["mpkit"] <= 24_150, size
+    # dead zones 400, of searches replayed on a GPU 400, of a screen for unions 150, of minimum-norm
+    # attacks, their measures and names of other zoos 500, of the doctor's detours around
+    # operations, causes and active test 1,250
+    assert size["mpkit"] <= 24_450, size
     # of handouts 110, of tables 90
     assert size["mpbook"] <= 5_000, size
 

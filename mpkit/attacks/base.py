@@ -10,16 +10,7 @@ from torch import Tensor
 
 from mpkit.attacks.gradients import Model, attacking, climb_through, guard, look
 from mpkit.attacks.losses import Loss
-from mpkit.core import trees
-from mpkit.core.checks import (
-    ordinary,
-    require_device,
-    require_finite,
-    require_fitting,
-    require_images,
-    require_labels,
-    require_positive,
-)
+from mpkit.core import checks, trees
 from mpkit.sets import PerturbationSet, fused
 from mpkit.sets.fused import by_kernel
 
@@ -64,7 +55,7 @@ class OnceReached(Stop):
     every: int = 5
 
     def __post_init__(self) -> None:
-        require_positive("OnceReached", every=self.every)
+        checks.require_positive("OnceReached", every=self.every)
 
     def stretches(self, steps: int) -> Iterator[range]:
         """So many steps at a time, and what is left."""
@@ -149,17 +140,17 @@ class Attack(ABC):
 
         Raises: ValueError: if an argument is unfit, or the model gives non-finite scores.
         """
-        x, y = ordinary(x), ordinary(y)
-        require_images(x)
-        require_labels(y, x)
-        require_device("rng", rng.device, x.device)
-        require_fitting(model, x)
+        x, y = checks.ordinary(x), checks.ordinary(y)
+        checks.require_images(x)
+        checks.require_labels(y, x)
+        checks.require_device("rng", rng.device, x.device)
+        checks.require_fitting(model, x)
         self.set.check(x)
         attack = trees.moved(self, x.device)
         with attacking(model), torch.no_grad():
             problem = Problem(guard(model, self.classes, y), x.detach(), y, rng, donors=donors)
             found = attack.find(problem)
-        require_finite(type(self).__name__, score=found.score)
+        checks.require_finite(type(self).__name__, score=found.score)
         return found
 
     @abstractmethod

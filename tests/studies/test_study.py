@@ -167,7 +167,7 @@ def test_the_witnesses_of_a_record_confirm_it(done, tmp_path):
     assert said.exit_code == 1 and "union norms: the witnesses give" in said.output
     file = module.witnesses_of(path)
     file.write_bytes(module.witnesses_of(done.record_of(Job("digits-natural", 0))).read_bytes())
-    assert "is not the file that the record tells of" in verified(path, *given).output
+    assert "is not the file that the record tells of" in verified(path, *extra).output
     file.unlink()
     assert "holds no witnesses" in verified(path, "--weights", weights).output
 
