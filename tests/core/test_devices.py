@@ -25,8 +25,9 @@ def precisions():
 
 @pytest.fixture(autouse=True)
 def as_it_was():
-    before = precisions()
+    before, older = precisions(), (CUDA.allow_tf32, CUDNN.allow_tf32)
     yield
+    CUDA.allow_tf32, CUDNN.allow_tf32 = older  # else the two ways contradict each other
     for kind, value in zip((CUDA, CUDNN.conv, CUDNN.rnn), before, strict=True):
         kind.fp32_precision = value
 
