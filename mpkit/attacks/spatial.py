@@ -110,7 +110,7 @@ class Grid(Iterative):
             z = poses.transpose(0, 1) * self.set.bounds(x)
             n = len(z)
             warped = self.set.apply(x.repeat(n, 1, 1, 1), z.flatten(0, 1))
-            loss = trees.mapped(lambda t, n=n: t.repeat(n), self.loss)
+            loss = trees.mapped(lambda t, n=n: t.repeat(n, *[1] * (t.dim() - 1)), self.loss)
             labels = y.repeat(n)
             logits, score = look(problem.model, loss, warped, labels)
             reached = loss.reached(logits, labels).view(n, -1)
