@@ -128,12 +128,13 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
         broken[rows] = wrong
         more.append(int(wrong.sum()))
     name = " and ".join(way.name.split(",")[0] for way in ways)
-    counts = ", ".join(f"{n} at {factor}" for factor, n in zip(PUSHES, more, strict=False))
+    counts = (f"{n} more at {factor} times" for factor, n in zip(PUSHES, more, strict=False))
+    what = f"{name} breaks {', '.join(counts)} the steps"
     if not more:
         return broken, "nothing is left", True
     settled = more[-1] <= 0.01 * len(case.x)
     words = "looks final" if settled else "may fall further"
-    return broken, f"{words}: {name}, so many times as long, breaks {counts} more", settled
+    return broken, f"{words}: {what}", settled
 
 
 PUSHES = (2, 4, 8)

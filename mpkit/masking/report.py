@@ -25,13 +25,8 @@ LIMITS = (
 )
 """What the doctor cannot see."""
 
-EXPERIENCE = {"hiding": 42, "found": 41, "honest": 22, "called masked": 0}
-"""Small networks on small images, and what is said of them.
-
-Those that hide: 32 of the tests (eleven obfuscated, one distilled, twenty of other kinds) and ten
-toy masks, of which radial outputs are called suspicious and no more. The honest ones are those of
-the tests.
-"""
+EXPERIENCE = {"hiding": 37, "honest": 23}
+"""Small networks of the tests, where all that hide must be found, and no honest one called masked."""
 
 
 class Verdict(IntEnum):
@@ -224,8 +219,8 @@ def experience() -> str:
     """How often the doctor was right where the truth is known."""
     n = EXPERIENCE
     return (
-        f"Tried on small networks whose truth is known, it finds {n['found']} of {n['hiding']} "
-        f"that hide, and calls {n['called masked']} of {n['honest']} honest ones masked."
+        f"Of the small networks of its own tests it finds all {n['hiding']} that hide, and calls "
+        f"none of {n['honest']} honest ones masked; on other kinds it can be wrong."
     )
 
 

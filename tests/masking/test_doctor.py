@@ -17,6 +17,7 @@ from helpers.unseen_nets import HONEST, more_masks, trained, winners
 from mpbook.teaching import obfuscated
 from mpkit import data, masking
 from mpkit.attacks import APGD, PGD, SLIDE, Margin
+from mpkit.masking.report import EXPERIENCE
 from mpkit.models import small_cnn
 from mpkit.sets import Union, usual
 from mpkit.training import Natural, RadiusWarmup, Recipe, Single, accuracy, fit
@@ -125,6 +126,15 @@ def test_masking_of_more_unseen_kinds_is_found():
     }
     assert "memory" in reasons["remembers"]
     assert "with and without gradients" in reasons["watches"]
+
+
+def test_the_report_counts_the_networks_of_these_tests():
+    base = network("natural")
+    hiding = len(known(base)) + len(unseen_masks(base, network("other"), seed=1)) + len(KNOWN)
+    hiding += len(more_masks(base, network("other"), learn())) + 2  # one distilled, one that jumps
+    honest = len(SCHEMES) + len(HONEST) + len(unseen_honest(network("l2"), network("linf")))
+    honest += 2  # probabilities, and two classes in colour
+    assert {"hiding": hiding, "honest": honest} == EXPERIENCE
 
 
 def test_gradients_of_a_network_that_jumps_are_found_out():
