@@ -26,7 +26,7 @@ LIMITS = (
 """What the doctor cannot see."""
 
 EXPERIENCE = {"hiding": 37, "honest": 23}
-"""Small networks of the tests, where all that hide must be found, and no honest one called masked."""
+"""Small networks of the tests, where all that hide must be found, and none that is honest."""
 
 
 class Verdict(IntEnum):
