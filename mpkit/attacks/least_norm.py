@@ -17,7 +17,7 @@ from mpkit.attacks.wrappers import MultiTargeted
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.sets import L1, L2, Ball
-from mpkit.sets.norms import per_row, positive, unit_direction
+from mpkit.sets.norms import per_row, positive, root, unit_direction
 
 FIRST, LAST = 0.3, 0.1
 """Shares of the gradients for the first search, and for the walk."""
@@ -108,7 +108,7 @@ class PrimalDual(MinimumNorm):
             torch.lerp(old, new, share)
             for old, new, share in ((state.mean, down, 0.1), (state.square, down.square(), 0.001))
         )
-        spread = (square / (1 - 0.999 ** (k + 1))).sqrt() + 1e-8
+        spread = root(square / (1 - 0.999 ** (k + 1))) + 1e-8
         z = z - length / (1 - 0.9 ** (k + 1)) * mean / spread
         if isinstance(self.set, L1):
             z = z.sign() * (z.abs() - length * pull / spread).clamp(min=0)
