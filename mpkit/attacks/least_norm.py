@@ -37,7 +37,7 @@ class Balanced(NamedTuple):
 
     Attributes:
         z: the current point.
-        mean, square: running moments of the direction, as Adam keeps them.
+        mean: running mean of the direction, as Adam keeps it; ``square``, that of its squares.
         sway: (B,) in [-1, 1], how often the goal was reached of late.
         ratio: (B,) logarithm of the weight of the norm over that of the loss.
         nearest: (B,) norm of the smallest break, infinite where there is none.

@@ -47,7 +47,7 @@ from mpkit.sets import L1, L2, Ball
 FIRST_ORDER = "the first-order attack"
 
 
-class Run(NamedTuple):
+class Search(NamedTuple):
     """An attack and what it runs on; None for the model itself, made safe."""
 
     attack: Attack
@@ -65,7 +65,7 @@ class Remedy(NamedTuple):
 
     name: str
     kind: str
-    runs: tuple[Run, ...]
+    runs: tuple[Search, ...]
 
     def apply(self, case: Case) -> Result:
         """What all runs reach; a surrogate that imitates learns from its attempts and repeats."""
@@ -80,7 +80,9 @@ class Remedy(NamedTuple):
 
     def longer(self, factor: int) -> Remedy:
         """The same with so many times the steps, where an attack has a number of them."""
-        return self._replace(runs=tuple(Run(_longer(a, factor), model) for a, model in self.runs))
+        return self._replace(
+            runs=tuple(Search(_longer(a, factor), model) for a, model in self.runs)
+        )
 
 
 def _longer(attack: Attack, factor: int) -> Attack:
@@ -96,7 +98,7 @@ def plain(case: Case, ball: Ball) -> Remedy:
     """What gradients give: Auto-PGD on two losses and plain PGD, each from a fresh start."""
     steps = case.effort.steps
     return Remedy(
-        FIRST_ORDER, "first", (Run(APGD(ball, steps, CrossEntropy())), *_climbs(ball, steps))
+        FIRST_ORDER, "first", (Search(APGD(ball, steps, CrossEntropy())), *_climbs(ball, steps))
     )
 
 
@@ -107,7 +109,7 @@ def remedies(case: Case, ball: Ball) -> Iterator[Remedy]:
         mean = EOT(case.sanitized, effort.draws, 0.0, case.rng)
         name = "averaging over the model's randomness (EOT)"
         yield Remedy(name, "chance", _climbs(ball, steps // 2 + 1, mean))
-    yield Remedy("random noise", "noise", (Run(WorstOfK(ball, steps, Margin())),))
+    yield Remedy("random noise", "noise", (Search(WorstOfK(ball, steps, Margin())),))
     if case.alive is not None:
         yield Remedy("the margin over classes that win", "dead", _climbs(ball, steps, _in(case)))
     if case.positive:
@@ -129,18 +131,18 @@ def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
     effort, share = case.effort, 4 if case.draws > 1 else 1
     asked = _in(case)
     if case.surrogate is not None:
-        guided = tuple(Run(one, asked) for one in _guided(ball, effort.steps, case.surrogate))
+        guided = tuple(Search(one, asked) for one in _guided(ball, effort.steps, case.surrogate))
         yield Remedy("transfer from a surrogate network", "transfer", guided)
     nes = NES(ball, -(-effort.estimates // share), directions=effort.directions)
-    yield Remedy("averaged finite differences", "differences", (Run(nes, asked),))
+    yield Remedy("averaged finite differences", "differences", (Search(nes, asked),))
     square = Square(ball, -(-effort.queries // share))
-    yield Remedy("a blind search (Square)", "blind", (Run(square, asked),))
-    near = tuple(Run(FMN(ball, effort.steps, start=BoundaryStart(n)), asked) for n in (0, 2, 8))
+    yield Remedy("a blind search (Square)", "blind", (Search(square, asked),))
+    near = tuple(Search(FMN(ball, effort.steps, start=BoundaryStart(n)), asked) for n in (0, 2, 8))
     yield Remedy("a search from the border to near images", "border", near)
     if isinstance(ball, L1 | L2):
         tries, most = 2 * (effort.steps // 2 + 1), 24 if isinstance(ball, L1) else 16
         pixels = GreedyPixels(ball, most, tries, swaps=4)
-        yield Remedy("whole pixels, greedily", "pixels", (Run(pixels, asked),))
+        yield Remedy("whole pixels, greedily", "pixels", (Search(pixels, asked),))
 
 
 def _in(case: Case, model: nn.Module | None = None) -> nn.Module:
@@ -150,22 +152,22 @@ def _in(case: Case, model: nn.Module | None = None) -> nn.Module:
     return EOT(safe, case.effort.draws, 0.0, case.rng) if case.draws > 1 else safe
 
 
-def _around(case: Case, ball: Ball, detour: Detour) -> Iterator[Run]:
+def _around(case: Case, ball: Ball, detour: Detour) -> Iterator[Search]:
     """Attacks by a detour: through it where its values are the model's own, else guided by it."""
     guide, steps = _in(case, detour.guide), case.effort.steps
     steps = steps // 2 + 1 if case.draws > 1 else steps
     if not detour.exact:
-        yield from (Run(attack, _in(case)) for attack in _guided(ball, steps, guide))
+        yield from (Search(attack, _in(case)) for attack in _guided(ball, steps, guide))
     yield from _climbs(ball, steps, guide)
     if case.flat:
         lead = float(-case.assess(case.x).margin.median()) / 4
-        yield Run(APGD(ball, steps, CrossEntropy()), TemperatureScaled(guide, lead))
+        yield Search(APGD(ball, steps, CrossEntropy()), TemperatureScaled(guide, lead))
 
 
-def _climbs(ball: Ball, steps: int, model: nn.Module | None = None) -> tuple[Run, ...]:
+def _climbs(ball: Ball, steps: int, model: nn.Module | None = None) -> tuple[Search, ...]:
     """Two first-order attacks on the margin."""
     falling = PGD(ball, steps, loss=Margin(), schedule=Falling(0.05))
-    return Run(APGD(ball, steps, Margin()), model), Run(falling, model)
+    return Search(APGD(ball, steps, Margin()), model), Search(falling, model)
 
 
 def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
