@@ -276,10 +276,9 @@ def test_page_reads_the_record_and_prints_its_numbers():
     code = [cell for cell in page["cells"] if cell["cell_type"] == "code"]
     assert any('results("conformance.json")' in "".join(cell["source"]) for cell in code)
     printed = "".join(
-        "".join(output.get("text", ""))
+        "".join(output.get("text") or output["data"].get("text/plain", ""))
         for cell in code
         for output in cell["outputs"]
-        if output["output_type"] == "stream"
     )
     record = read_record(RECORD)
     for row in record["comparison"]:
