@@ -275,7 +275,7 @@ def test_page_reads_the_record_and_prints_its_numbers():
     page = json.loads((ROOT / "book" / "conformance.ipynb").read_text())
     code = [cell for cell in page["cells"] if cell["cell_type"] == "code"]
     assert any('results("conformance.json")' in "".join(cell["source"]) for cell in code)
-    printed = "".join(
+    printed = "\n".join(
         "".join(output.get("text") or output["data"].get("text/plain", ""))
         for cell in code
         for output in cell["outputs"]
