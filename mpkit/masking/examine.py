@@ -66,8 +66,7 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
     return SetReport(threat, tuple(evidence), rates, left=left, settled=settled)
 
 
-Tried = list[tuple[Remedy, Result]]
-"""Ways to attack, and what each reached on the same images."""
+Tried = list[tuple[Remedy, Result]]  # ways to attack, and what each reached on the same images
 
 
 def _contests(threat: Ball, part: Case, total: int) -> tuple[list[Evidence], Tensor, Tried]:
