@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.masks import Rounds
+from benchmarks.masks.known import Rounds
 from helpers.toys import generator, linear_problem
 from mpkit import masking
 from mpkit.attacks import APGD, Grid

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from helpers.masks import MASKS, Codes, Decoys, RandomRounds, Rounds, Trigger
+from benchmarks.masks.known import MASKS, Codes, Decoys, RandomRounds, Rounds, Trigger
 from helpers.toys import generator
 from mpkit import masking
 from mpkit.attacks import Margin

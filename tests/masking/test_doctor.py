@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.distillation import distil
-from helpers.masks import MASKS
+from benchmarks.masks.distillation import distil
+from benchmarks.masks.known import MASKS
+from benchmarks.masks.tricks import unseen_honest, unseen_masks
+from benchmarks.masks.unusual import HONEST, more_masks, trained, winners
 from helpers.toys import generator
-from helpers.unseen import unseen_honest, unseen_masks
-from helpers.unseen_nets import HONEST, more_masks, trained, winners
 from mpbook.teaching import obfuscated
 from mpkit import data, masking
 from mpkit.attacks import APGD, PGD, SLIDE, Margin

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.masks.unusual import NamesOnly, Remembers, Watches
 from helpers.toys import Linear, generator, linear_problem, relu_net
-from helpers.unseen_nets import NamesOnly, Remembers, Watches
 from mpbook.teaching import obfuscated
 from mpkit import masking
 from mpkit.attacks import PGD, CrossEntropy, Margin

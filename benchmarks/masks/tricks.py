@@ -1,14 +1,23 @@
 """Ways to hide a gradient, and honest oddities, that the doctor's indicators were not made with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from mpkit.attacks.gradients import Model
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """A source of randomness of its own."""
+    return torch.Generator().manual_seed(seed)
 
 
 class Wrapped(nn.Module):
     """A network behind something that hides its gradients."""
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -16,7 +25,8 @@ class Wrapped(nn.Module):
 class KeyedNoise(Wrapped):
     """Noise that is a function of the image: nothing is random, and the gradient is noise."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         key = torch.frac(torch.sin(x.sum((1, 2, 3), keepdim=True) * 997 + x * 313) * 4375)
         return self.network(x + 0.3 * (key - key.detach().mean()))
 
@@ -24,7 +34,8 @@ class KeyedNoise(Wrapped):
 class ThroughNumpy(Wrapped):
     """A pass through numpy that fails on a tensor that wants a gradient."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         image = np.round(x.numpy() * 6) / 6
         return self.network(torch.from_numpy(image.astype(np.float32)).to(x))
 
@@ -32,35 +43,40 @@ class ThroughNumpy(Wrapped):
 class NaNGradient(Wrapped):
     """The square root of zero: right forwards, NaN backwards."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(x + (x - x.detach()).pow(2).sqrt())
 
 
 class RoundedLogits(Wrapped):
     """Logits in coarse steps."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return (self.network(x) / 2).round() * 2
 
 
 class SteepSigmoid(Wrapped):
     """A threshold that can be differentiated, with slopes that underflow."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(torch.sigmoid(400 * (x - 0.47)))
 
 
 class Wiggle(Wrapped):
     """Ripples too small to see and so steep that the gradient shows nothing else."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(x + 0.02 * torch.sin(1500 * x))
 
 
 class Decoy(Wrapped):
     """A backward pass that tells of other pixels."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         x.requires_grad and x.register_hook(lambda g: g.roll((3, 2), (2, 3)).flip(2))
         return self.network(x * 1)
 
@@ -68,11 +84,12 @@ class Decoy(Wrapped):
 class DropoutAlways(Wrapped):
     """Pixels fall out at random, also when the network is in eval mode."""
 
-    def __init__(self, network, rng):
+    def __init__(self, network: nn.Module, rng: torch.Generator) -> None:
         super().__init__(network)
         self.rng = rng
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         kept = torch.rand(x.shape, generator=self.rng, dtype=x.dtype) > 0.15
         return self.network(x * kept / 0.85)
 
@@ -80,22 +97,24 @@ class DropoutAlways(Wrapped):
 class Roulette(nn.Module):
     """One of several networks answers, drawn at random for each batch."""
 
-    def __init__(self, networks, rng):
+    def __init__(self, networks: Sequence[nn.Module], rng: torch.Generator) -> None:
         super().__init__()
         self.networks, self.rng = nn.ModuleList(networks), rng
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.networks[int(torch.randint(len(self.networks), (), generator=self.rng))](x)
 
 
 class Levelled(Wrapped):
     """The brightness of the batch is evened out: an image's logits depend on the others in it."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network((x - 0.7 * (x.mean(0, keepdim=True) - 0.3)).clamp(0, 1))
 
 
-def secretive(network):
+def secretive(network: nn.Module) -> Model:
     """A function, not a module, and no gradient."""
 
     def ask(x):
@@ -105,8 +124,9 @@ def secretive(network):
     return ask
 
 
-def unseen_masks(network, other, seed):
-    rng = torch.Generator().manual_seed(seed)
+def unseen_masks(network: nn.Module, other: nn.Module, seed: int) -> dict[str, Model]:
+    """Each hides the gradient of the first network."""
+    rng = generator(seed)
     return {
         "keyed noise": KeyedNoise(network),
         "through numpy": ThroughNumpy(network),
@@ -125,32 +145,41 @@ def unseen_masks(network, other, seed):
 class Committee(nn.Module):
     """The mean of several networks."""
 
-    def __init__(self, networks):
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return torch.stack([network(x) for network in self.networks]).mean(0)
 
 
 class LogProbabilities(Wrapped):
-    def forward(self, x):
+    """The logarithm of the softmax."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(x).log_softmax(1)
 
 
 class Tempered(Wrapped):
-    def forward(self, x):
+    """Small logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(x) / 5
 
 
 class Straight(Wrapped):
     """Rounded pixels with an honest gradient: the straight-through estimate."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
         return self.network(x + ((x * 15).round() / 15 - x).detach())
 
 
-def unseen_honest(network, other):
+def unseen_honest(network: nn.Module, other: nn.Module) -> dict[str, Model]:
+    """Each looks unusual and hides nothing."""
     return {
         "committee": Committee([network, other]),
         "log-probabilities": LogProbabilities(network),

@@ -1,0 +1,1 @@
+"""A public benchmark of masks: who notices a hidden gradient, and who gets round it."""
