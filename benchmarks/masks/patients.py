@@ -1,0 +1,273 @@
+"""Who is examined: models that hide a gradient and models that do not, with what is known of them.
+
+Three groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
+at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and nothing
+of it was changed after it had seen them. Only the last say how it fares with what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.masks import fronts, inside, learned, plain, tricks, unusual
+from benchmarks.masks.bases import SCHEMES, distilled, learn, network, taught, x
+from benchmarks.masks.known import MASKS, Through, Trigger
+from mpbook.teaching import obfuscated
+from mpkit.attacks.gradients import Model
+from mpkit.masking import EOT
+from mpkit.masking.wrappers import TemperatureScaled
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A model and what is known of it.
+
+    Args:
+        name: of its kind.
+        group: "shown", "tests'" or "kept aside".
+        build: gives a fresh model, as it is before anybody asked it anything.
+        base: the network that it is made of.
+        causes: keys of the doctor's causes that name what it does; empty for an honest one.
+        knowing: gives models whose gradient tells the truth, from a fresh model.
+        improper: its answers are no function of the image alone.
+        draws: how often it is asked; more than 1 for one that draws at random.
+    """
+
+    name: str
+    group: str
+    build: Callable[[], Model]
+    base: str
+    causes: tuple[str, ...] = ()
+    knowing: Callable[[Model], Sequence[Model]] = lambda model: ()
+    improper: bool = False
+    draws: int = 1
+
+    @property
+    def hides(self) -> bool:
+        """Whether it was made to hide something."""
+        return bool(self.causes)
+
+
+def around(model: Model) -> list[Model]:
+    """The network inside, what it itself says is to be attacked, and its view as if the image."""
+    found = [model.knowing] if hasattr(model, "knowing") else []
+    if isinstance(model, obfuscated.Obfuscated):
+        found.append(Through(model.network, model._shown))
+    if isinstance(part := getattr(model, "network", None), nn.Module):
+        found.append(part)
+    return found
+
+
+def averaged(model: Model) -> list[Model]:
+    """The mean over draws, straight through where that is known."""
+    assert isinstance(model, nn.Module)
+    return [*around(model), EOT(model, 16, 0.0, tricks.generator(6))]
+
+
+Made = tuple[str, Callable[[nn.Module], Model], str]  # name, from its base, keys of its causes
+
+SHOWN: list[Made] = [
+    ("saturated", obfuscated.Saturated, "flat outputs inner"),
+    ("probabilities", obfuscated.Probabilities, "outputs flat inner"),
+    ("quantised", obfuscated.Quantised, "step"),
+    ("thresholded", obfuscated.Thresholded, "step threshold"),
+    ("rounded waves", obfuscated.RoundedWaves, "step"),
+    ("shaken", lambda net: obfuscated.Shaken(net, tricks.generator()), "chance"),
+    ("noisy", lambda net: obfuscated.Noisy(net, tricks.generator()), "chance"),
+    ("detached", obfuscated.Detached, "cut"),
+    ("flipped", obfuscated.Flipped, "liar"),
+    ("steps", obfuscated.with_steps, "step"),
+    ("batch statistics", lambda net: obfuscated.with_batch_statistics(net, x()), "batch"),
+]
+
+TRICKS = {
+    "keyed noise": "shattered inner",
+    "through numpy": "cut step",
+    "NaN gradient": "nan",
+    "rounded logits": "step inner",
+    "steep sigmoid": "step threshold",
+    "wiggle": "shattered",
+    "decoy": "liar",
+    "dropout always": "chance",
+    "roulette": "chance",
+    "levelled batch": "batch",
+    "function without gradient": "cut",
+}
+
+UNUSUAL = {
+    "thermometer": "step",
+    "names only": "step inner",
+    "stopped gradient": "cut inner",
+    "one of several changes": "chance",
+    "remembers": "memory",
+    "watches": "watched",
+    "neighbours": "step",
+    "sometimes": "cut",
+}
+
+KNOWN = {
+    "decoys": "dead",
+    "radial": "outputs flat",
+    "codes": "step",
+    "anti-adversary": "loop",
+    "purifier": "chance step cut",
+    "rounds": "step",
+    "palette": "step",
+    "look-up": "step",
+    "compared": "step",
+    "random rounds": "step chance",
+}
+
+FRONTS: list[Made] = [
+    ("bytes", lambda net: fronts.Bytes(net, tricks.generator()), "step cut"),
+    ("dithered", lambda net: fronts.Dithered(net, tricks.generator()), "step"),
+    ("diffused", lambda net: fronts.Diffused(net, tricks.generator()), "step"),
+    ("equalised", lambda net: fronts.Equalised(net, tricks.generator()), "step cut"),
+    ("ninth root", lambda net: fronts.Root(net, tricks.generator()), "step threshold shattered"),
+    ("words", lambda net: fronts.Words(net, learn()), "step cut inner"),
+    ("nearest", lambda net: fronts.Nearest(net, learn()), "cut inner"),
+    ("denoised", lambda net: fronts.Denoised(net, tricks.generator()), "cut inner loop"),
+    ("largest waves", lambda net: fronts.Largest(net, tricks.generator()), "step"),
+    ("dead zone", fronts.Zoned, "step threshold"),
+    ("cropped", lambda net: fronts.Cropped(net, tricks.generator()), "chance"),
+    ("patched", lambda net: fronts.Patched(net, tricks.generator()), "chance step"),
+]
+
+INSIDE: list[Made] = [
+    ("ranks", lambda net: inside.Ranks(net, tricks.generator()), "step inner outputs"),
+    ("clipped", lambda net: inside.Clipped(net, tricks.generator()), "step inner outputs flat"),
+    ("scaled", lambda net: inside.Scaled(net, tricks.generator()), "flat"),
+    ("hashed", lambda net: inside.Hashed(net, tricks.generator()), "shattered inner liar"),
+    ("ballot", lambda net: inside.Ballot(net, tricks.generator()), "step cut inner"),
+    ("foreign", lambda net: inside.Foreign(net, tricks.generator()), "liar cut inner"),
+    ("filtered", lambda net: inside.Filtered(net, tricks.generator()), "liar"),
+    ("bucketed", lambda net: inside.Bucketed(net, tricks.generator()), "step"),
+    ("pruned", lambda net: inside.Pruned(net, tricks.generator()), "chance"),
+    ("drifting", lambda net: inside.Drifting(net, tricks.generator()), "memory"),
+    ("sealed", lambda net: inside.Sealed(net, tricks.generator()), "cut"),
+]
+
+RANDOM = ["shaken", "noisy", "dropout always", "roulette", "one of several changes", "purifier"]
+RANDOM += ["random rounds", "cropped", "patched", "pruned"]
+IMPROPER = [*RANDOM, "batch statistics", "levelled batch", "remembers", "watches", "drifting"]
+
+
+SPECIAL: dict[str, Callable[[Model], Sequence[Model]]] = {
+    "steps": lambda model: [network("linf")],
+    "function without gradient": lambda model: [network("natural")],
+    "thermometer": lambda model: [SoftColumns(model)],
+    "neighbours": lambda model: [plain.Kernel(learn())],
+    "winners": lambda model: [EOT(model, 16, 0.05, tricks.generator(6))],
+    "distilled": lambda model: [TemperatureScaled(model, 50.0)],
+    "trigger": lambda model: [Pulled(model)],
+}
+"""What who knows them attacks instead, where a model does not say it itself."""
+
+
+def _patient(name: str, group: str, build: Callable[[], Model], base: str, causes: str) -> Patient:
+    draws = 8 if name in RANDOM else 1
+    knowing = SPECIAL.get(name, averaged if draws > 1 else around)
+    keys = tuple(causes.split())
+    return Patient(name, group, build, base, keys, knowing, name in IMPROPER, draws)
+
+
+def hiding() -> Iterator[Patient]:
+    """Models that were made to hide a gradient, around natural and hardened networks in turn."""
+    made = [*((one, "shown") for one in SHOWN), *((one, "kept aside") for one in FRONTS + INSIDE)]
+    for i, ((name, wrap, causes), group) in enumerate(made):
+        base = ("natural", "linf")[i % 2]
+        yield _patient(name, group, lambda w=wrap, b=base: w(network(b)), base, causes)
+    for i, (name, causes) in enumerate(TRICKS.items()):
+        base = ("natural", "l2")[i % 2]
+
+        def build(name: str = name, base: str = base) -> Model:
+            return tricks.unseen_masks(network(base), network("other"), 1)[name]
+
+        yield _patient(name, "tests'", build, base, causes)
+    for name, causes in UNUSUAL.items():
+        yield _patient(name, "tests'", lambda name=name: _unusual(name), "natural", causes)
+    for name, causes in KNOWN.items():
+        cls, base = MASKS[name]
+
+        def wrap(cls: type = cls, base: str = base) -> Model:
+            return cls(network(base), tricks.generator(1)).eval()
+
+        yield _patient(name, "tests'", wrap, base, causes)
+    pulled = Trigger(network("natural"), tricks.generator())
+    yield _patient("trigger", "tests'", lambda: pulled, "natural", "none")
+    yield _patient("distilled", "tests'", distilled, "itself", "flat")
+    yield _patient("winners", "tests'", lambda: taught("winners"), "itself", "shattered step")
+    for name, causes in {
+        "spiking": "step liar",
+        "binary": "step liar",
+        "equilibrium": "cut",
+    }.items():
+        yield _patient(name, "kept aside", lambda name=name: taught(name), "itself", causes)
+    yield _patient("ferns", "kept aside", lambda: learned.Ferns(learn()), "itself", "step")
+    several = [network(kind) for kind in ("natural", "other", "l2")]
+    yield _patient("votes", "kept aside", lambda: inside.Votes(several), "several", "step inner")
+    causes = "shattered step inner"
+    yield _patient("switched", "kept aside", lambda: fronts.Switched(several), "several", causes)
+
+
+class Pulled(nn.Module):
+    """Who knows the trigger pulls it: the two pixels become white, as far as that goes."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) that fall for brightness of the two pixels."""
+        pull = x[:, 0, 0, 0] + x[:, 0, 0, 7]
+        logits = self.model(x).detach()
+        return logits - 1e3 * functional.one_hot(logits.argmax(1), 10) * pull[:, None]
+
+
+class SoftColumns(nn.Module):
+    """Thermometer codes with soft thresholds."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        super().__init__()
+        self.network = model[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        levels = torch.arange(8, dtype=x.dtype).view(1, 1, -1, 1, 1) / 8
+        return self.network(torch.sigmoid(12 * (x[:, :, None] - levels)).flatten(1, 2))
+
+
+def _unusual(name: str) -> Model:
+    if name == "thermometer":
+        return taught(name)
+    return unusual.more_masks(network("natural"), network("other"), learn())[name][0]
+
+
+def honest() -> Iterator[Patient]:
+    """Models that hide nothing, as far as was known when they were made."""
+    for kind in SCHEMES:
+        group = "kept aside" if kind in ("avg", "max", "one step", "wide linf") else "tests'"
+        yield Patient(f"trained: {kind}", group, lambda kind=kind: network(kind), "itself")
+    for i, (name, (build, scheme)) in enumerate(unusual.HONEST.items()):
+        epochs = 1 if name == "hardly trained" else 8
+        model = unusual.trained(i, build, scheme, learn(), epochs)
+        yield Patient(name, "tests'", lambda model=model: model, "itself")
+    unseen = tricks.unseen_honest(network("l2"), network("linf"))
+    for name, model in unseen.items():
+        yield Patient(name, "tests'", lambda model=model: model, "several")
+    squashed = nn.Sequential(network("linf"), nn.Softmax(1))
+    yield Patient("probabilities, unsaturated", "tests'", lambda: squashed, "linf")
+    for name, model in plain.more_honest(network("natural"), network("l2"), learn()).items():
+        yield Patient(name, "kept aside", lambda model=model: model, "several")
+
+
+def everybody() -> list[Patient]:
+    """All of them, with names that differ."""
+    found = [*hiding(), *honest()]
+    assert len({one.name for one in found}) == len(found)
+    return found
