@@ -58,7 +58,7 @@ class Features(nn.Module):
             else []
         )
         with torch.no_grad():
-            out, seen = self._watched(layers, x)
+            out, seen = self._watched(layers, x.clone())
         same = [layer for layer, (_, made) in seen.items() if torch.equal(made, out)][-1:]
         shapes = {(layer.in_features, layer.out_features) for layer in same}
         self.last = [m for m in layers if (m.in_features, m.out_features) in shapes]
@@ -126,7 +126,7 @@ def binarization(
         steps: gradients of each attack.
         tries: points that the random attack draws.
         closeness: in [0, 1); 0 puts the border half way, 1 through the edge's nearest point.
-        threshold: rates below it are flagged.
+        threshold: rates below it are flagged; the authors' code reports the rate alone.
 
     Source: Zimmermann et al. 2022.
     """

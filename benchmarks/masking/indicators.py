@@ -140,7 +140,7 @@ def _unavailable(model: Model, x: Tensor, y: Tensor) -> float:
 def _unstable(
     model: Model, x: Tensor, y: Tensor, draws: int, width: float, rng: torch.Generator
 ) -> float:
-    clean, change = CrossEntropy()(model(x), y).double(), x.new_zeros(len(x)).double()
+    clean, change = CrossEntropy()(model(x.clone()), y).double(), x.new_zeros(len(x)).double()
     for _ in range(draws):
         noise = torch.rand(x.shape, generator=rng, dtype=x.dtype, device=x.device) - 0.5
         moved = CrossEntropy()(model((x + width * noise).clamp(0, 1)), y).double()
