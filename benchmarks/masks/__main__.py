@@ -58,10 +58,11 @@ def piece(file: Path, key: str, work: Callable[[], Record]) -> Record:
     return found
 
 
-def sets_of(i: int) -> list[str]:
-    """The sets in which a model is examined: two of the balls in turn, and poses."""
-    pairs = (["linf", "l1"], ["l2", "linf"], ["l1", "l2"])
-    return [*pairs[i % 3], "rt"]
+def sets_of(patient: Patient, i: int, balls: int) -> list[str]:
+    """The sets in which a model is examined: so many balls, in turn, and poses."""
+    order = ("linf", "l2", "l1")
+    found = [order[(i + k) % 3] for k in range(balls)]
+    return [*([patient.ball] if patient.ball else found), "rt"]
 
 
 def examined(
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument(
         "--share", type=int, nargs=2, metavar=("I", "N"), help="only every Nth model"
     )
+    parser.add_argument("--balls", type=int, default=1, choices=[1, 2, 3], help="for each model")
     parser.add_argument("--only", nargs="+", help="names of models")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "masks")
@@ -108,7 +110,7 @@ def main() -> None:
             continue
         about = {name: getattr(patient, name) for name in ("name", "group", "base", "improper")}
         about |= {"hides": patient.hides, "wanted": list(patient.causes), "draws": patient.draws}
-        for key in sets_of(i):
+        for key in sets_of(patient, i, given.balls):
             found = examined(patient, key, few.x, few.y, given, digests)
             rows.append({**about, "set": key, **found})
     if given.share or given.only or set(given.parts) != set(PARTS):

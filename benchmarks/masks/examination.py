@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.masks.bases import SETS
+from benchmarks.masks.others import autoattack_flags, binarization, indicated, indicators, score
 from benchmarks.masks.patients import Patient
 from mpkit import masking
 from mpkit.attacks import (
@@ -63,7 +64,7 @@ def knowing_attacks(key: str, guides: Sequence[Model]) -> Iterator[tuple[Model |
 def left(
     patient: Patient, x: Tensor, y: Tensor, attacks: Iterator[tuple[Model | None, Attack]]
 ) -> Tensor:
-    """Who is right (B,) on every image that the attacks find, and on the clean one; asked afresh."""
+    """Who is right (B,) on all images that attacks find and on the clean one, asked afresh."""
     right = ~masking.assess(patient.build(), x, y, patient.draws).wrong
     rng = torch.Generator().manual_seed(0)
     for guide, attack in attacks:
@@ -120,5 +121,34 @@ def opinion(
 
 
 def elsewhere(patient: Patient, key: str, x: Tensor, y: Tensor) -> dict[str, Any]:
-    """What published tests say of fresh models."""
-    return {"seconds": 0.0}
+    """What the published tests say of fresh models in a ball."""
+    ball, found = SETS[key], dict[str, Any]()
+    assert isinstance(ball, Ball)
+    for name, test in {"flags": autoattack_flags, "binarization": binarization}.items():
+        begun, rng = time.process_time(), torch.Generator().manual_seed(0)
+        result = test(patient.build(), x, y, ball, rng)
+        told = result if name == "flags" else result._asdict()  # type: ignore[union-attr]
+        raised = any(result.values()) if name == "flags" else result.flagged  # type: ignore[union-attr]
+        found[name] = {
+            "told": plain(told),
+            "raised": bool(raised),
+            "score": round(score(result), 4),
+        }
+        found[name]["seconds"] = round(time.process_time() - begun, 1)
+    begun, rng = time.process_time(), torch.Generator().manual_seed(0)
+    told = indicators(patient.build(), x, y, ball, rng)  # nothing is transferred
+    found["indicators"] = {
+        "told": plain(told),
+        "raised": indicated(told),
+        "score": round(score(told), 4),
+    }
+    found["indicators"]["seconds"] = round(time.process_time() - begun, 1)
+    return {**found, "seconds": round(sum(one["seconds"] for one in found.values()), 1)}
+
+
+def plain(told: Mapping[str, Any]) -> dict[str, Any]:
+    """For a record: short numbers, and null for what could not be run."""
+    return {
+        name: None if value != value else round(value, 4) if isinstance(value, float) else value
+        for name, value in told.items()
+    }

@@ -8,7 +8,7 @@ of it was changed after it had seen them. Only the last say how it fares with wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Patient:
         knowing: gives models whose gradient tells the truth, from a fresh model.
         improper: its answers are no function of the image alone.
         draws: how often it is asked; more than 1 for one that draws at random.
+        ball: where it can be opened, if that is in one only.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Patient:
     knowing: Callable[[Model], Sequence[Model]] = lambda model: ()
     improper: bool = False
     draws: int = 1
+    ball: str = ""
 
     @property
     def hides(self) -> bool:
@@ -199,7 +201,8 @@ def hiding() -> Iterator[Patient]:
 
         yield _patient(name, "tests'", wrap, base, causes)
     pulled = Trigger(network("natural"), tricks.generator())
-    yield _patient("trigger", "tests'", lambda: pulled, "natural", "none")
+    trigger = _patient("trigger", "tests'", lambda: pulled, "natural", "none")
+    yield replace(trigger, ball="l1")
     yield _patient("distilled", "tests'", distilled, "itself", "flat")
     yield _patient("winners", "tests'", lambda: taught("winners"), "itself", "shattered step")
     for name, causes in {

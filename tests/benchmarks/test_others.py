@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.masking.asking import tried
-from benchmarks.masking.binarized import Features, discriminator
-from benchmarks.masking.indicators import INDICATORS, LIMIT, incomplete, path
-from benchmarks.masking.others import (
+from benchmarks.masks.asking import tried
+from benchmarks.masks.binarized import Features, discriminator
+from benchmarks.masks.indicators import INDICATORS, LIMIT, incomplete, path
+from benchmarks.masks.known import AntiAdversary, Purifier, Rounds
+from benchmarks.masks.others import (
     Binarized,
     Flags,
     autoattack_flags,
@@ -18,10 +19,16 @@ from benchmarks.masking.others import (
     indicators,
     score,
 )
-from helpers.masks import AntiAdversary, Purifier, Rounds
+from benchmarks.masks.tricks import (
+    DropoutAlways,
+    Levelled,
+    NaNGradient,
+    ThroughNumpy,
+    Wrapped,
+    secretive,
+)
+from benchmarks.masks.unusual import NamesOnly, Watches
 from helpers.toys import generator, linear_problem
-from helpers.unseen import DropoutAlways, Levelled, NaNGradient, ThroughNumpy, Wrapped, secretive
-from helpers.unseen_nets import NamesOnly, Watches
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.masking.asking import tried
+from benchmarks.masks.asking import tried
 from mpkit.attacks import APGD, PGD, Falling
 from mpkit.attacks.gradients import Model, attacking
 from mpkit.masking import Planted, Sanitized

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.masking.asking import asked, right, tried
+from benchmarks.masks.asking import asked, right, tried
 from mpkit.attacks import CrossEntropy, input_gradient
 from mpkit.attacks.gradients import Model, climb, evaluating, guard, look
 from mpkit.masking import Sanitized

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.masking.asking import asked, right, tried
-from benchmarks.masking.binarized import Binarized, binarization
-from benchmarks.masking.indicators import indicated, indicators
+from benchmarks.masks.asking import asked, right, tried
+from benchmarks.masks.binarized import Binarized, binarization
+from benchmarks.masks.indicators import indicated, indicators
 from mpkit.attacks import (
     APGD,
     DLR,
