@@ -91,9 +91,15 @@ class Decision(Attack):
         network = _AsModule(problem).eval()
         model = foolbox.PyTorchModel(network, bounds=(0, 1), device=x.device)
         with _borrowed_randomness(problem.rng, x.device):
-            image: Tensor = self.tool().run(
-                model, x.float(), Reached(), starting_points=start.float()
-            )
+            try:
+                image: Tensor = self.tool().run(
+                    model, x.float(), Reached(), starting_points=start.float()
+                )
+            except AssertionError as error:  # how foolbox finds that a start does not reach
+                raise ValueError(
+                    f"{type(self).__name__}: asked again, the model no longer errs on a start; "
+                    "its answers must depend on the image alone: fix its draws and statistics"
+                ) from error
         return image.to(x.dtype).clamp_(0, 1)
 
 

@@ -128,7 +128,11 @@ def _admitted(case: Case) -> tuple[Case, General]:
         general = general._replace(chance=chance_in(case.model, case.x))
     case.stages.begin("a network that imitates")
     case = _prepared(case)
-    alive, rivals = probes.contenders(case.model, case.x, case.y, _called(case), case.rng)
+    try:
+        alive, rivals = probes.contenders(case.model, case.x, case.y, _called(case), case.rng)
+    except Exception as error:  # whatever a model raises under an attack
+        why = f"not run: {(str(error) or repr(error)).splitlines()[0]}"
+        alive, rivals = None, Evidence("classes that never win", why, Weight.NOT_RUN)
     case = replace(case, alive=alive, positive=positive(case.model, case.x))
     general = general._replace(gradients=(*general.gradients, rivals))
     case.stages.close()

@@ -61,7 +61,10 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
         pushed, left, settled = _push(case, everything, tried)
         everything = pushed
     case.stages.begin("curves")
-    evidence += curves(case, threat)
+    try:
+        evidence += curves(case, threat)
+    except Exception as error:  # whatever a model raises
+        evidence.append(Evidence("curves", _failed(error), Weight.NOT_RUN))
     rates = _rates(first.assessed.wrong, everything)
     return SetReport(threat, tuple(evidence), rates, left=left, settled=settled)
 
@@ -123,7 +126,10 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
         if not len(rows) or (more and not more[-1]):
             break
         part = case.take(rows)
-        wrong = worst([way.longer(factor).apply(part) for way in ways]).assessed.wrong
+        try:
+            wrong = worst([way.longer(factor).apply(part) for way in ways]).assessed.wrong
+        except Exception as error:  # whatever a model raises
+            return broken, f"may fall further: the last push was {_failed(error)}", False
         broken[rows] = wrong
         more.append(int(wrong.sum()))
     name = " and ".join(way.name.split(",")[0] for way in ways)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.toys import Linear, generator, relu_net
+from helpers.toys import Linear, generator, linear_problem, relu_net
 from mpkit.attacks import Boundary, HopSkipJump, Pointwise, TargetedMargin
 from mpkit.sets import L1, L2, Linf
 
@@ -89,3 +89,17 @@ def test_bad_settings_are_refused():
         Boundary(L2(1.0), steps=0)
     with pytest.raises(ValueError, match="Pointwise: tries must be positive"):
         Pointwise(L1(1.0), tries=0)
+
+
+def test_a_model_whose_answers_change_is_refused_in_words():
+    """The first image is broken as it is; foolbox asks about the starts of the other five alone."""
+    x, y = linear_problem(3)[1:]
+    y[0] = 1
+
+    def by_batch(images):
+        right = len(images) < 6 or torch.equal(images, x)
+        return torch.eye(3, dtype=images.dtype)[[0 if right else 2] * len(images)]
+
+    words = r"HopSkipJump: asked again, .* must depend on the image alone"
+    with pytest.raises(ValueError, match=words):
+        HopSkipJump(L2(0.5), steps=3)(by_batch, x, y, generator())

@@ -344,6 +344,21 @@ def test_a_remedy_that_fails_is_not_run_and_nothing_is_raised(monkeypatch):
     assert "Not run: averaged finite differences" in " ".join(report.text().split())
 
 
+@pytest.mark.parametrize("part", ["probes.contenders", "examine.curves", "remedies.Remedy.longer"])
+def test_whatever_part_fails_the_report_is_written(monkeypatch, part):
+    """As a model may raise where it was never asked before."""
+    model, x, y = toy()
+
+    def broken(*_, **__):
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(f"mpkit.masking.{part}", broken)
+    hidden = Rounds(model, generator())
+    told = masking.diagnose(hidden, x, y, L2(0.02), generator(), TINY).describe()
+    assert "no such kernel" in str(told) and "and more" not in str(told)
+    assert next(iter(told["sets"].values()))["accuracy"]
+
+
 KEYS = {
     "report": {"schema", "points", "right", "verdict", "general", "sets"},
     "set": {"set", "verdict", "accuracy", "causes", "left", "settled", "evidence", "advice"},
