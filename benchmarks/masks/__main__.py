@@ -4,9 +4,11 @@ its record.
 
     python -m benchmarks.masks
     python -m benchmarks.masks --share 0 2    (and --share 1 2 beside it, then without)
+    python -m benchmarks.masks --again NAME
 
 It takes about an hour and a half of one core, can be stopped at any time and goes on where it was.
-A change of the library or of the models makes it begin again.
+A change of the library or of the models makes it begin again. The last line examines some models
+anew, keeps the others of the record, and the record says so.
 """
 
 from __future__ import annotations
@@ -93,6 +95,7 @@ def main() -> None:
     )
     parser.add_argument("--balls", type=int, default=1, choices=[1, 2, 3], help="for each model")
     parser.add_argument("--only", nargs="+", help="names of models")
+    parser.add_argument("--again", nargs="+", default=[], help="names of models to examine anew")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "masks")
     parser.add_argument("--output", type=Path, default=ROOT / "book" / "results" / "masks.json")
@@ -102,8 +105,12 @@ def main() -> None:
     code = sources(COMMON + MODELS)
     digests = {"truth": code, "doctor": code, "others": sources(COMMON + MODELS + OTHERS)}
     digests = {part: records.digest(digest, given.points) for part, digest in digests.items()}
-    rows = []
+    old = records.read_record(given.output) if given.again else None
+    rows, seconds = [], 0.0
     for i, patient in enumerate(everybody()):
+        if old and patient.name not in given.again:
+            rows += [row for row in old["rows"] if row["name"] == patient.name]
+            continue
         if (given.only and patient.name not in given.only) or (
             given.share and i % given.share[1] != given.share[0]
         ):
@@ -112,17 +119,18 @@ def main() -> None:
         about |= {"hides": patient.hides, "wanted": list(patient.causes), "draws": patient.draws}
         for key in sets_of(patient, i, given.balls):
             found = examined(patient, key, few.x, few.y, given, digests)
+            seconds += sum(part["seconds"] for part in found.values())
             rows.append({**about, "set": key, **found})
     if given.share or given.only or set(given.parts) != set(PARTS):
         return
-    seconds = sum(
-        part["seconds"] for row in rows for part in row.values() if isinstance(part, dict)
-    )
+    rows = [{**row, "label": scores.label(row)} for row in rows]
     parameters = {"data": "digits", "points": given.points, "seed": 3, "threads": 1}
     made = records.provenance(parameters, ROOT, seconds, "benchmark")
-    command = "python -m benchmarks.masks"
-    record = {**made, "command": command, "rows": rows, "scores": scores.summary(rows)}
-    records.write_record(given.output, record)
+    if old:
+        kept = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
+        made["again"] = {"models": given.again, "others": old.get("again", {}).get("others", kept)}
+    record = {**made, "command": "python -m benchmarks.masks", "rows": rows}
+    records.write_record(given.output, {**record, "scores": scores.summary(rows)})
 
 
 if __name__ == "__main__":
