@@ -34,13 +34,22 @@ def gap(row: Row) -> float:
 
 
 def label(row: Row) -> bool | None:
-    """Whether something is hidden; None for a mask that hides nothing here.
+    """Whether something is hidden; None for what counts in neither way.
 
-    In poses no gradient is asked for: there only answers that are no function of the image count.
+    That is a mask that hides nothing in the set, and an honest network where the usual attacks
+    miss as much: they are weak there, and whether a gradient is hidden is not known. In poses no
+    gradient is asked for: there only answers that are no function of the image count.
     """
-    if row["improper"] or (row["set"] != "rt" and gap(row) >= GAP):
+    if row["improper"]:
         return True
-    return None if row["hides"] else False
+    if row["set"] == "rt":
+        return None if row["hides"] else False
+    return row["hides"] if row["hides"] == (gap(row) >= GAP) else None
+
+
+def weak(row: Row) -> bool:
+    """Whether usual attacks miss much of an honest network; it hid something by the first rule."""
+    return not row["hides"] and row["set"] != "rt" and gap(row) >= GAP
 
 
 def suspicion(row: Row, name: str) -> float:
@@ -111,11 +120,14 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "all": lambda row: True,
         **{name: lambda row, g=group: row["group"] == g for name, group in groups.items()},
         **{name: lambda row, s=kind: row["set"] == s for name, kind in kinds.items()},
+        "first rule": lambda row: True,
         "large gap": lambda row: row["set"] != "rt" and gap(row) >= LARGE_GAP,
         "improper": lambda row: row["improper"],
     }
     for name, pick in picks.items():
         some, fine = (list(filter(pick, part)) for part in (hidden, honest))
+        if name == "first rule":
+            some += filter(weak, rows)
         if not some + fine:
             continue
         found["doctor"][name] = {

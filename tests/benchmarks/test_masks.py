@@ -113,7 +113,8 @@ def test_labels_go_by_what_was_measured():
     assert scores.label(row(knowing="0111")) is True
     assert scores.label(row()) is None, "a mask that hides nothing here"
     assert scores.label(row(hides=False)) is False
-    assert scores.label(row(hides=False, knowing="0111")) is True, "hidden without intent"
+    assert scores.label(row(hides=False, knowing="0111")) is None, "usual attacks are weak"
+    assert scores.weak(row(hides=False, knowing="0111")) and not scores.weak(row(hides=False))
     assert scores.label(row(set="rt", knowing="0111")) is None
     assert scores.label(row(set="rt", improper=True)) is True
 
