@@ -28,6 +28,9 @@ LIMITS = (
 EXPERIENCE = {"hiding": 37, "honest": 23}
 """Small networks of the tests, where all that hide must be found, and none that is honest."""
 
+UNSEEN = {"hiding": 31, "found": 28, "named": 21, "honest": 32}
+"""The same of kinds that were kept aside, each in one or two sets, from the benchmark's record."""
+
 
 class Verdict(IntEnum):
     """What the evidence adds up to."""
@@ -217,10 +220,12 @@ class Report:
 
 def experience() -> str:
     """How often the doctor was right where the truth is known."""
-    n = EXPERIENCE
+    n, new = EXPERIENCE, UNSEEN
     return (
         f"Of the small networks of its own tests it finds all {n['hiding']} that hide, and calls "
-        f"none of {n['honest']} honest ones masked; on other kinds it can be wrong."
+        f"none of {n['honest']} honest ones masked. In a benchmark of kinds that were new to it, "
+        f"it found {new['found']} of {new['hiding']}, named the cause of {new['named']}, and "
+        f"called none of {new['honest']} honest ones masked."
     )
 
 

@@ -15,6 +15,7 @@ from mpkit.attacks.gradients import input_gradient
 from mpkit.core import records
 from mpkit.masking import Sanitized, assess
 from mpkit.masking.evidence import KINDS
+from mpkit.masking.report import UNSEEN
 from mpkit.models import small_cnn
 
 
@@ -161,6 +162,14 @@ def test_an_examination_of_an_honest_network_finds_nothing_hidden():
 def test_the_scores_of_the_record_are_those_of_its_rows():
     record = records.read_record(run.ROOT / "book" / "results" / "masks.json")
     assert scores.summary(record["rows"]) == record["scores"]
+    told = record["scores"]["doctor"]["group: kept aside"]
+    assert {
+        "hiding": told["found"]["of"],
+        "found": told["found"]["count"],
+        "named": told["named"]["count"],
+        "honest": told["honest called masked"]["of"],
+    } == UNSEEN
+    assert told["honest called masked"]["count"] == 0
     kinds = {(one["name"], one["group"]) for one in record["rows"] if one["hides"]}
     assert sum(group == "kept aside" for _, group in kinds) >= 20
     assert len({one["name"] for one in record["rows"] if not one["hides"]}) >= 30
