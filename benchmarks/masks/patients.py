@@ -1,8 +1,12 @@
 """Who is examined: models that hide a gradient and models that do not, with what is known of them.
 
 Three groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
-at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and nothing
-of it was changed after it had seen them. Only the last say how it fares with what is new.
+at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and it was
+not tuned after it had seen them. Only the last say how it fares with what is new.
+
+To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
+attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the
+doctor has seen it. Once the doctor is mended with it, its group is *tests'*.
 """
 
 from __future__ import annotations
