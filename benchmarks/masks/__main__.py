@@ -106,8 +106,12 @@ def main() -> None:
     digests = {"truth": code, "doctor": code, "others": sources(COMMON + MODELS + OTHERS)}
     digests = {part: records.digest(digest, given.points) for part, digest in digests.items()}
     old = records.read_record(given.output) if given.again else None
-    rows, seconds = [], 0.0
-    for i, patient in enumerate(everybody()):
+    if old and old["parameters"]["points"] != given.points:
+        parser.error(f"{given.output} is of {old['parameters']['points']} images: give --points")
+    patients, rows, seconds = everybody(), [], 0.0
+    if unknown := {*given.again, *(given.only or ())} - {one.name for one in patients}:
+        parser.error(f"no model is called {sorted(unknown)}; rows of the record have the names")
+    for i, patient in enumerate(patients):
         if old and patient.name not in given.again:
             rows += [row for row in old["rows"] if row["name"] == patient.name]
             continue
