@@ -162,11 +162,6 @@ class Cropped(Behind):
         top, left = torch.randint(side - 7, (2,), generator=self.rng).tolist()
         return large[:, :, top : top + 8, left : left + 8]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K), with an honest gradient of this one draw."""
-        logits: Tensor = self.network(self.shown(x))
-        return logits
-
     @property
     def knowing(self) -> Model:
         """The mean over draws."""

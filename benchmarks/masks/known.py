@@ -4,6 +4,7 @@ A mask is made with ``mask(network, rng)``. Its ``knowing`` is a model whose gra
 truth: what an attack on it finds is then tried on the mask itself.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -117,12 +118,12 @@ class Through(nn.Module):
         return self.network(x + (self.shown(x) - x).detach())
 
 
-class Behind(Mask):
+class Behind(Mask, ABC):
     """Shows the network the image behind a function of which the gradient knows nothing."""
 
+    @abstractmethod
     def shown(self, x: Tensor) -> Tensor:
         """What the network sees instead of the image."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -24,6 +25,13 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,) = ctx.saved_tensors
         return (gradients[0] / (1 + 4 * x.abs()).square() if ctx.learning else 0 * x), None
+
+
+def with_a_slope(network: nn.Module) -> nn.Module:
+    """A copy that keeps in eval mode the slope that it learned with."""
+    twin = copy.deepcopy(network).eval()
+    twin.sloped = True
+    return twin
 
 
 class Spiking(nn.Module):
@@ -50,10 +58,7 @@ class Spiking(nn.Module):
     @property
     def knowing(self) -> Model:
         """The same with the slope."""
-        twin = Spiking(self.first.out_features)
-        twin.load_state_dict(self.state_dict())
-        twin.sloped = True
-        return twin.eval()
+        return with_a_slope(self)
 
 
 class Binary(Spiking):
@@ -69,14 +74,6 @@ class Binary(Spiking):
         signs = 2 * _Step.apply(self.first(x.flatten(1)), sloped) - 1
         signs = 2 * _Step.apply(self.middle(signs) / 8, sloped) - 1
         return self.last(signs)
-
-    @property
-    def knowing(self) -> Model:
-        """The same with the slope."""
-        twin = Binary(self.first.out_features)
-        twin.load_state_dict(self.state_dict())
-        twin.sloped = True
-        return twin.eval()
 
 
 class Ferns(nn.Module):
@@ -125,11 +122,11 @@ class Equilibrium(nn.Module):
     def __init__(self, wide: int = 96) -> None:
         super().__init__()
         self.enters, self.turns = nn.Linear(64, wide), nn.Linear(wide, wide)
-        self.leaves, self.traced = nn.Linear(wide, 10), False
+        self.leaves, self.sloped = nn.Linear(wide, 10), False
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.training or self.traced)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.training or self.sloped)):
             drive = self.enters(x.flatten(1))
             state = torch.zeros_like(drive)
             for _ in range(8):
@@ -139,7 +136,4 @@ class Equilibrium(nn.Module):
     @property
     def knowing(self) -> Model:
         """The same, followed step by step."""
-        twin = Equilibrium(self.enters.out_features)
-        twin.load_state_dict(self.state_dict())
-        twin.traced = True
-        return twin.eval()
+        return with_a_slope(self)

@@ -129,33 +129,39 @@ KNOWN = {
     "random rounds": "step chance",
 }
 
+
+def seeded(mask: Callable[[nn.Module, torch.Generator], Model]) -> Callable[[nn.Module], Model]:
+    """A mask with a generator of its own."""
+    return lambda net: mask(net, tricks.generator())
+
+
 FRONTS: list[Made] = [
-    ("bytes", lambda net: fronts.Bytes(net, tricks.generator()), "step cut"),
-    ("dithered", lambda net: fronts.Dithered(net, tricks.generator()), "step"),
-    ("diffused", lambda net: fronts.Diffused(net, tricks.generator()), "step"),
-    ("equalised", lambda net: fronts.Equalised(net, tricks.generator()), "step cut"),
-    ("ninth root", lambda net: fronts.Root(net, tricks.generator()), "step threshold shattered"),
+    ("bytes", seeded(fronts.Bytes), "step cut"),
+    ("dithered", seeded(fronts.Dithered), "step"),
+    ("diffused", seeded(fronts.Diffused), "step"),
+    ("equalised", seeded(fronts.Equalised), "step cut"),
+    ("ninth root", seeded(fronts.Root), "step threshold shattered"),
     ("words", lambda net: fronts.Words(net, learn()), "step cut inner"),
     ("nearest", lambda net: fronts.Nearest(net, learn()), "cut inner"),
-    ("denoised", lambda net: fronts.Denoised(net, tricks.generator()), "cut inner loop"),
-    ("largest waves", lambda net: fronts.Largest(net, tricks.generator()), "step"),
+    ("denoised", seeded(fronts.Denoised), "cut inner loop"),
+    ("largest waves", seeded(fronts.Largest), "step"),
     ("dead zone", fronts.Zoned, "step threshold"),
-    ("cropped", lambda net: fronts.Cropped(net, tricks.generator()), "chance"),
-    ("patched", lambda net: fronts.Patched(net, tricks.generator()), "chance step"),
+    ("cropped", seeded(fronts.Cropped), "chance"),
+    ("patched", seeded(fronts.Patched), "chance step"),
 ]
 
 INSIDE: list[Made] = [
-    ("ranks", lambda net: inside.Ranks(net, tricks.generator()), "step inner outputs"),
-    ("clipped", lambda net: inside.Clipped(net, tricks.generator()), "step inner outputs flat"),
-    ("scaled", lambda net: inside.Scaled(net, tricks.generator()), "flat"),
-    ("hashed", lambda net: inside.Hashed(net, tricks.generator()), "shattered inner liar"),
-    ("ballot", lambda net: inside.Ballot(net, tricks.generator()), "step cut inner"),
-    ("foreign", lambda net: inside.Foreign(net, tricks.generator()), "liar cut inner"),
-    ("filtered", lambda net: inside.Filtered(net, tricks.generator()), "liar"),
-    ("bucketed", lambda net: inside.Bucketed(net, tricks.generator()), "step"),
-    ("pruned", lambda net: inside.Pruned(net, tricks.generator()), "chance"),
-    ("drifting", lambda net: inside.Drifting(net, tricks.generator()), "memory"),
-    ("sealed", lambda net: inside.Sealed(net, tricks.generator()), "cut"),
+    ("ranks", seeded(inside.Ranks), "step inner outputs"),
+    ("clipped", seeded(inside.Clipped), "step inner outputs flat"),
+    ("scaled", seeded(inside.Scaled), "flat"),
+    ("hashed", seeded(inside.Hashed), "shattered inner liar"),
+    ("ballot", seeded(inside.Ballot), "step cut inner"),
+    ("foreign", seeded(inside.Foreign), "liar cut inner"),
+    ("filtered", seeded(inside.Filtered), "liar"),
+    ("bucketed", seeded(inside.Bucketed), "step"),
+    ("pruned", seeded(inside.Pruned), "chance"),
+    ("drifting", seeded(inside.Drifting), "memory"),
+    ("sealed", seeded(inside.Sealed), "cut"),
 ]
 
 RANDOM = ["shaken", "noisy", "dropout always", "roulette", "one of several changes", "purifier"]
