@@ -132,7 +132,9 @@ def main() -> None:
     made = records.provenance(parameters, ROOT, seconds, "benchmark")
     if old:
         kept = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
-        made["again"] = {"models": given.again, "others": old.get("again", {}).get("others", kept)}
+        before = old.get("again", {"models": [], "others": kept})
+        again = sorted({*before["models"], *given.again})
+        made["again"] = {"models": again, "others": before["others"]}
     record = {**made, "command": "python -m benchmarks.masks", "rows": rows}
     records.write_record(given.output, {**record, "scores": scores.summary(rows)})
 

@@ -15,7 +15,7 @@ from mpkit.training import Natural, Recipe, Scheme, fit
 
 
 def drawn(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
-    """A network with weights from a seed, whatever its layers draw from."""
+    """A network with weights, and dropout in training, from a seed, whatever its layers draw from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
@@ -84,9 +84,13 @@ def trained(
     seed: int, build: Callable[[], nn.Module], scheme: Scheme, learn: Images, epochs: int = 8
 ) -> nn.Module:
     """A network that was trained on the images; the same each time."""
-    network = drawn(seed, build)
-    fit(network, learn, scheme, Recipe(epochs=epochs, batch=128), generator(seed))
-    return network.eval()
+
+    def taught() -> nn.Module:
+        network = build()
+        fit(network, learn, scheme, Recipe(epochs=epochs, batch=128), generator(seed))
+        return network
+
+    return drawn(seed, taught).eval()
 
 
 class Winners(nn.Module):
