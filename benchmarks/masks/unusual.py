@@ -15,7 +15,7 @@ from mpkit.training import Natural, Recipe, Scheme, fit
 
 
 def drawn(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
-    """A network with weights, and dropout in training, from a seed, whatever its layers draw from."""
+    """What is built, and perhaps trained, with all that layers draw from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
