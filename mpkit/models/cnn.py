@@ -44,17 +44,21 @@ def small_cnn(
     )
 
 
-def small_mlp(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
+def small_mlp(
+    shape: tuple[int, int, int], classes: int, rng: torch.Generator, units: int = 32
+) -> nn.Module:
     """Two hidden layers of 32 ReLUs: on 8 x 8 digits small enough to be decided completely.
 
     Args:
         shape: (C, H, W) of the images.
         classes: number of classes, at least 2.
         rng: every weight is drawn from it, as in :func:`small_cnn`.
+        units: of each hidden layer, > 0.
     """
     channels, height, width = check_shape("small_mlp", shape, classes, least=1)
-    layers = [Normalize(), nn.Flatten(), linear(channels * height * width, 32, rng), nn.ReLU()]
-    return nn.Sequential(*layers, linear(32, 32, rng), nn.ReLU(), linear(32, classes, rng))
+    first = linear(channels * height * width, units, rng)
+    layers = [Normalize(), nn.Flatten(), first, nn.ReLU(), linear(units, units, rng), nn.ReLU()]
+    return nn.Sequential(*layers, linear(units, classes, rng))
 
 
 def paper_mnist(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
@@ -81,6 +85,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "wide_cnn": partial(small_cnn, times=2),
     "wider_cnn": partial(small_cnn, times=4),
     "small_mlp": small_mlp,
+    "wide_mlp": partial(small_mlp, units=512),
     "paper_mnist": paper_mnist,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,

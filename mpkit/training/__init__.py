@@ -4,7 +4,7 @@ from mpkit.training.checkpoints import Checkpoints
 from mpkit.training.costs import Passes, passes
 from mpkit.training.curricula import Balanced, RadiusWarmup
 from mpkit.training.fit import Epoch, fit
-from mpkit.training.recipes import SGD, Adam, Constant, Recipe, Steps, Triangle
+from mpkit.training.recipes import SGD, Adam, Constant, RandomPose, Recipe, Steps, Triangle
 from mpkit.training.run import Diverged
 from mpkit.training.schemes import Average, LogitPairing, Max, Natural, Random, Scheme, Single
 from mpkit.training.validation import Validation, accuracy
@@ -24,6 +24,7 @@ __all__ = [
     "Passes",
     "RadiusWarmup",
     "Random",
+    "RandomPose",
     "Recipe",
     "Scheme",
     "Single",

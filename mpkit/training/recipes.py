@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mpkit.data.augmentation import Augmentation
+from mpkit.sets import RotationTranslation
 
 LATER = {"later": True}
 """Metadata of a field that came after the first records: no part of a hash at its default."""
@@ -62,6 +63,22 @@ class SGD:
         return torch.optim.SGD(
             weights, lr, self.momentum, weight_decay=self.weight_decay, nesterov=ahead
         )
+
+
+@dataclass(frozen=True)
+class RandomPose(Augmentation):
+    """A rotation with a shift, drawn anew for every image.
+
+    Args:
+        poses: how far it may go; all poses are equally likely, and what comes from outside of an
+            image is black.
+    """
+
+    poses: RotationTranslation
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Turn and shift every image of x (B, C, H, W) on its own."""
+        return self.poses.apply(x, self.poses.sample(x, rng))
 
 
 class Schedule(ABC):

@@ -6,6 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpkit.data import Crop, Flip
+from mpkit.sets import RotationTranslation
+from mpkit.sets.spatial import warp
+from mpkit.training import RandomPose
 
 
 def rng(seed=0):
@@ -56,13 +59,23 @@ def test_a_flip_is_the_image_or_its_mirror():
     assert abs(int(same.sum()) - 2000) < 5 * 1000**0.5
 
 
-@pytest.mark.parametrize("change", [Crop(2), Flip()])
+@pytest.mark.parametrize("change", [Crop(2), Flip(), RandomPose(RotationTranslation(2, 10))])
 def test_the_generator_decides_and_the_images_stay(change):
     x = numbered(64, 3, 6, 6).float()
     before = x.clone()
     one, again, other = (change(x, rng(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert torch.equal(x, before) and one.dtype == x.dtype and one.shape == x.shape
+
+
+def test_a_pose_is_drawn_from_its_set_for_each_image():
+    x = numbered(200, 1, 6, 6) / 7200
+    poses = RotationTranslation(1.5, 20)
+    drawn = poses.sample(x, rng(3))
+    assert torch.equal(RandomPose(poses)(x, rng(3)), warp(x, drawn))
+    assert poses.contains(x, drawn).all() and drawn.unique(dim=0).shape == drawn.shape
+    assert (drawn.abs().amax(0) > 0.95 * torch.tensor([1.5, 1.5, 20])).all()
+    assert torch.equal(RandomPose(RotationTranslation(0, 0))(x, rng()), x)
 
 
 def test_a_border_of_nothing_is_refused():
