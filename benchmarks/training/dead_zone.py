@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,9 +31,10 @@ from mpkit.evaluation import evaluate, standard
 from mpkit.evaluation.suites import EDITION
 from mpkit.models import front_of
 from mpkit.models.cnn import ZONE
-from mpkit.sets import Union, usual
+from mpkit.sets import RotationTranslation, Union, usual
 from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.recipe_run import FACTS, split, trained
+from mpkit.training import RadiusWarmup, Random, RandomPose
 
 WIDTHS = (0.3, 0.0, 0.2, 0.1, 0.25, 0.15)  # in order of value
 NORMS = ("linf", "l2", "l1")
@@ -48,6 +49,9 @@ class Attempt:
         scheme: how the searches are combined: avg, max or random.
         network: a key of ``mpkit.models.NETWORKS``.
         epochs: passes over the data; None for the recipe's.
+        linf: the share of batches that are attacked in l_inf, in (0, 1), where one search is drawn
+            for each; None for the recipe's, a quarter.
+        turned: whether images are turned by up to 12 degrees and shifted by up to 2 pixels.
         seed: of weights and training.
     """
 
@@ -55,23 +59,40 @@ class Attempt:
     scheme: str = "random"
     network: str = "small_cnn"
     epochs: int | None = None
+    linf: float | None = None
+    turned: bool = False
     seed: int = 0
 
     @property
     def name(self) -> str:
         """Such as small_cnn-avg@0.25-6-seed0."""
-        length = "" if self.epochs is None else f"-{self.epochs}"
-        return f"{self.network}-{self.scheme}@{self.a:g}{length}-seed{self.seed}"
+        more = "" if self.epochs is None else f"-{self.epochs}"
+        more += "" if self.linf is None else f"-linf{self.linf:g}"
+        more += "-turned" if self.turned else ""
+        return f"{self.network}-{self.scheme}@{self.a:g}{more}-seed{self.seed}"
 
     def plan(self) -> Plan:
         """The recipe."""
         made = plan(f"mnist-{self.scheme}@{self.a:g}", (1, 28, 28))
-        recipe = made.recipe if self.epochs is None else replace(made.recipe, epochs=self.epochs)
+        recipe, scheme = made.recipe, made.scheme
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=self.epochs)
+        if self.turned:
+            recipe = replace(recipe, augment=(RandomPose(RotationTranslation(2.0, 12.0)),))
+        if self.linf is not None and isinstance(scheme, RadiusWarmup):
+            drawn = cast(Random, scheme.scheme)
+            rest = drawn.weights[1:]
+            weights = (sum(rest) * self.linf / (1 - self.linf), *rest)
+            scheme = replace(scheme, scheme=replace(drawn, weights=weights))
         network = f"{self.network}{ZONE}{self.a:g}"
-        return replace(made, network=network, recipe=recipe, spread=True)
+        return replace(made, network=network, recipe=recipe, scheme=scheme, spread=True)
 
 
 MORE = (
+    Attempt(0.3, network="wide_mlp", epochs=20),
+    Attempt(0.3, network="broad_cnn", epochs=12),
+    Attempt(0.3, network="wide_mlp", epochs=20, linf=0.05),
+    Attempt(0.3, network="wide_mlp", epochs=20, turned=True),
     Attempt(0.3, network="wide_cnn", epochs=12),
     Attempt(0.3, "avg"),
     Attempt(0.3, "max"),

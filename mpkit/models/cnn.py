@@ -14,12 +14,17 @@ from mpkit.sets.dead_zone import read_width
 
 
 def small_cnn(
-    shape: tuple[int, int, int], classes: int, rng: torch.Generator, times: int = 1
+    shape: tuple[int, int, int],
+    classes: int,
+    rng: torch.Generator,
+    times: int = 1,
+    kernel: int = 3,
+    rest: int = 4,
 ) -> nn.Module:
     """A small convolutional network that learns 8 x 8 digits in seconds on one core.
 
-    One 3 x 3 convolution (at full size up to 16 pixels a side, else at half), then convolutions
-    of stride 2 until at most 4 x 4 pixels are left, then two linear layers.
+    One convolution (at full size up to 16 pixels a side, else at half), then convolutions of
+    stride 2 until at most 4 x 4 pixels are left, then two linear layers.
 
     Args:
         shape: (C, H, W) of the images; 4 to 64 pixels a side do well.
@@ -27,16 +32,19 @@ def small_cnn(
         rng: every weight is drawn from it, on the CPU in float64, and rounded to float32, so
             that the same generator gives the same network on every machine.
         times: how many times as many channels and hidden units, > 0.
+        kernel: pixels a side of each convolution, odd.
+        rest: pixels a side that the linear layers see, at most; > 0.
 
     Returns: a network in float32 on the CPU; ``.to(torch.float64)`` keeps the weights' values.
     """
     channels, height, width = check_shape("small_cnn", shape, classes, least=4)
     stride = 1 if max(height, width) <= 16 else 2
-    layers: list[nn.Module] = [Normalize(), conv(channels, 16 * times, 3, stride, rng), nn.ReLU()]
+    layers: list[nn.Module] = [Normalize(), conv(channels, 16 * times, kernel, stride, rng)]
+    layers += [nn.ReLU()]
     channels, height, width = 16 * times, -(-height // stride), -(-width // stride)
-    while max(height, width) > 4:
+    while max(height, width) > rest:
         wider = min(64 * times, 2 * channels)
-        layers += [conv(channels, wider, 3, 2, rng), nn.ReLU()]
+        layers += [conv(channels, wider, kernel, 2, rng), nn.ReLU()]
         channels, height, width = wider, -(-height // 2), -(-width // 2)
     hidden = linear(channels * height * width, 128 * times, rng)
     return nn.Sequential(
@@ -84,6 +92,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": small_cnn,
     "wide_cnn": partial(small_cnn, times=2),
     "wider_cnn": partial(small_cnn, times=4),
+    "broad_cnn": partial(small_cnn, times=2, kernel=5, rest=7),
     "small_mlp": small_mlp,
     "wide_mlp": partial(small_mlp, units=512),
     "paper_mnist": paper_mnist,
