@@ -90,7 +90,7 @@ class Attempt:
 
 MORE = (
     Attempt(0.3, network="wide_mlp", epochs=20),
-    Attempt(0.3, network="broad_cnn", epochs=12),
+    Attempt(0.3, network="broad_cnn", epochs=16),
     Attempt(0.3, network="wide_mlp", epochs=20, linf=0.05),
     Attempt(0.3, network="wide_mlp", epochs=20, turned=True),
     Attempt(0.3, network="wide_cnn", epochs=12),

@@ -17,9 +17,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 scale = choice(
     "--scale",
-    ["cpu", "wide", "gpu"],
+    ["cpu", "wide", "broad", "gpu"],
     default="cpu",
-    help="A network and schedule for a few cores, twice as wide and long, or the paper's network.",
+    help="A network and schedule for a few cores, twice as wide and long, with larger kernels and "
+    "16 passes, or the paper's network.",
 )
 radii = choice(
     "--radii",

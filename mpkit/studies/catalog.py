@@ -152,7 +152,14 @@ def plan(
         watched = []
     watch = tuple((key, quick(sets[key])) for key in watched)
     made = Plan(
-        name, size.network, Natural(), size.recipe, watch, size.held_out, images=size.images
+        name,
+        size.network,
+        Natural(),
+        size.recipe,
+        watch,
+        size.held_out,
+        images=size.images,
+        spread=size.spread,
     )
     if scheme in TUNED:
         pair = attacks["linf"], attacks["l1"]

@@ -9,7 +9,7 @@ import torch
 from mpkit.data import Crop, Flip
 from mpkit.training import SGD, Recipe, Steps, Triangle
 
-SCALES = ("cpu", "wide", "gpu")
+SCALES = ("cpu", "wide", "broad", "gpu")
 FAST = Recipe(compute=torch.bfloat16, layout=torch.channels_last)
 COLOUR = replace(FAST, batch=128, augment=(Crop(4), Flip()))
 
@@ -27,6 +27,7 @@ class Scale:
         held_out: images for validation.
         watching: whether there is a validation where the scheme does not need it.
         images: so many are trained on, equally many of each class; 0 for all.
+        spread: whether those held out lie all over the split.
     """
 
     network: str
@@ -37,6 +38,7 @@ class Scale:
     held_out: int
     watching: bool = True
     images: int = 0
+    spread: bool = False
 
 
 def scale_of(data: str, scale: str) -> Scale:
@@ -44,19 +46,22 @@ def scale_of(data: str, scale: str) -> Scale:
 
     Args:
         data: its name; one that is not known is treated as MNIST.
-        scale: "cpu"; "wide" for a network of twice the width and twice the passes, on grey images;
-            "gpu".
+        scale: "cpu"; on grey images also "wide" for a network of twice the width and twice the
+            passes, or "broad" for one with larger kernels and 16 passes; "gpu".
 
-    Raises: ValueError: unknown scale, or a wide one for colour images.
+    Raises: ValueError: unknown scale, or a wide or broad one for colour images.
     """
     if scale not in SCALES:
         raise ValueError(f"scale: take {' or '.join(SCALES)}, got {scale!r}")
-    if scale == "wide":
+    if scale in ("wide", "broad"):
         size = scale_of(data, "cpu")
         if size.network != "small_cnn":
-            raise ValueError(f"scale: there is no wide one for {data}; take cpu or gpu")
-        longer = replace(size.recipe, epochs=2 * size.recipe.epochs)
-        return replace(size, network="wide_cnn", recipe=longer)
+            raise ValueError(f"scale: there is no {scale} one for {data}; take cpu or gpu")
+        if scale == "wide":
+            longer = replace(size.recipe, epochs=2 * size.recipe.epochs)
+            return replace(size, network="wide_cnn", recipe=longer)
+        longer = replace(size.recipe, epochs=16)
+        return replace(size, network="broad_cnn", recipe=longer, spread=True)
     if scale == "gpu":
         return _on_gpu(data)
     if data == "digits":

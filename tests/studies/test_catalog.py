@@ -127,6 +127,15 @@ def test_the_wide_scale_has_twice_the_network_and_twice_the_passes():
         plan("cifar10-max", (3, 32, 32), "wide")
 
 
+def test_the_broad_scale_has_larger_kernels_and_holds_images_out_all_over_the_split():
+    small, broad = (plan("mnist-random@0.3", SHAPE, scale) for scale in ("cpu", "broad"))
+    assert broad.network == "broad_cnn@0.3" and broad.recipe.epochs == 16
+    same = {"network": small.network, "recipe": small.recipe, "spread": False}
+    assert broad.spread and replace(broad, **same) == small
+    with pytest.raises(ValueError, match="there is no broad one for cifar10"):
+        plan("cifar10-max", (3, 32, 32), "broad")
+
+
 @pytest.mark.parametrize("name", ["mnist-avg@0.7", "mnist-avg@thick", "mnist-l1@0.2"])
 def test_what_is_no_recipe_behind_a_dead_zone_is_refused(name):
     with pytest.raises(ValueError, match=f"recipe:? .*{name}"):
