@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -77,6 +78,18 @@ def test_a_page_is_told_in_its_first_sentence(source: str, words: str) -> None:
 
 
 # Citations
+
+
+def test_the_first_picture_is_the_one_that_the_first_chapter_drew() -> None:
+    cells = json.loads((ROOT / "book" / "start.ipynb").read_text())["cells"]
+    drawn = [
+        output["data"]["image/png"]
+        for cell in cells
+        if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == "fig-start-mnist"
+        for output in cell["outputs"]
+    ]
+    shown = (ROOT / "book" / "_static" / "three-digits.png").read_bytes()
+    assert [base64.b64decode(one) for one in drawn] == [shown]
 
 
 def test_a_page_is_cited_with_its_state() -> None:
