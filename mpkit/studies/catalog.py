@@ -151,16 +151,8 @@ def plan(
     if not size.watching and scheme not in TUNED:
         watched = []
     watch = tuple((key, quick(sets[key])) for key in watched)
-    made = Plan(
-        name,
-        size.network,
-        Natural(),
-        size.recipe,
-        watch,
-        size.held_out,
-        images=size.images,
-        spread=size.spread,
-    )
+    held = size.held_out, "", size.images, size.spread
+    made = Plan(name, size.network, Natural(), size.recipe, watch, *held)
     if scheme in TUNED:
         pair = attacks["linf"], attacks["l1"]
         start = f"{prefix}-{TUNED[scheme]}"

@@ -57,11 +57,9 @@ def scale_of(data: str, scale: str) -> Scale:
         size = scale_of(data, "cpu")
         if size.network != "small_cnn":
             raise ValueError(f"scale: there is no {scale} one for {data}; take cpu or gpu")
-        if scale == "wide":
-            longer = replace(size.recipe, epochs=2 * size.recipe.epochs)
-            return replace(size, network="wide_cnn", recipe=longer)
-        longer = replace(size.recipe, epochs=16)
-        return replace(size, network="broad_cnn", recipe=longer, spread=True)
+        network, passes = {"wide": ("wide_cnn", 12), "broad": ("broad_cnn", 16)}[scale]
+        longer = replace(size.recipe, epochs=passes)
+        return replace(size, network=network, recipe=longer, spread=scale == "broad")
     if scale == "gpu":
         return _on_gpu(data)
     if data == "digits":

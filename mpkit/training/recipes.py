@@ -70,8 +70,7 @@ class RandomPose(Augmentation):
     """A rotation with a shift, drawn anew for every image.
 
     Args:
-        poses: how far it may go; all poses are equally likely, and what comes from outside of an
-            image is black.
+        poses: of which all are equally likely; what comes from outside of an image is black.
     """
 
     poses: RotationTranslation
