@@ -28,6 +28,22 @@ def test_an_attempt_is_the_recipe_of_the_catalog_but_for_what_it_changes():
     assert longer.scheme == one.plan().scheme and isinstance(longer.recipe, Recipe)
 
 
+def test_fewer_linf_batches_and_turned_images_change_nothing_else():
+    plain = bench.Attempt(0.3).plan()
+    few = bench.Attempt(0.3, linf=0.1).plan()
+    weights = few.scheme.scheme.weights
+    assert abs(weights[0] / sum(weights) - 0.1) < 1e-12
+    assert weights[1:] == plain.scheme.scheme.weights[1:]
+    assert replace(few, scheme=plain.scheme) == plain
+    turned = bench.Attempt(0.3, turned=True).plan()
+    assert len(turned.recipe.augment) == 1 and turned.scheme == plain.scheme
+
+
+def test_the_broad_attempt_is_the_recipe_of_its_scale():
+    made = bench.Attempt(0.3, network="broad_cnn", epochs=16).plan()
+    assert made == plan("mnist-random@0.3", (1, 28, 28), "broad")
+
+
 @pytest.fixture(scope="module")
 def record():
     return records.read_record(RECORD)
