@@ -49,7 +49,6 @@ def test_every_ball_has_its_attacks_under_names_of_their_own():
         assert ("beam" in names) == (key != "linf")
 
 
-@pytest.mark.skipif(not RECORD.is_file(), reason="not measured yet")
 def test_the_record_is_of_the_network_on_the_page_and_adds_up():
     made = records.read_record(RECORD)
     folder = ROOT / "book" / "results" / "threshold"
