@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mpkit.attacks.gradients import Model, evaluating
 
+AS_IF = " as if it saw the image itself"
+
 
 @dataclass
 class Call:
@@ -103,7 +105,7 @@ def find_bpda(model: Model, x: Tensor, rng: torch.Generator) -> BPDA | None:
         agree = [c for c in inner if _agree(c.result, logits) and not c.result.equal(logits)]
         around = [c for c in calls if _keeps_shape(c) and _lies(c, rng)]
     source = agree[0] if agree else None
-    found = [f"{title(core)} as if it saw the image itself"] if core else []
+    found = [title(core) + AS_IF] if core else []
     found += [f"logits read behind {title(source)}"] if source else []
     found += [f"{title(c)} passed as the identity" for c in around]
     if not found:
@@ -132,7 +134,7 @@ def watch(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
         for name, module in model.named_modules():
             stack.enter_context(module.register_forward_hook(note(name)))
         logits = model(x)
-    return calls, logits
+    return [*calls], logits  # copies of a module keep the hooks, and would add to the list
 
 
 def _keeps_shape(call: Call) -> bool:

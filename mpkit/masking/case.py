@@ -88,6 +88,7 @@ class Case:
         alive: (K,) bool, classes that occur in labels or win somewhere; None where all do.
         positive: whether no output is negative, as of probabilities or exponentials.
         flat: whether the gradient of cross-entropy vanishes where that of the margin does not.
+        misled: whether the gradient was seen to mislead, before any set was looked at.
         donors: (M, C, H, W), images of all classes near which a search may begin.
         surrogate: a plain network to attack in its stead, if there is one.
         lesson: what the surrogate goes on learning from, if it imitates.
@@ -105,6 +106,7 @@ class Case:
     alive: Tensor | None = None
     positive: bool = False
     flat: bool = False
+    misled: bool = False
     donors: Tensor | None = None
     surrogate: nn.Module | None = None
     lesson: Lesson | None = None

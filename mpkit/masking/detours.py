@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
-from mpkit.masking.bpda import BPDA, find_bpda, title, watch
+from mpkit.masking.bpda import AS_IF, BPDA, find_bpda, title, watch
 from mpkit.masking.operations import Step, StraightThrough, Trace
 from mpkit.masking.wrappers import LARGE, Connected, Sanitized
 
@@ -36,6 +36,12 @@ class Detour(NamedTuple):
     def name(self) -> str:
         """What it is, in words."""
         return f"{NAMES[self.kind]}, {'; '.join(self.places[:3])}"
+
+    @property
+    def before(self) -> str:
+        """Where it goes round all that comes before an inner network; else empty."""
+        network = self.places[0].removesuffix(AS_IF)
+        return f"what comes before {network}" if network != self.places[0] else ""
 
 
 NAMES = {
@@ -97,10 +103,12 @@ def _around_operations(
     cut = [step for step in traced(model, x, False).steps if step.name in CUTS]
     guide = Detoured(model, cuts=False)
     if cut and _climbs(guide, x, y):
-        yield Detour("cut", _few(cut), guide, exact=True)
+        hooked = all(step.name == HOOK for step in cut)
+        yield Detour("liar" if hooked else "cut", _few(cut), guide, exact=True)
 
 
-CUTS = ("detach", "no_grad", "a hook")
+HOOK = "a hook"
+CUTS = ("detach", "no_grad", HOOK)
 """Steps at which a gradient ends or is replaced."""
 
 

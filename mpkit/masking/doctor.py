@@ -22,11 +22,13 @@ from mpkit.core.progress import Quiet
 from mpkit.masking import probes
 from mpkit.masking.adaptive import imitate
 from mpkit.masking.case import Case, Effort, Stages
+from mpkit.masking.curves import FAILURES, failure, truth
 from mpkit.masking.detours import chance_in, find_detours, positive
 from mpkit.masking.evidence import Evidence, Weight, causes
 from mpkit.masking.examine import examine
+from mpkit.masking.remedies import contenders
 from mpkit.masking.report import Report, SetReport, Verdict
-from mpkit.masking.wrappers import Sanitized
+from mpkit.masking.wrappers import Forgetful, Sanitized
 from mpkit.models import OwnInput
 from mpkit.sets import Ball, PerturbationSet
 from mpkit.sets.threat_model import kind
@@ -39,6 +41,10 @@ WIDER, NARROWER = 3.0, (0.5, 0.25)
 
 LENGTH = 12
 """Steps of progress for every set, and as many for what comes before."""
+
+MISLEADING = (*FAILURES, "wild gradient", "margin gradient", "gradients nearby")
+MISLEADING += ("finite differences",)
+"""Signs that gradients mislead, whatever the set."""
 
 CROWD = 20
 """In a narrower ball only if fewer images than this are left for the contests."""
@@ -82,13 +88,14 @@ def diagnose(
     require_images(x)
     require_labels(y, x)
     require_device("rng", rng.device, x.device)
+    fresh = _copied(model)
     require_fitting(model, x)
     threat.check(x)
     members, progress = threat.parts(), progress or Quiet()
     progress.start(LENGTH * (len(members) + 1), 0)
     try:
         case = Case(model, Sanitized(model), x, y, rng, effort or Effort(), surrogate=surrogate)
-        case, general = _admitted(replace(case, stages=Stages(progress, LENGTH)))
+        case, general = _admitted(replace(case, stages=Stages(progress, LENGTH)), fresh)
         sets = dict[str, SetReport]()
         for part in members:
             case = replace(case, stages=Stages(progress, LENGTH))
@@ -109,10 +116,13 @@ class General(NamedTuple):
     chance: str = ""
 
 
-def _admitted(case: Case) -> tuple[Case, General]:
-    """The case ready for examination, and what can be said before any set is looked at."""
+def _admitted(case: Case, fresh: nn.Module | None) -> tuple[Case, General]:
+    """The case ready for examination, and what can be said before any set is looked at.
+
+    Args:
+        fresh: a copy of the model, before it was asked anything; None where it cannot be copied.
+    """
     case.stages.begin("the same questions again")
-    fresh = _copied(case.model)
     with evaluating(case.model), torch.no_grad():
         asked = guard(case.model, 2, case.y)
         asked(case.x)
@@ -123,17 +133,22 @@ def _admitted(case: Case) -> tuple[Case, General]:
     finite = probes.finite(case.model, case.x)
     case = _right(replace(case, draws=2 * case.effort.draws if answers.weight else 1), finite)
     case.stages.begin("gradients")
-    general = General((answers, finite, *_answers(case, fresh)), _gradients(case))
+    general = General((answers, finite, *_answers(case, fresh)), ())
+    if any(e.indicator == "memory" and e.weight for e in general.answers) and fresh is not None:
+        model = Forgetful(fresh)
+        case = _right(replace(case, model=model, sanitized=Sanitized(model), draws=1), finite)
+    general = general._replace(gradients=_gradients(case))
     if case.draws > 1:
         general = general._replace(chance=chance_in(case.model, case.x))
     case.stages.begin("a network that imitates")
     case = _prepared(case)
     try:
-        alive, rivals = probes.contenders(case.model, case.x, case.y, _called(case), case.rng)
+        alive, rivals = contenders(case.model, case.x, case.y, _called(case), case.rng)
     except Exception as error:  # whatever a model raises under an attack
         why = f"not run: {(str(error) or repr(error)).splitlines()[0]}"
         alive, rivals = None, Evidence("classes that never win", why, Weight.NOT_RUN)
-    case = replace(case, alive=alive, positive=positive(case.model, case.x))
+    misled = any(e.indicator in MISLEADING and e.weight for e in general.gradients)
+    case = replace(case, alive=alive, positive=positive(case.model, case.x), misled=misled)
     general = general._replace(gradients=(*general.gradients, rivals))
     case.stages.close()
     return case, general
@@ -153,7 +168,7 @@ def _followed(report: SetReport, general: General, case: Case) -> SetReport:
         if report.verdict != Verdict.SUSPICIOUS or (factor < 1 and left >= CROWD):
             break
         case.stages.begin(f"once more at {factor:g} times the radius")
-        again = examine(report.set.scaled(factor), case)
+        again = examine(report.set.scaled(factor), replace(case, misled=False))
         if factor < 1:
             left = again.accuracy["first-order"].value * len(case.x)
         proofs = [
@@ -199,8 +214,9 @@ def _answers(case: Case, fresh: nn.Module | None) -> list[Evidence]:
     found = [probes.scores(model, x)]
     if case.draws == 1:
         found += [probes.batch_dependence(model, x), probes.watched(model, x, case.y)]
-        if fresh is not None:
-            found.append(probes.memory(model, fresh, x, case.rng))
+    if fresh is not None:
+        same = case.draws == 1
+        found.append(probes.memory(model, fresh, x, case.rng) if same else probes.drift(fresh, x))
     return found
 
 
@@ -210,7 +226,8 @@ def _gradients(case: Case) -> tuple[Evidence, ...]:
     noise = torch.randn(x.shape, generator=case.rng, dtype=x.dtype, device=x.device)
     near = (x + 0.02 * noise).clamp(0, 1)
     found = probes.presence(case.model, near, y)
-    return (*found, *probes.truth(case.model, near, y, case.rng, case.draws > 1))
+    found += truth(case.model, near, y, case.rng, case.draws > 1)
+    return (*found, *([failure(case.model, near, y, case.rng)] if case.draws == 1 else []))
 
 
 def _called(case: Case) -> Tensor:

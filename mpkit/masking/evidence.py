@@ -93,6 +93,8 @@ class Kind(NamedTuple):
         remedies: kinds of remedies whose success speaks for it.
         advice: what fits it.
         sure: whether a sign alone names it; else one of the remedies has to win.
+        shows: names of the indicators that see it at work: their sign needs no detour, and with it
+            any proof speaks for this cause.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Kind(NamedTuple):
     remedies: tuple[str, ...]
     advice: str
     sure: bool = True
+    shows: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -138,18 +141,21 @@ KINDS = {
         ("margin gradient", "cross-entropy gradient", "finite differences"),
         ("step",),
         "Pass this operation straight through in the backward pass (BPDA).",
+        shows=("flat steps",),
     ),
     "cut": Kind(
         "the graph is cut, no gradient comes back",
         ("margin gradient", "cross-entropy gradient"),
         ("cut",),
         "Leave out the detach or no_grad, or attack the part behind it.",
+        shows=("a cut graph",),
     ),
     "liar": Kind(
         "a module has a gradient that contradicts what it does",
         ("finite differences", "margin gradient"),
         ("liar",),
         "Pass this module as the identity in the backward pass (BPDA).",
+        shows=("a false gradient",),
     ),
     "outputs": Kind(
         "the outputs are no logits: they are squashed, and their slope vanishes",
@@ -172,9 +178,10 @@ KINDS = {
     ),
     "nan": Kind(
         "the gradient is not finite",
-        ("wild gradient",),
+        (),
         (),
         "Find the layer whose slope overflows (a root or a logarithm at 0) and go round it.",
+        shows=("wild gradient",),
     ),
     "inner": Kind(
         "what comes before or after an inner network hides that network's gradient",
@@ -188,6 +195,7 @@ KINDS = {
         ("gradients nearby",),
         ("shattered", "differences"),
         "Average the gradient over noise on the image, or use averaged finite differences.",
+        shows=("a gradient of short reach",),
     ),
     "threshold": Kind(
         "small changes do nothing and large ones do (a threshold that was learned, perhaps)",
@@ -200,8 +208,8 @@ KINDS = {
 
 UNKNOWN = "gradients lose to attacks that need none; what hides them was not found"
 
-NEEDED = {"step": "step", "cut": "cut", "liar": "liar"}
-"""Causes that are only named where a detour of this kind was found."""
+NEEDED = ("step", "cut", "liar")
+"""Causes that are only named where a detour of this kind was found, or the failure is seen."""
 
 
 GENERIC = ("step", "cut", "liar", "nan", "shattered")
@@ -232,23 +240,37 @@ def _candidates(
     evidence: Sequence[Evidence], detours: Sequence[Detour], chance: str
 ) -> Iterator[tuple[float, Cause]]:
     heavy = [e for e in evidence if e.weight >= Weight.SIGN]
-    gained = {e.kind: e.gained for e in heavy if e.kind and e.weight == Weight.PROOF}
+    proofs, proven = _successes(evidence), any(e.weight == Weight.PROOF for e in heavy)
+    gained = {e.kind: e.gained for e in proofs}
     most = max(gained.values(), default=0)
     explained = False
     for key, kind in KINDS.items():
         found = [detour for detour in detours if detour.kind in kind.remedies]
-        signs = [e for e in heavy if e.indicator in kind.signs and not e.kind]
-        won = [e for e in heavy if e.kind in kind.remedies and e.weight == Weight.PROOF]
-        if (key in NEEDED and not found) or not (won or (signs and kind.sure)):
+        shown = [e for e in heavy if e.indicator in kind.shows]
+        signs = [*shown, *(e for e in heavy if e.indicator in kind.signs and not e.kind)]
+        won = [e for e in proofs if e.kind in kind.remedies]
+        if (key in NEEDED and not (found or shown)) or not (won or (signs and kind.sure)):
             continue
         if key in ("inner", "shattered", "threshold") and explained and not signs:
             continue
         if key == "threshold" and any(e.indicator == "finite differences" for e in heavy):
             continue
-        proof = bool(won) or any(e.weight == Weight.PROOF for e in signs)
+        proof = bool(won or (shown and proven)) or any(e.weight == Weight.PROOF for e in signs)
         best = max((gained[e.kind] for e in won), default=0)
         explained |= proof or key in ("chance", "dead")
         places = dict.fromkeys(place for detour in found for place in detour.places[:2])
+        if shown and not places:
+            places = dict.fromkeys(detour.before for detour in detours if detour.before)
         place = chance if key == "chance" else "; ".join(places)
         because = tuple(dict.fromkeys(e.indicator for e in (*signs, *won)))
         yield proof + best / (most + 1), Cause(key, kind.name, place, because, kind.advice)
+
+
+def _successes(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Remedies that won; where a proof has no other, those that broke most, three at least."""
+    tried = [e for e in evidence if e.kind and e.weight >= Weight.FINE]
+    won = [e for e in tried if e.weight == Weight.PROOF]
+    if won or not any(e.weight == Weight.PROOF for e in evidence):
+        return won
+    most = max((e.gained for e in tried), default=0)
+    return [e for e in tried if e.gained == most >= 3]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mpkit.attacks import APGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
+from mpkit.attacks import APGD, PGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
 from mpkit.core.statistics import Estimate, proportion
 from mpkit.masking.active import active
-from mpkit.masking.case import LAST_LEVEL, Case, Contest, Result, worst
+from mpkit.masking.case import LAST_LEVEL, LEVEL, Case, Contest, Result, at_least, worst
 from mpkit.masking.curves import curves
 from mpkit.masking.evidence import Evidence, Weight
 from mpkit.masking.probes import raw_slope, share
@@ -60,6 +60,8 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
         case.stages.begin("a last push")
         pushed, left, settled = _push(case, everything, tried)
         everything = pushed
+    if case.misled:
+        evidence.append(_usual(case, threat, everything))
     case.stages.begin("curves")
     try:
         evidence += curves(case, threat)
@@ -100,6 +102,23 @@ def _contests(threat: Ball, part: Case, total: int) -> tuple[list[Evidence], Ten
     if not won:
         evidence += _together(part, threat, total, control, together, len(others))
     return evidence, control.wrong | together.wrong | labels.wrong, tried
+
+
+def _usual(case: Case, ball: Ball, broken: Tensor) -> Evidence:
+    """Where gradients are seen to mislead: what everything breaks beyond what is usually run.
+
+    Args:
+        case: all images.
+        broken: (B,) bool, those that anything has broken.
+    """
+    attacks = PGD(ball, case.effort.steps), APGD(ball, case.effort.steps, CrossEntropy())
+    usual = worst([case.reach(attack) for attack in attacks]).assessed.wrong
+    gained, lost = int((broken & ~usual).sum()), int((usual & ~broken).sum())
+    names = "PGD and Auto-PGD on the cross-entropy do"
+    finding = f"everything breaks {gained} of {len(broken)} that {names} not (the other way {lost})"
+    won = gained - lost >= max(3, 0.04 * len(broken)) and at_least(gained, gained + lost) < LEVEL
+    advice = "Gradients mislead here: the usual attacks overestimate robust accuracy."
+    return Evidence("usual attacks", finding, Weight.PROOF if won else Weight.FINE, advice)
 
 
 def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:

@@ -7,12 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mpkit.attacks import PGD, CrossEntropy, Loss, Margin
+from mpkit.attacks import CrossEntropy, Loss, Margin
 from mpkit.attacks.gradients import Ascent, Model, climb, evaluating
 from mpkit.core.statistics import proportion
 from mpkit.masking.evidence import Evidence, Weight
-from mpkit.masking.wrappers import Connected, Sanitized
-from mpkit.sets import Linf
+from mpkit.masking.wrappers import Connected
 
 DRAWS = 24
 """How often a model is asked the same: roulette between two networks hides once in 2^23."""
@@ -24,12 +23,12 @@ def raw_slope(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
         return climb(Connected(model), loss, x, y)
 
 
-def _steepest(model: Model, x: Tensor, y: Tensor) -> Tensor:
+def steepest(model: Model, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of the margin, (B, C H W), zero where it is not finite."""
     return raw_slope(model, Margin(), x, y).gradient.nan_to_num().flatten(1)
 
 
-def _range(logits: Tensor) -> Tensor:
+def span(logits: Tensor) -> Tensor:
     """The greatest of each row of logits (B, K) minus the least, > 0."""
     return logits.amax(1) - logits.amin(1) + torch.finfo(logits.dtype).tiny
 
@@ -45,7 +44,7 @@ def randomness(model: Model, x: Tensor) -> Evidence:
     """Ask the same thing again and again."""
     with evaluating(model):
         asked = torch.stack([torch.nan_to_num(model(x)).to(x.dtype) for _ in range(DRAWS)])
-    moved = float(((asked - asked[0]).abs().amax((0, 2)) / _range(asked[0])).median())
+    moved = float(((asked - asked[0]).abs().amax((0, 2)) / span(asked[0])).median())
     labels = asked.argmax(2)
     changed = (labels != labels[0]).any(0)
     if moved <= 1e-3:
@@ -72,7 +71,7 @@ def batch_dependence(model: Model, x: Tensor) -> Evidence:
         for rows in torch.tensor_split(order, max(1, min(8, len(x) // 2))):
             ranked[rows] = model(x[rows]).to(x.dtype)
     others = torch.stack([alone, ranked])
-    moved = float(((others - first).abs().amax((0, 2)) / _range(first)).median())
+    moved = float(((others - first).abs().amax((0, 2)) / span(first)).median())
     changed = (others.argmax(2) != first.argmax(1)).any(0)
     if moved <= 1e-3:
         return Evidence("batch-mates", "logits do not depend on the other images of a batch")
@@ -116,35 +115,6 @@ def scores(model: Model, x: Tensor) -> Evidence:
     return Evidence("probabilities for logits", "outputs are not probabilities")
 
 
-def contenders(
-    model: Model, x: Tensor, y: Tensor, called: Tensor, rng: torch.Generator
-) -> tuple[Tensor | None, Evidence]:
-    """Which classes occur or ever win, (K,) bool None for all; and whether others are in the way.
-
-    Args:
-        model: images (B, C, H, W) to logits (B, K).
-        x: images that it gets right.
-        y: (B,) their labels.
-        called: (N,) classes that it names for other images.
-        rng: draws starting points.
-    """
-    name = "classes that never win"
-    far = PGD(Linf(0.3), 10, loss=Margin())(Sanitized(model), x, y, rng).image
-    with evaluating(model), torch.no_grad():
-        logits = model(x).to(x.dtype)
-        tried = torch.cat([model(image).argmax(1) for image in (far, 1 - x, x.roll(1, 0))])
-    alive = logits.new_zeros(logits.shape[1]).bool()
-    alive[torch.cat([y, tried, called])] = True
-    if bool(alive.all()):
-        return None, Evidence(name, "all classes win somewhere")
-    second = logits.scatter(1, y.unsqueeze(1), -torch.inf).argmax(1)
-    blocked = ~alive[second]
-    words, weight = share(blocked)
-    finding = f"{int((~alive).sum())} of {len(alive)} classes never win, and one of these is "
-    finding += f"second for {words} of the images"
-    return alive, Evidence(name, finding, weight, "", proportion(blocked))
-
-
 def watched(model: Model, x: Tensor, y: Tensor) -> Evidence:
     """Whether answers are the same when a gradient is asked for."""
     seen = raw_slope(model, Margin(), x, y).logits
@@ -170,15 +140,43 @@ def memory(model: Model, fresh: Model, x: Tensor, rng: torch.Generator) -> Evide
     """
     noise = torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
     near, other = (x + 0.05 * noise).clamp(0, 1), x + 0.4 * (x.roll(1, 0) - x)
+    fresh = copy.deepcopy(fresh)
     with evaluating(model), evaluating(fresh):
         again = [model(asked) for asked in (x, near, other)][1:]
         first = [fresh(asked) for asked in (other, near)][::-1]
     apart = torch.stack([_apart(a, b) for a, b in zip(first, again, strict=True)]).any(0)
+    return _remembered(apart)
+
+
+@torch.no_grad()
+def drift(fresh: nn.Module, x: Tensor) -> Evidence:
+    """The same of a model whose answers change from call to call: by chance, or by what was asked?
+
+    Copies that draw the same numbers are asked other things first, and as a control the same.
+
+    Args:
+        fresh: before it was asked anything.
+        x: (B, C, H, W).
+    """
+
+    def after(asked: Tensor) -> Tensor:
+        twin = copy.deepcopy(fresh)
+        with torch.random.fork_rng(), evaluating(twin):
+            torch.manual_seed(0)
+            return [twin(one) for one in (asked, asked, x)][-1]  # type: ignore[no-any-return]
+
+    first, control, other = (after(asked) for asked in (x, x, 1 - x / 2))
+    return _remembered(_apart(first, other) & ~_apart(first, control))
+
+
+def _remembered(apart: Tensor) -> Evidence:
+    """Whether answers (B,) that differ after other questions are a memory."""
     if not share(apart)[1]:
         return Evidence("memory", "answers do not depend on what was asked before")
     return Evidence(
         "memory",
-        f"asked in another order, logits are others for {share(apart)[0]} of the images",
+        f"after other questions logits are others for {share(apart)[0]} of the images; what "
+        "follows is of a copy that forgets",
         Weight.PROOF,
         "The model remembers questions, so that repeated attempts see nothing new: attack a "
         "copy that forgets.",
@@ -189,7 +187,7 @@ def memory(model: Model, fresh: Model, x: Tensor, rng: torch.Generator) -> Evide
 def _apart(first: Tensor, other: Tensor) -> Tensor:
     """Where logits (B, K) differ by more than a hundredth of their range: (B,) bool."""
     a, b = (torch.nan_to_num(logits.double()) for logits in (first, other))
-    return (a - b).abs().amax(1) > 0.01 * _range(a)
+    return (a - b).abs().amax(1) > 0.01 * span(a)
 
 
 def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
@@ -214,86 +212,3 @@ def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
             which = "wild gradient"
         found.append(Evidence(which, finding, weight, advice, rate))
     return found
-
-
-def truth(
-    model: Model, x: Tensor, y: Tensor, rng: torch.Generator, random: bool = False
-) -> list[Evidence]:
-    """Whether gradients repeat, turn, agree with float64, and with finite differences.
-
-    Args:
-        random: whether the model's answers depend on chance.
-    """
-    here, again = (_steepest(model, x, y) for _ in "ab")
-    odd = (_cosine(here, again) < 0.95) & (here != 0).any(1)
-    words, weight = share(odd)
-    finding = f"another direction at the same point for {words}"
-    advice = "Average gradients over many draws."
-    if not random:
-        advice = "Answers repeat and gradients do not: something in the backward pass draws."
-    found = [Evidence("repeated gradient", finding, weight, advice, proportion(odd))]
-    if not random:
-        found.append(_turning(model, x, y, here, rng))
-    doubled = _doubled(model, x, y)
-    if doubled is not None:
-        apart = _cosine(here.double(), doubled) < 0.9
-        words, weight = share(apart & (doubled != 0).any(1))
-        finding, advice = f"another gradient in float64 for {words}", "Attack a float64 copy."
-        found.append(Evidence("float64", finding, weight, advice))
-    wrong = _wrong_slope(model, x, y, rng)
-    words, weight = share(wrong)
-    finding = f"the margin does not move as its gradient promises for {words}"
-    advice = "Do not trust gradients: use gradient-free attacks or averaged finite differences."
-    return [*found, Evidence("finite differences", finding, weight, advice, proportion(wrong))]
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """The cosine of rows (B, N), however small they are; zero rows are at right angles to all."""
-    least = torch.finfo(a.dtype).tiny
-    a, b = (rows / rows.abs().amax(1, keepdim=True).clamp(min=least) for rows in (a, b))
-    return torch.cosine_similarity(a, b)
-
-
-def _turning(model: Model, x: Tensor, y: Tensor, here: Tensor, rng: torch.Generator) -> Evidence:
-    """Whether gradients point another way next to the image: more than half of them."""
-    noise = torch.rand(x.shape, generator=rng, dtype=x.dtype, device=x.device)
-    there = _steepest(model, (x + 0.006 * (noise - 0.5)).clamp(0, 1), y)
-    turned = (_cosine(here, there) < 0.3) & (here != 0).any(1) & (there != 0).any(1)
-    rate = proportion(turned)
-    finding = f"gradients turn away within 0.003 of the image for {share(turned)[0]}"
-    weight = Weight.SIGN if rate.value > 0.5 else Weight.FINE
-    return Evidence("gradients nearby", finding, weight, "", rate)
-
-
-def _doubled(model: Model, x: Tensor, y: Tensor) -> Tensor | None:
-    """The margin's gradient of a copy in float64; None where there is no such copy."""
-    if not isinstance(model, nn.Module) or x.dtype == torch.float64:
-        return None
-    try:
-        return _steepest(copy.deepcopy(model).double(), x.double(), y)
-    except (RuntimeError, TypeError, ValueError):
-        return None
-
-
-@torch.no_grad()
-def _wrong_slope(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-    """Where central differences differ from the gradient by more than a third of their sizes.
-
-    The step is small, but large against rounding. Directions are the gradient's own and a random
-    one; the shorter of the two disagreements counts, so that a kink in between is no lie.
-    """
-    h: float = 1e-2 if x.dtype == torch.float32 else 1e-4
-    gradient = _steepest(model, x, y)
-    noise = torch.randn(gradient.shape, generator=rng, dtype=x.dtype, device=x.device)
-    wrong: list[Tensor] = []
-    with evaluating(model):
-        for way in (noise, torch.where((gradient == 0).all(1, keepdim=True), noise, gradient)):
-            way = way / way.norm(dim=1, keepdim=True)
-            step = h * way.view_as(x)
-            ends = [Margin()(torch.nan_to_num(model(x + s)).to(x.dtype), y) for s in (step, -step)]
-            measured = (ends[0] - ends[1]) / (2 * h)
-            promised = (gradient * way).sum(1)
-            size = measured.abs() + promised.abs()
-            wrong.append((measured - promised).abs() > size / 3)
-    own, other = wrong
-    return own & other

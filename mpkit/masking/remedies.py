@@ -28,11 +28,14 @@ from mpkit.attacks import (
     Uniform,
     WorstOfK,
 )
+from mpkit.attacks.gradients import Model, evaluating
 from mpkit.core import trees
+from mpkit.core.statistics import proportion
 from mpkit.masking.adaptive import NES, TransferPGD
 from mpkit.masking.case import Case, Contest, Result, worst
 from mpkit.masking.detours import Detour
 from mpkit.masking.evidence import Evidence, Weight
+from mpkit.masking.probes import share
 from mpkit.masking.wrappers import (
     EOT,
     Assessed,
@@ -42,7 +45,7 @@ from mpkit.masking.wrappers import (
     TemperatureScaled,
 )
 from mpkit.models import QueryCounter
-from mpkit.sets import L1, L2, Ball
+from mpkit.sets import L1, L2, Ball, Linf
 
 FIRST_ORDER = "the first-order attack"
 
@@ -174,6 +177,35 @@ def _guided(ball: Ball, steps: int, guide: nn.Module) -> Iterator[Attack]:
     """Follow another network's gradient, from the image itself and from a random start."""
     for start in (Clean(), Uniform()):
         yield TransferPGD(ball, steps, guide=Sanitized(guide), start=start)
+
+
+def contenders(
+    model: Model, x: Tensor, y: Tensor, called: Tensor, rng: torch.Generator
+) -> tuple[Tensor | None, Evidence]:
+    """Which classes occur or ever win, (K,) bool None for all; and whether others are in the way.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+        x: images that it gets right.
+        y: (B,) their labels.
+        called: (N,) classes that it names for other images.
+        rng: draws starting points.
+    """
+    name = "classes that never win"
+    far = PGD(Linf(0.3), 10, loss=Margin())(Sanitized(model), x, y, rng).image
+    with evaluating(model), torch.no_grad():
+        logits = model(x).to(x.dtype)
+        tried = torch.cat([model(image).argmax(1) for image in (far, 1 - x, x.roll(1, 0))])
+    alive = logits.new_zeros(logits.shape[1]).bool()
+    alive[torch.cat([y, tried, called])] = True
+    if bool(alive.all()):
+        return None, Evidence(name, "all classes win somewhere")
+    second = logits.scatter(1, y.unsqueeze(1), -torch.inf).argmax(1)
+    blocked = ~alive[second]
+    words, weight = share(blocked)
+    finding = f"{int((~alive).sum())} of {len(alive)} classes never win, and one of these is "
+    finding += f"second for {words} of the images"
+    return alive, Evidence(name, finding, weight, "", proportion(blocked))
 
 
 NAME = "labels alone (decision-based attacks)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,24 @@ class Connected(nn.Module):
         except RuntimeError:  # such as numpy() of a tensor that wants a gradient
             logits = self.model(x.detach())
         return logits + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+class Forgetful(nn.Module):
+    """A model as it was before anything was asked, in every call again.
+
+    Args:
+        fresh: images (B, C, H, W) to logits (B, K), with whatever state it has.
+    """
+
+    def __init__(self, fresh: nn.Module) -> None:
+        super().__init__()
+        self.fresh = fresh
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        shared = {id(weight): weight for weight in self.fresh.parameters()}
+        logits: Tensor = copy.deepcopy(self.fresh, shared)(x)
+        return logits
 
 
 class Sanitized(Connected):

@@ -14,7 +14,7 @@ from helpers.toys import generator
 from mpkit import masking
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import input_gradient
-from mpkit.masking import Evidence, Weight, find_detours, probes
+from mpkit.masking import Evidence, Weight, curves, find_detours, remedies
 from mpkit.masking.bpda import BPDA
 from mpkit.masking.detours import Detour, Detoured, ReadOut, chance_in, positive, traced
 from mpkit.masking.evidence import KINDS, causes
@@ -248,7 +248,7 @@ def test_classes_that_never_win_are_told_and_left_out():
     model, x, y = toy()
     decoys = Decoys(model, generator())
     called = model(x.flip(2)).argmax(1)
-    alive, found = probes.contenders(decoys, x, y, called, generator())
+    alive, found = remedies.contenders(decoys, x, y, called, generator())
     assert alive is not None and not alive[10:].any() and alive[y].all()
     assert found.weight == Weight.SIGN and found.rate.value == 1
     assert torch.equal(gradient(decoys, x, y), torch.zeros_like(x))
@@ -269,7 +269,7 @@ def test_small_gradients_are_no_random_ones():
     model, x, y = toy()
     for scale in (1e-12, 1e12):
         small = TemperatureScaled(model, 1 / scale)
-        found = probes.truth(small, x, y, generator())
+        found = curves.truth(small, x, y, generator())
         assert found[0].finding == "another direction at the same point for 0%"
         assert all("draws" not in e.advice for e in found)
 
@@ -284,9 +284,9 @@ def test_a_deterministic_model_is_never_told_to_average_over_draws():
             x.register_hook(lambda g: torch.randn(g.shape, generator=dice, dtype=g.dtype))
         return model(x * 1)
 
-    found = probes.truth(hidden, x, y, generator())
+    found = curves.truth(hidden, x, y, generator())
     assert found[0].weight == Weight.SIGN and "over many draws" not in found[0].advice
-    assert "over many draws" in probes.truth(hidden, x, y, generator(), random=True)[0].advice
+    assert "over many draws" in curves.truth(hidden, x, y, generator(), random=True)[0].advice
 
 
 def test_chance_has_a_place():
@@ -304,7 +304,8 @@ def test_every_cause_is_named_by_what_speaks_for_it():
     for key, kind in KINDS.items():
         detours = [Detour(kind.remedies[0], ("here",), nn.Identity())] if kind.remedies else []
         won = [Evidence("r", "x", Weight.PROOF, kind=k, gained=9) for k in kind.remedies[:1]]
-        signs = [Evidence(name, "x", Weight.SIGN) for name in kind.signs[:1]]
+        seen = (*kind.shows, *kind.signs)[:1]
+        signs = [Evidence(name, "x", Weight.SIGN) for name in seen]
         assert key in named(*signs, *won, detours=detours), key
         if not kind.sure:
             assert key not in named(*signs, detours=detours)
@@ -327,6 +328,55 @@ def test_the_gradient_is_called_shattered_only_where_nothing_else_is_proven():
     assert "straight through" in cause.advice
 
 
+FAILING = {
+    "flat steps": lambda x: (4 * x).round() / 4,
+    "a cut graph": lambda x: x.detach().square(),
+    "a false gradient": lambda x: 2 * x.detach() - x,
+    "a gradient of short reach": lambda x: x + 0.1 * torch.frac(3e4 * x),
+    "how a gradient fails": lambda x: x.square(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", FAILING)
+def test_how_a_gradient_fails_is_seen_next_to_the_image(name, dtype):
+    """On a linear network, so that the exact slope is known: of a ramp, a cut, a lie, a saw."""
+    weight = torch.randn(64, 5, generator=generator(7), dtype=torch.float64)
+
+    class Front(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(weight.to(dtype))
+
+        def forward(self, x):
+            return FAILING[name](x).flatten(1) @ self.weight
+
+    x = 0.1 + 0.8 * torch.rand(20, 1, 8, 8, generator=generator(8), dtype=dtype)
+    model = Front()
+    found = curves.failure(model, x, model(x).argmax(1), generator())
+    assert found.indicator == name
+    assert bool(found.weight) == (name != "how a gradient fails")
+    if found.weight:
+        assert found.rate.value > 0.6
+
+
+def test_a_failure_that_is_seen_names_the_cause_and_its_place_without_a_detour_of_its_own():
+    inner = Detour("inner", ("Net 'network' as if it saw the image itself",), nn.Identity())
+    won = Evidence("a detour", "x", Weight.PROOF, kind="inner", gained=5)
+    assert named(won, detours=[inner]) == ["inner"]
+    for name, key in zip(curves.FAILURES, ("step", "cut", "liar"), strict=False):
+        seen = Evidence(name, "x", Weight.SIGN)
+        (cause,) = causes((won, seen), [inner], "")
+        assert (cause.key, cause.place) == (key, "what comes before Net 'network'")
+
+
+def test_where_only_all_together_prove_it_what_broke_most_is_named():
+    proof = Evidence("usual attacks", "x", Weight.PROOF)
+    loop, other = (Evidence(k, "x", kind=k, gained=n) for k, n in (("loop", 5), ("readout", 4)))
+    assert named(proof, loop, other) == ["loop"]
+    assert named(loop, other) == []
+
+
 TINY = masking.Effort(steps=6, queries=8, estimates=2, directions=4, draws=2, decisions=0)
 
 
@@ -344,7 +394,7 @@ def test_a_remedy_that_fails_is_not_run_and_nothing_is_raised(monkeypatch):
     assert "Not run: averaged finite differences" in " ".join(report.text().split())
 
 
-@pytest.mark.parametrize("part", ["probes.contenders", "examine.curves", "remedies.Remedy.longer"])
+@pytest.mark.parametrize("part", ["doctor.contenders", "examine.curves", "remedies.Remedy.longer"])
 def test_whatever_part_fails_the_report_is_written(monkeypatch, part):
     """As a model may raise where it was never asked before."""
     model, x, y = toy()

@@ -15,10 +15,20 @@ from mpkit.attacks import PGD, CrossEntropy, Margin
 from mpkit.attacks.base import Problem
 from mpkit.attacks.gradients import guard, input_gradient
 from mpkit.core.progress import Quiet
-from mpkit.masking import EOT, Evidence, Sanitized, SetReport, Weight, assess, find_bpda, probes
+from mpkit.masking import (
+    EOT,
+    Evidence,
+    Sanitized,
+    SetReport,
+    Weight,
+    assess,
+    curves,
+    find_bpda,
+    probes,
+)
 from mpkit.masking.case import Case, Contest, at_least
 from mpkit.masking.remedies import labels_alone
-from mpkit.masking.wrappers import Assessed, TemperatureScaled
+from mpkit.masking.wrappers import Assessed, Forgetful, TemperatureScaled
 from mpkit.models import small_cnn
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 
@@ -272,14 +282,14 @@ def test_no_hook_is_left_behind():
 def test_a_smooth_model_keeps_its_gradient_s_promise(dtype):
     model, x, y = digits_like(40, dtype)
     smooth = nn.Sequential(*(nn.Softplus() if isinstance(m, nn.ReLU) else m for m in model))
-    found = probes.truth(smooth, x, y, generator())
+    found = curves.truth(smooth, x, y, generator())
     assert [e.weight for e in found] == [Weight.FINE] * len(found)
     assert found[-1].rate.value == 0
 
 
 def test_a_flipped_gradient_breaks_its_promise():
     model, x, y = digits_like(40)
-    found = probes.truth(obfuscated.Flipped(model), x, y, generator())
+    found = curves.truth(obfuscated.Flipped(model), x, y, generator())
     assert found[-1].weight == Weight.SIGN
     assert found[-1].rate.value == 1
 
@@ -481,6 +491,41 @@ def test_what_a_model_remembers_or_notices_is_seen():
     fresh, asked = Remembers(model), Remembers(model)
     assert probes.memory(asked, fresh, x, generator()).weight == Weight.PROOF
     assert probes.watched(Watches(model, other), x, y).weight == Weight.PROOF
+
+
+class Drifts(nn.Module):
+    """Every call moves a mean, and on top of it there may be noise."""
+
+    def __init__(self, net, noise):
+        super().__init__()
+        self.net, self.noise = net, noise
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean.mul_(0.5).add_(x.detach().mean())
+        return self.net(x - self.mean) + self.noise * torch.randn(len(x), 1)
+
+
+def test_memory_is_told_from_chance_by_asking_other_things_first():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    x = torch.rand(12, 1, 8, 8, generator=generator())
+    for noise in (0.0, 0.1):
+        assert probes.drift(Drifts(net, noise), x).weight == Weight.PROOF
+    assert not probes.drift(nn.Sequential(nn.Dropout(0.5), net).train(), x).weight
+    shaky = lambda x: net(x + 0.1 * torch.rand(x.shape))  # noqa: E731
+    assert not probes.drift(shaky, x).weight
+
+
+def test_a_copy_that_forgets_answers_as_if_it_was_the_first_time():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    x = torch.rand(12, 1, 8, 8, generator=generator())
+    first = Drifts(net, 0.0)(x)
+    forgetful = Forgetful(Drifts(net, 0.0))
+    leaf = x.clone().requires_grad_(True)
+    for _ in "abc":
+        assert torch.equal(forgetful(leaf), first)
+    forgetful(leaf).sum().backward()
+    assert leaf.grad is not None and net[1].weight.grad is not None
 
 
 def test_probabilities_are_told_from_logits():
