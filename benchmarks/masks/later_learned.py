@@ -48,7 +48,7 @@ class Pointers(Alone):
 
 
 class Stiff(Alone):
-    """Hidden units so far out that their slopes are rounded to zero, also while it learned."""
+    """Hidden units, most so far out that their slopes are rounded to zero, as when it learned."""
 
     def __init__(self) -> None:
         super().__init__()
