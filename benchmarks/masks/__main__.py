@@ -43,8 +43,8 @@ def sources(names: list[str]) -> str:
 COMMON = ["mpkit/**/*.py", "book/mpbook/teaching/obfuscated.py"]
 MODELS = [
     f"benchmarks/masks/{name}.py"
-    for name in "bases distillation examination fronts inside known learned patients plain tricks "
-    "unusual".split()
+    for name in "bases distillation examination fronts inside known later later_honest "
+    "later_learned learned patients plain tricks unusual".split()
 ]
 OTHERS = [f"benchmarks/masks/{name}.py" for name in ("asking", "binarized", "indicators", "others")]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.masks import __main__ as run
-from benchmarks.masks import examination, fronts, inside, learned, scores
+from benchmarks.masks import examination, fronts, inside, later, later_learned, learned, scores
 from benchmarks.masks.patients import FRONTS, IMPROPER, INSIDE, RANDOM, Patient, around
 from helpers.toys import generator
 from mpkit import data
@@ -33,7 +33,8 @@ def steep(model, x, y):
     return (found != 0).flatten(1).any(1)
 
 
-MADE = [one for one in FRONTS + INSIDE if one[0] not in IMPROPER]
+ALL = [*FRONTS, *INSIDE, *(one for one in later.LATER if one[0] not in later_learned.ALONE)]
+MADE = [one for one in ALL if one[0] not in IMPROPER]
 
 
 @pytest.mark.parametrize(("name", "build", "causes"), MADE, ids=[one[0] for one in MADE])
@@ -50,10 +51,10 @@ def test_a_new_mask_hides_a_gradient_and_who_knows_it_has_one(name, build, cause
         assert not steep(mask, x, y).any()
 
 
-@pytest.mark.parametrize("name", sorted({one[0] for one in FRONTS + INSIDE} & set(RANDOM)))
+@pytest.mark.parametrize("name", sorted({one[0] for one in ALL} & set(RANDOM)))
 def test_a_random_mask_draws_anew_in_every_call(name):
     model, x, _ = toy()
-    mask = {one[0]: one[1] for one in FRONTS + INSIDE}[name](model)
+    mask = {one[0]: one[1] for one in ALL}[name](model)
     with torch.no_grad():
         assert any(not torch.equal(mask(x), mask(x)) for _ in range(5))
 
