@@ -28,7 +28,7 @@ from mpkit.masking.evidence import Evidence, Weight, causes
 from mpkit.masking.examine import examine
 from mpkit.masking.remedies import contenders
 from mpkit.masking.report import Report, SetReport, Verdict
-from mpkit.masking.wrappers import Forgetful, Sanitized
+from mpkit.masking.wrappers import Contenders, Forgetful, Sanitized
 from mpkit.models import OwnInput
 from mpkit.sets import Ball, PerturbationSet
 from mpkit.sets.threat_model import kind
@@ -147,6 +147,9 @@ def _admitted(case: Case, fresh: nn.Module | None) -> tuple[Case, General]:
     except Exception as error:  # whatever a model raises under an attack
         why = f"not run: {(str(error) or repr(error)).splitlines()[0]}"
         alive, rivals = None, Evidence("classes that never win", why, Weight.NOT_RUN)
+    if alive is not None and case.lesson is not None:  # the surrogate learns these classes alone
+        taught = imitate(Contenders(case.sanitized, alive), case.x, case.rng)
+        case = replace(case, surrogate=taught[0], lesson=taught[1]) if taught else case
     misled = any(e.indicator in MISLEADING and e.weight for e in general.gradients)
     case = replace(case, alive=alive, positive=positive(case.model, case.x), misled=misled)
     general = general._replace(gradients=(*general.gradients, rivals))

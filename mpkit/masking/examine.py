@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from mpkit.attacks import APGD, PGD, CrossEntropy, GreedyPixels, Grid, Margin, WorstOfK
@@ -13,14 +12,11 @@ from mpkit.masking.active import active
 from mpkit.masking.case import LAST_LEVEL, LEVEL, Case, Contest, Result, at_least, worst
 from mpkit.masking.curves import curves
 from mpkit.masking.evidence import Evidence, Weight
-from mpkit.masking.probes import raw_slope, share
+from mpkit.masking.probes import FEW, among_clean, raw_slope, redrawn, share
 from mpkit.masking.remedies import FIRST_ORDER, Remedy, labels_alone, plain, remedies
 from mpkit.masking.report import SetReport
 from mpkit.masking.wrappers import Assessed, TemperatureScaled
 from mpkit.sets import L0, Ball, PerturbationSet, RotationTranslation
-
-FEW = 5
-"""With fewer examples than this there is no contest."""
 
 
 def examine(threat: PerturbationSet, case: Case) -> SetReport:
@@ -49,7 +45,7 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
     vanishing = _vanishing(case, threat)
     assert vanishing.rate is not None
     case = replace(case, flat=vanishing.rate.value >= 0.1, donors=case.x)
-    evidence = [*_randomness(case, first), *_of_the_batch(case, first), vanishing]
+    evidence = [*redrawn(case, first), *among_clean(case, first), vanishing]
     evidence += _planted(case, threat)
     standing = (~first.assessed.wrong).nonzero().squeeze(1)
     everything, left, settled = first.assessed.wrong.clone(), "", None
@@ -132,7 +128,8 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
         tried: the ways that were found and what they reached.
 
     Returns: who is broken in the end, what happened in words, and whether it has settled: the
-    last and longest run, from a fresh start, broke at most one image in a hundred.
+    last and longest run, from a fresh start, broke at most one image in a hundred, and so did a
+    run in a ball that is a little smaller, where a search that is complete finds none.
     """
     best = max(tried, key=lambda one: int(one[1].assessed.wrong.sum()))
     second = max(
@@ -151,17 +148,32 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
             return broken, f"may fall further: the last push was {_failed(error)}", False
         broken[rows] = wrong
         more.append(int(wrong.sum()))
+    try:
+        inside = _inside(case, broken, ways) if more else 0
+    except Exception as error:  # whatever a model raises
+        return broken, f"may fall further: the last push was {_failed(error)}", False
     name = " and ".join(way.name.split(",")[0] for way in ways)
     counts = (f"{n} more at {factor} times" for factor, n in zip(PUSHES, more, strict=False))
-    what = f"{name} breaks {', '.join(counts)} the steps"
+    what = f"{name} breaks {', '.join(counts)} the steps, {inside} at {INSIDE:g} times the radius"
     if not more:
         return broken, "nothing is left", True
-    settled = more[-1] <= 0.01 * len(case.x)
+    settled = max(more[-1], inside) <= 0.01 * len(case.x)
     words = "looks final" if settled else "may fall further"
     return broken, f"{words}: {what}", settled
 
 
-PUSHES = (2, 4, 8)
+def _inside(case: Case, broken: Tensor, ways: list[Remedy]) -> int:
+    """How many more the ways found break in a smaller ball; these are added to the broken (B,)."""
+    rows = (~broken).nonzero().squeeze(1)
+    if not len(rows):
+        return 0
+    part = case.take(rows)
+    wrong = worst([way.scaled(INSIDE).apply(part) for way in ways]).assessed.wrong
+    broken[rows] = wrong
+    return int(wrong.sum())
+
+
+PUSHES, INSIDE = (2, 4, 8), 0.9
 """How many times as long the best attack runs; it stops where that breaks nothing more."""
 
 
@@ -234,18 +246,6 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
     return Evidence("cross-entropy against margin", finding, weight, advice, proportion(blind))
 
 
-def _randomness(case: Case, first: Result) -> list[Evidence]:
-    """For a random model: whether a success is still one if the model is asked afresh."""
-    if case.draws == 1:
-        return []
-    wrong = [case.sanitized(first.image).argmax(1) != case.y for _ in range(case.draws)]
-    torn = torch.stack(wrong).any(0) & ~torch.stack(wrong).all(0)
-    finding = f"asked again, the verdict on {share(torn)[0]} of the attacked images is not always "
-    finding += "the same"
-    advice = "Report the mean over fresh draws, and attack the mean logits (EOT)."
-    return [Evidence("repeated answers", finding, _several(torn), advice, proportion(torn))]
-
-
 def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
     """The active test, of a model whose answers repeat."""
     if case.draws > 1:
@@ -262,38 +262,13 @@ def _failed(error: Exception) -> str:
     return f"not run to the end: {(str(error) or repr(error)).splitlines()[0]}"
 
 
-def _several(which: Tensor) -> Weight:
-    """A proof, where it is so for one attacked image in twenty, and for three."""
-    return Weight.PROOF if int(which.sum()) >= max(3, 0.05 * len(which)) else Weight.FINE
-
-
-@torch.no_grad()
-def _of_the_batch(case: Case, first: Result) -> list[Evidence]:
-    """Whether an attacked image stays what it is when its batch-mates are clean images."""
-    if case.draws > 1 or len(case.x) < FEW:
-        return []
-    image, assessed = first
-    wrong = torch.empty_like(assessed.wrong)
-    order = torch.arange(len(image), device=image.device)
-    for rows in torch.split(order, max(1, len(image) // 8)):
-        mixed = case.x.clone()
-        mixed[rows] = image[rows]
-        wrong[rows] = case.assess(mixed).wrong[rows]
-    changed = wrong != assessed.wrong
-    finding = f"among clean images, {share(changed)[0]} of the attacked images change class"
-    advice = "Fix the statistics of normalization layers (eval mode)."
-    return [
-        Evidence("attacked batch-mates", finding, _several(changed), advice, proportion(changed))
-    ]
-
-
 def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
     """A set that is searched without gradients: nothing to hide, but randomness still misleads."""
     again = case.reach(WorstOfK(threat, case.effort.queries // 2, Margin()))
     both = found.assessed.wrong | again.assessed.wrong
     evidence = [
-        *_randomness(case, found),
-        *_of_the_batch(case, found),
+        *redrawn(case, found),
+        *among_clean(case, found),
         *_planted(case, threat),
         Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
     ]

@@ -10,11 +10,16 @@ from torch import Tensor, nn
 from mpkit.attacks import CrossEntropy, Loss, Margin
 from mpkit.attacks.gradients import Ascent, Model, climb, evaluating
 from mpkit.core.statistics import proportion
+from mpkit.masking.case import Case, Result
 from mpkit.masking.evidence import Evidence, Weight
 from mpkit.masking.wrappers import Connected
 
 DRAWS = 24
 """How often a model is asked the same: roulette between two networks hides once in 2^23."""
+
+
+FEW = 5
+"""With fewer examples than this there is no contest."""
 
 
 def raw_slope(model: Model, loss: Loss, x: Tensor, y: Tensor) -> Ascent:
@@ -212,3 +217,40 @@ def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
             which = "wild gradient"
         found.append(Evidence(which, finding, weight, advice, rate))
     return found
+
+
+def redrawn(case: Case, first: Result) -> list[Evidence]:
+    """For a random model: whether a success is still one if the model is asked afresh."""
+    if case.draws == 1:
+        return []
+    wrong = [case.sanitized(first.image).argmax(1) != case.y for _ in range(case.draws)]
+    torn = torch.stack(wrong).any(0) & ~torch.stack(wrong).all(0)
+    finding = f"asked again, the verdict on {share(torn)[0]} of the attacked images is not always "
+    finding += "the same"
+    advice = "Report the mean over fresh draws, and attack the mean logits (EOT)."
+    return [Evidence("repeated answers", finding, _several(torn), advice, proportion(torn))]
+
+
+def _several(which: Tensor) -> Weight:
+    """A proof, where it is so for one attacked image in twenty, and for three."""
+    return Weight.PROOF if int(which.sum()) >= max(3, 0.05 * len(which)) else Weight.FINE
+
+
+@torch.no_grad()
+def among_clean(case: Case, first: Result) -> list[Evidence]:
+    """Whether an attacked image stays what it is when its batch-mates are clean images."""
+    if case.draws > 1 or len(case.x) < FEW:
+        return []
+    image, assessed = first
+    wrong = torch.empty_like(assessed.wrong)
+    order = torch.arange(len(image), device=image.device)
+    for rows in torch.split(order, max(1, len(image) // 8)):
+        mixed = case.x.clone()
+        mixed[rows] = image[rows]
+        wrong[rows] = case.assess(mixed).wrong[rows]
+    changed = wrong != assessed.wrong
+    finding = f"among clean images, {share(changed)[0]} of the attacked images change class"
+    advice = "Fix the statistics of normalization layers (eval mode)."
+    return [
+        Evidence("attacked batch-mates", finding, _several(changed), advice, proportion(changed))
+    ]

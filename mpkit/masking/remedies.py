@@ -81,11 +81,22 @@ class Remedy(NamedTuple):
                 results += [case.reach(*run) for run in self.runs]
         return worst(results)
 
+    def scaled(self, factor: float) -> Remedy:
+        """The same in a ball of so many times the radius."""
+        runs = (Search(_scaled(a, factor), model) for a, model in self.runs)
+        return self._replace(runs=tuple(runs))
+
     def longer(self, factor: int) -> Remedy:
         """The same with so many times the steps, where an attack has a number of them."""
         return self._replace(
             runs=tuple(Search(_longer(a, factor), model) for a, model in self.runs)
         )
+
+
+def _scaled(attack: Attack, factor: float) -> Attack:
+    """An attack in a smaller or larger ball."""
+    assert isinstance(attack.set, Ball)
+    return replace(attack, set=attack.set.scaled(factor))  # type: ignore[type-var]
 
 
 def _longer(attack: Attack, factor: int) -> Attack:

@@ -1,5 +1,6 @@
 """Detours around operations, remedies that combine, likely causes, and the masks they are for."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -12,15 +13,18 @@ from torch.nn import functional
 from benchmarks.masks.known import MASKS, Codes, Decoys, RandomRounds, Rounds, Trigger
 from helpers.toys import generator
 from mpkit import masking
-from mpkit.attacks import Margin
+from mpkit.attacks import PGD, Margin
 from mpkit.attacks.gradients import input_gradient
 from mpkit.masking import Evidence, Weight, curves, find_detours, remedies
+from mpkit.masking.adaptive import Lesson
 from mpkit.masking.bpda import BPDA
+from mpkit.masking.case import Case, Result
 from mpkit.masking.detours import Detour, Detoured, ReadOut, chance_in, positive, traced
 from mpkit.masking.evidence import KINDS, causes
-from mpkit.masking.wrappers import LARGE, Contenders, LogScores, TemperatureScaled
+from mpkit.masking.examine import _push
+from mpkit.masking.wrappers import LARGE, Assessed, Contenders, LogScores, TemperatureScaled
 from mpkit.models import small_cnn
-from mpkit.sets import L2
+from mpkit.sets import L2, Linf
 
 
 @cache
@@ -375,6 +379,43 @@ def test_where_only_all_together_prove_it_what_broke_most_is_named():
     loop, other = (Evidence(k, "x", kind=k, gained=n) for k, n in (("loop", 5), ("readout", 4)))
     assert named(proof, loop, other) == ["loop"]
     assert named(loop, other) == []
+
+
+@dataclass(frozen=True)
+class Shy(PGD):
+    """Breaks every image in a ball that is smaller than this, and none in others."""
+
+    most: float = 0.95
+
+
+def test_a_search_that_finds_more_in_a_smaller_ball_has_not_settled():
+    model, x, y = toy()
+    case = Case(model, masking.Sanitized(model), x, y, generator(), masking.Effort())
+    nobody = torch.zeros(len(x), dtype=torch.bool)
+    for most, settled in ((0.95, False), (0.0, True)):
+        way = remedies.Remedy("shy", "noise", (remedies.Search(Shy(Linf(1.0), 1, most=most)),))
+
+        def reach(self, attack, guide=None):
+            wrong = torch.full((len(self.x),), attack.set.eps < attack.most)
+            return Result(self.x, Assessed(wrong.double(), wrong))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Case, "reach", reach)
+            tried = [(way, reach(case, way.runs[0].attack))]
+            broken, words, final = _push(case, nobody, tried)
+        assert bool(broken.all()) is not settled
+        assert final is settled and words.startswith("looks final" if settled else "may fall")
+        assert f"{0 if settled else len(x)} at 0.9 times the radius" in words
+
+
+def test_a_surrogate_learns_the_classes_that_live():
+    model, x, _ = toy()
+    decoys = Decoys(model, generator())
+    alive = torch.arange(20) < 10
+    for asked, apart in ((masking.Sanitized(decoys), False), (Contenders(decoys, alive), True)):
+        lesson = Lesson(asked, x, generator())
+        second = lesson.answers.topk(2, dim=1).indices[:, 1]
+        assert bool((second < 10).all()) is apart
 
 
 TINY = masking.Effort(steps=6, queries=8, estimates=2, directions=4, draws=2, decisions=0)
