@@ -20,7 +20,7 @@ from mpkit.models import parameter_count, read_weights, write_weights
 from mpkit.models.weights import rounded_to_half
 from mpkit.models.wrappers import LowPrecision
 from mpkit.studies.catalog import Plan
-from mpkit.training import Checkpoints, Epoch, Validation, data_parallel, fit
+from mpkit.training import Checkpoints, Epoch, Single, Validation, data_parallel, fit
 from mpkit.training.costs import passes, speed
 from mpkit.training.recipes import fingerprint
 
@@ -228,3 +228,26 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Work:
     images = made.recipe.epochs * (made.images or COUNTS[data] - made.held_out)
     work = STEP * each.backward + LOOK * (each.forward - each.backward)
     return Work(images * each.backward, images * work / rate)
+
+
+def expected_gradients(record: dict[str, Any], made: Plan, shape: tuple[int, int, int]) -> float:
+    """Gradients that a training takes on average that draws its set by the errors so far.
+
+    Args:
+        record: of one network, with the robust accuracies after each epoch.
+        made: its recipe.
+        shape: (C, H, W) of the images.
+
+    Source: Croce and Hein 2022 (E-AT), whose rule is to draw a set in proportion to its error.
+    """
+    price = {
+        key: passes(Single(attack), shape).backward
+        for key, attack in made.scheme.attacks  # type: ignore[attr-defined]
+    }
+    told = [dict.fromkeys(price, 0.0), *(e["robust"] for e in record["history"][:-1])]
+    images = record["settings"]["images"] // made.recipe.batch * made.recipe.batch
+    mean: float = 0.0
+    for robust in told:
+        errors = {key: 1 - robust[key] for key in price}
+        mean += sum(errors[key] * price[key] for key in price) / sum(errors.values())
+    return float(mean * images)

@@ -260,6 +260,24 @@ def test_changes_stand_at_their_values_with_their_intervals() -> None:
     assert (np.asarray(across[0])[:, 0, 1] > np.asarray(across[1])[:, 0, 1]).all()
 
 
+def test_dots_lie_at_their_values_in_rows_from_the_top_down() -> None:
+    _, ax = figures.canvas()
+    found = [Estimate(0.5, 0.25, 1.0), Estimate(0.0, -0.5, 0.125)]
+    groups = {"linf": found, "ours": found[::-1]}
+    forms = {"ours": {"color": figures.INK, "fmt": "D"}}
+    figures.dots_with_intervals(ax, ["linf", "tuned"], groups, forms, gap=0.2)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [figures.LABELS["linf"], "tuned"]
+    first, other = (container.lines[0] for container in ax.containers)
+    assert list(first.get_xdata()) == [0.5, 0.0] and list(other.get_xdata()) == [0.0, 0.5]
+    np.testing.assert_allclose([first.get_ydata(), other.get_ydata()], [[-0.1, 0.9], [0.1, 1.1]])
+    (bars,) = ax.containers[0].lines[2]
+    np.testing.assert_allclose(np.asarray(bars.get_segments())[:, :, 0], [[0.25, 1], [-0.5, 0.125]])
+    assert first.get_color() == figures.COLORS["linf"] and other.get_marker() == "D"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    with pytest.raises(ValueError, match="unknown perturbation 'ours'"):
+        figures.dots_with_intervals(ax, ["a"], {"ours": found[:1]})
+
+
 def test_lines_of_a_slider_can_stand_still() -> None:
     _, ax = figures.canvas()
     lines = [

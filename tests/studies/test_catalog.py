@@ -258,3 +258,18 @@ def test_recipes_lists_all_and_shows_one():
     made = plan("digits-max", (1, 8, 8))
     assert made.key in result.output and repr(made.scheme) in result.output
     assert torch.float64 is not made.recipe.compute
+
+
+def test_gradients_to_expect_follow_the_errors_of_every_epoch():
+    """In the first epoch all sets cost alike; then each weighs as much as it still breaks."""
+    made = plan("mnist-balanced", (1, 28, 28))
+    price = [passes(Single(attack), (1, 28, 28)).backward for _, attack in made.scheme.attacks]
+    first, *others = (key for key, _ in made.scheme.attacks)
+    solved = {key: float(key != first) for key in (first, *others)}
+    batch = made.recipe.batch
+    record = {
+        "settings": {"images": 3 * batch + 1},
+        "history": [{"robust": solved}, {"robust": {}}],
+    }
+    expected = recipe_run.expected_gradients(record, made, (1, 28, 28))
+    assert expected == 3 * batch * (sum(price) / len(price) + price[0])

@@ -134,6 +134,36 @@ def bars_with_intervals(ax: Axes, accuracies: Mapping[str, Mapping[str, float | 
             ax.figure.legend(loc="outside upper center", ncols=len(keys) if len(keys) <= 4 else 3)
 
 
+def dots_with_intervals(
+    ax: Axes,
+    rows: Sequence[str],
+    groups: Mapping[str, Sequence[Estimate]],
+    forms: Mapping[str, Mapping[str, Any]] | None = None,
+    gap: float = 0.14,
+) -> None:
+    """Draw rows of dots with their intervals, from the top down, groups a little apart.
+
+    Args:
+        ax: axes of the book, see :func:`canvas`.
+        rows: names of the rows; one of a perturbation becomes its symbol.
+        groups: for each, an estimate for every row; keys of perturbations have their own look.
+        forms: the look of other groups, as matplotlib's errorbar takes it.
+        gap: between groups, in rows.
+    """
+    for place, (key, rates) in enumerate(groups.items()):
+        value, low, high = numbers(list(rates)).T
+        look: Mapping[str, Any] = (forms or {}).get(key, {})
+        if not look:
+            known = _look(key)
+            look = {"color": known.color, "fmt": known.marker, "label": known.label}
+        at = np.arange(len(rows)) + gap * (place - (len(groups) - 1) / 2)
+        form = {"lw": 1.4, "markersize": 6, "label": key, **look}
+        ax.errorbar(value, at, xerr=np.stack([value - low, high - value]), **form)
+    ax.set_yticks(range(len(rows)), [LABELS.get(row, row) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(visible=True, axis="x")
+
+
 def _tip(ax: Axes, at: float, estimate: float | Estimate, lying: bool) -> None:
     """The interval at the end of a bar, and its value beyond."""
     (value,), ends = _ends([estimate])
