@@ -9,7 +9,7 @@ as N grows in theorem 2,
 * R_inf + R_other ≥ 1 (the theorem),
 * R_other ≥ Φ(-α), a little more at finite d in theorem 1,
 
-against the full sets. Three classifiers stand in its corners: sign(x_0), a constant, and (as d and
+against the full sets. Three classifiers are its corners: sign(x_0), a constant, and (as d and
 N grow) the mean; tossing a coin between two of them reaches the edges. So the floor is
 exactly the limit of what is possible. Against the fixed maps of theorem 1's proof, by contrast, the
 two risks of *every* classifier add up to exactly 1.
@@ -65,8 +65,7 @@ def floor(model: GaussianModel) -> Floor:
     """What no classifier can go below, against the full sets of the theorem about this model.
 
     The sets are l_inf radius 2η and, for a ``StrongBit``, l_1 radius 2, for a ``StrongPixel`` the
-    swaps of x_0 with x_1..x_N. The four lines of the bit, and the third of the pixel, are proved on
-    the pages; the other three of the pixel follow from the same maps, and tests try them.
+    swaps of x_0 with x_1..x_N. All lines are proved on the pages *linf-l1-limit* and *linf-rt*.
     """
     raise ValueError(f"floor: no theorem about {type(model).__name__}; give StrongBit, StrongPixel")
 
