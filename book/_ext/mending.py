@@ -21,6 +21,7 @@ ARGUMENTS = re.compile(r"<dl>\s*((?:<dd><em class=\"sig-param.*?</dd>\s*)+)</dl>
 ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
 SHARED = re.compile(r' id="(?:proof|exercise|solution)-content"')
 SOLUTION = re.compile(r'(Solution to)(<a class="reference internal" href="[^"]*">) ')
+FORMULA = re.compile(r'(<span class="math[^"]*">\\\([^<]*</span>[.,;:!?)]+)')
 PROOF = re.compile(r'<div class="proof admonition" id="proof">\s*<p>Proof\. ')
 
 
@@ -41,12 +42,14 @@ def mend(body: str) -> str:
     """Mend the body of a page.
 
     Formulas in headers get words, signatures lose lists that are none, the bibliography loses
-    roles that HTML gave up, and boxes lose the ids that all boxes of a page share.
+    roles that HTML gave up, boxes lose the ids that all boxes of a page share, and a formula keeps
+    the punctuation behind it on its line.
     """
     body = MATH_HEADER.sub(speak, body)
     body = ARGUMENTS.sub(unlist, body)
     body = SHARED.sub("", ROLES.sub("", body))
     body = SOLUTION.sub(r"\1 \2", body)
+    body = FORMULA.sub(r'<span class="mp-whole">\1</span>', body)
     return PROOF.sub('<div class="proof admonition mp-proof"><p><em>Proof.</em> ', body)
 
 

@@ -8,3 +8,41 @@ const reach = () => {
 
 addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(reach));
 addEventListener("resize", reach);
+
+// Excerpts on the page of a search: the text of a page without its contents, formulas readable.
+const SIGNS = {
+  linf: "ℓ∞", ltwo: "ℓ2", lone: "ℓ1", lp: "ℓp", ell: "ℓ", infty: "∞", eps: "ε", varepsilon: "ε",
+  alpha: "α", beta: "β", delta: "δ", eta: "η", kappa: "κ", lambda: "λ", pi: "π", sigma: "σ",
+  tau: "τ", varphi: "φ", phi: "φ", Phi: "Φ", Delta: "Δ", Pi: "Π", sum: "Σ", sqrt: "√", le: "≤",
+  ge: "≥", ne: "≠", lt: "<", approx: "≈", in: "∈", to: "→", mapsto: "↦", cdot: "·", times: "×",
+  cup: "∪", cap: "∩", subset: "⊂", dots: "…", langle: "⟨", rangle: "⟩", lVert: "‖", rVert: "‖",
+  lvert: "|", rvert: "|",
+};
+const FORMS = "left right operatorname mathcal mathbb mathrm mathbf text quad qquad big Big";
+
+const readable = (tex) =>
+  tex
+    .replace(/\\(?:begin|end)\{[^}]*\}/g, " ")
+    .replace(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, "$1/$2")
+    .replace(/\\([A-Za-z]+)/g, (_, name) =>
+      FORMS.split(" ").includes(name) ? "" : SIGNS[name] ?? name)
+    .replace(/\\[()[\]\\,;:! ]|[{}&*]/g, "")
+    .replace(/ℓ_/g, "ℓ");
+
+document.addEventListener("DOMContentLoaded", () => {
+  if (typeof Search === "undefined") return;
+  const { htmlToText } = Search;
+  Search.htmlToText = (html, anchor) => {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const article = page.querySelector(".bd-article");
+    if (article) {
+      const beside = article.querySelectorAll(".mp-provenance, .mp-cite, .mp-level");
+      for (const part of beside) part.remove();
+      for (const formula of article.querySelectorAll(".math")) {
+        formula.textContent = readable(formula.textContent);
+      }
+      page.querySelector("[role=main]").replaceChildren(article);
+    }
+    return htmlToText(page.documentElement.outerHTML, anchor);
+  };
+});

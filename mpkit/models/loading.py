@@ -154,7 +154,8 @@ def _tied(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) ->
     places = {name: (t.data_ptr(), t.shape, t.stride()) for name, t in wanted.items() if t.numel()}
     held: dict[Any, Tensor] = {}
     for name, tensor in given.items():
-        if name in places and not torch.equal(held.setdefault(places[name], tensor), tensor):
+        first = held.setdefault(places[name], tensor) if name in places else tensor
+        if first is not tensor and not torch.equal(first, tensor):  # a NaN is no other value
             raise DataError(
                 f"{path}: holds two values of {name}, which the network shares with another "
                 "tensor; give a network that shares nothing there, or tie them in the file"

@@ -154,7 +154,7 @@ def facts(
     made: Plan, seen: Images, seed: int, model: nn.Module, history: list[Epoch], sha256: str
 ) -> dict[str, Any]:
     """What a record holds of a training."""
-    each = passes(made.scheme, seen.shape, draws=8, natural=made.recipe.natural)
+    each = passes(made.scheme, seen.shape, natural=made.recipe.natural)
     images = made.recipe.epochs * (len(seen) // made.recipe.batch) * made.recipe.batch
     return {
         "recipe": made.name,
@@ -222,7 +222,7 @@ def estimate(made: Plan, data: str, device: str = "auto") -> Work:
         device: see :func:`mpkit.core.devices.resolve_device`.
     """
     where, shape = resolve_device(device), SHAPES[data]
-    each = passes(made.scheme, shape, draws=8, natural=made.recipe.natural)
+    each = passes(made.scheme, shape, natural=made.recipe.natural)
     recipe = made.recipe
     rate = _rate(made.network, shape, where, recipe.batch, recipe.layout, recipe.compute)
     images = made.recipe.epochs * (made.images or COUNTS[data] - made.held_out)

@@ -18,13 +18,14 @@ FORBIDDEN = {
     r";\s*$": "a trailing semicolon does not hide output here",
     r"torch\.manual_seed|np\.random\.seed": "randomness comes through an explicit generator",
 }
+BOX = re.compile(r"^`{3,}\{(?:exercise|solution)\}", re.MULTILINE)
 REQUIRED = {"dataset": "str", "device": "str", "seed": "int"}
 Notebook = dict[str, Any]
 
 
 def complaints(notebook: Notebook) -> list[str]:
     """Everything that is wrong with a notebook, in words; empty for a good one."""
-    content = (_structure, _parameters, _execution, _sources, _prose, _figures)
+    content = (_structure, _exercises, _parameters, _execution, _sources, _prose, _figures)
     rules = (*content, _results, _claims, _provenance)
     return [words for rule in rules for words in rule(notebook)]
 
@@ -51,6 +52,12 @@ def _structure(notebook: Notebook) -> Iterator[str]:
         strange = set(cell["metadata"]) - {"tags", "mystnb", "jupyter", "mpkit"}
         if strange:
             yield f"cell metadata that a run leaves behind: {sorted(strange)}"
+
+
+def _exercises(notebook: Notebook) -> Iterator[str]:
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown" and len(BOX.findall(_source(cell))) > 1:
+            yield f"exercises and solutions are cells of their own: {_source(cell)[:60]!r}"
 
 
 def _parameters(notebook: Notebook) -> Iterator[str]:

@@ -232,6 +232,13 @@ def test_formulas_in_headers_are_said_in_words() -> None:
     assert '<span class="visually-hidden">l infinity</span></p>' in mending.mend(header)
 
 
+def test_a_formula_keeps_the_full_stop_behind_it() -> None:
+    formula = '<span class="math notranslate nohighlight">\\(s &lt; 1\\)</span>'
+    assert mending.mend(f"<p>{formula}. So {formula} is</p>") == (
+        f'<p><span class="mp-whole">{formula}.</span> So {formula} is</p>'
+    )
+
+
 def test_proofs_share_no_id() -> None:
     proof = '<div class="proof admonition" id="proof">\n<p>Proof. Clear.</p></div>'
     assert 'id="proof"' not in mending.mend(proof + proof)

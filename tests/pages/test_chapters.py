@@ -122,6 +122,11 @@ def without_alt(page: Notebook) -> None:
         cell["metadata"].get("mystnb", {}).pop("image", None)
 
 
+def with_a_solution_beside_its_exercise(page: Notebook) -> None:
+    boxes = [cell for cell in page["cells"] if "{solution}" in "".join(cell["source"])]
+    boxes[0]["source"] = ["```{exercise} Both\n", "```\n", *boxes[0]["source"]]
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -134,6 +139,7 @@ def without_alt(page: Notebook) -> None:
         (uncommitted, "uncommitted code"),
         (without_alt, "text alternative"),
         (without_results, "0 results"),
+        (with_a_solution_beside_its_exercise, "cells of their own"),
     ],
 )
 def test_a_spoiled_page_is_noticed(spoil: Callable[[Notebook], None], told: str) -> None:

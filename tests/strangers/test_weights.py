@@ -101,6 +101,14 @@ def test_values_that_differ_for_one_shared_tensor_are_refused(nets: str, tmp_pat
         load_model(f"{nets}:Tied", file, SHAPE, CLASSES, "cpu")
 
 
+def test_weights_of_nan_are_read_for_the_evaluation_to_report(nets: str, tmp_path: Path) -> None:
+    state = built(nets, "plain").state_dict()
+    state["1.weight"] = torch.full_like(state["1.weight"], float("nan"))
+    save_file(state, file := tmp_path / "w.safetensors")
+    again = load_model(f"{nets}:plain", file, SHAPE, CLASSES, "cpu")
+    assert again[1].weight.isnan().all()  # type: ignore[index]
+
+
 def test_whole_numbers_are_no_weights(nets: str, tmp_path: Path) -> None:
     state = built(nets, "plain").state_dict()
     save_file({name: t.to(torch.int8) for name, t in state.items()}, file := tmp_path / "w.st")

@@ -99,7 +99,7 @@ def accuracy_curves(
 def bars_with_intervals(ax: Axes, accuracies: Mapping[str, Mapping[str, float | Estimate]]) -> None:
     """Draw groups of bars, one bar for each perturbation, with its value and its interval.
 
-    More than five groups lie below one another, so that names and numbers keep apart.
+    More than five groups, or 24 bars, lie below one another: names and numbers keep apart.
 
     Args:
         ax: where to draw.
@@ -109,7 +109,8 @@ def bars_with_intervals(ax: Axes, accuracies: Mapping[str, Mapping[str, float | 
     Raises: ValueError: for a key that `LOOKS` does not have.
     """
     keys = list(dict.fromkeys(key for group in accuracies.values() for key in group))
-    lying, thick = len(accuracies) > 5, 0.84 / len(keys)
+    lying = len(accuracies) > 5 or len(accuracies) * len(keys) > 24
+    thick = 0.84 / len(keys)
     names = [_group(name) for name in accuracies]
     with style():
         for slot, key in enumerate(keys):

@@ -88,6 +88,15 @@ def test_search_finds_a_word_of_a_page(browsing: Browsing) -> None:
         assert found is not None and found.is_visible()
 
 
+def test_excerpts_of_a_search_are_text(browsing: Browsing) -> None:
+    excerpt = "ul.search li:has(a[href*='start.html']) p.context"
+    with browsing.opened("search", 1280, "light", "?q=union+box") as tab:
+        told = tab.wait_for_selector(excerpt)
+        assert told is not None
+        assert "\\" not in told.inner_text()  # no formula as it is in the source
+        assert "Contents" not in told.inner_text()
+
+
 PLANTED = {
     "bad TeX": (
         r"<p><span class='math notranslate nohighlight'>\(\undefinedmacro{x}\)</span></p>",
