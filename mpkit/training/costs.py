@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def passes(
 
     Args:
         scheme: the scheme, as it is after its first epochs. A scheme that draws one of several
-            attacks with equal chances is counted exactly, attack by attack.
+            attacks is counted exactly, attack by attack.
         shape: (C, H, W) of the images.
         draws: batches to count over, > 0; more than one for schemes that draw in another way.
         natural: share of natural training alongside, see :class:`mpkit.training.Recipe`; if not
@@ -57,6 +58,13 @@ def passes(
 
     Returns: the mean over the batches.
     """
+    if isinstance(scheme, RadiusWarmup):
+        return passes(scheme.scheme, shape, draws, natural)
+    if isinstance(scheme, Random) and scheme.weights:
+        each = [passes(Single(attack), shape, draws, natural) for attack in scheme.attacks]
+        total = sum(scheme.weights)
+        chance = [weight / total for weight in scheme.weights]
+        return Passes(*(sum(map(mul, chance, column)) for column in zip(*each, strict=True)))
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=rng)
     model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10, device="meta"))

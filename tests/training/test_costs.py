@@ -65,10 +65,16 @@ def test_unequal_attacks_drawn_with_equal_chances_cost_their_mean():
         assert tuple(passes(scheme, SHAPE)) == mean
 
 
-def test_a_choice_with_weights_stays_one_part_and_is_drawn():
+def test_a_choice_with_weights_stays_one_part_and_costs_their_mean():
     pair = (PGD(BALLS[0], 2), PGD(BALLS[0], 20))
     assert parts(Random(pair, (1.0, 0.0))) == (Random(pair, (1.0, 0.0)),)
-    assert passes(Random(pair, (1.0, 0.0)), SHAPE, draws=4) == (4, 3)
+    assert passes(Random(pair, (1.0, 0.0)), SHAPE) == (4, 3)
+    assert passes(RadiusWarmup(Random(pair, (3.0, 1.0))), SHAPE) == (3 / 4 * 4 + 22 / 4, 15 / 2)
+
+
+def test_a_recipe_with_weights_is_counted_without_a_draw():
+    made = catalog.plan("mnist-random@0.3", (1, 28, 28))
+    assert passes(made.scheme, (1, 28, 28)) == passes(made.scheme, (1, 28, 28), draws=3)
 
 
 def test_passes_for_the_weights_are_those_in_training_mode():
