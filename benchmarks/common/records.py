@@ -56,20 +56,28 @@ class Kept:
         output: where the record will go; the rows lie beside it until then.
         key: what must be the same for old rows to count.
         texts: of the code that decides the rows; all of mpkit's where not given.
+        share: number of the process, where several measure a share each. A later one without it
+            takes in what they kept.
 
     Attributes:
         rows: by name.
         seconds: wall time that all of them took, in every run so far.
     """
 
-    def __init__(self, output: Path, *key: Any, texts: Sequence[Any] | None = None) -> None:
-        self.path = output.with_suffix(".part")
+    def __init__(
+        self, output: Path, *key: Any, texts: Sequence[Any] | None = None, share: int | None = None
+    ) -> None:
+        self.path = output.with_suffix(".part" if share is None else f".{share}.part")
         self.key = records.digest(records.source_texts() if texts is None else texts, *key)
         self.rows: dict[str, Any] = {}
         self.seconds = 0.0
-        stored = json.loads(self.path.read_text()) if self.path.is_file() else {"key": ""}
-        if stored["key"] == self.key:
-            self.rows, self.seconds = stored["rows"], stored["seconds"]
+        shares = output.parent.glob(f"{output.stem}.*.part") if share is None else []
+        self.files = [self.path, *shares]
+        for path in self.files:
+            stored = json.loads(path.read_text()) if path.is_file() else {"key": ""}
+            if stored["key"] == self.key:
+                self.rows |= stored["rows"]
+                self.seconds += stored["seconds"]
 
     def row(self, name: str, make: Callable[[], Any]) -> Any:
         """The row of that name, measured unless it is there."""
@@ -79,11 +87,15 @@ class Kept:
             self.seconds += time.monotonic() - begun
             kept = {"key": self.key, "rows": self.rows, "seconds": self.seconds}
             records.write_text(self.path, json.dumps(kept))
+            for path in self.files[1:]:
+                path.unlink(missing_ok=True)
+            self.files = [self.path]
         return self.rows[name]
 
     def done(self) -> None:
-        """Remove the file: the record is written."""
-        self.path.unlink(missing_ok=True)
+        """Remove the files: the record is written."""
+        for path in self.files:
+            path.unlink(missing_ok=True)
 
 
 def write(

@@ -10,6 +10,7 @@ attacks are run once more by its own code, and how far its distances differ is i
 is done is kept beside the record, run by run, so this can be stopped and goes on where it was.
 
     python -m benchmarks.peers.attackbench
+    python -m benchmarks.peers.attackbench --share 0 2    (and --share 1 2 beside it, then without)
     python -m benchmarks.peers.attackbench --points 16 --networks digits-max mnist-max
 """
 
@@ -181,14 +182,18 @@ def main() -> None:
     parser.add_argument(
         "--deep", type=int, default=len(NETWORKS), help="of the networks, with the later budgets"
     )
+    parser.add_argument(
+        "--share", type=int, nargs=2, metavar=("I", "N"), help="only every Nth network"
+    )
     given, _ = begin(parser)
     warnings.filterwarnings("ignore")
-    kept = Kept(given.output, given.points)
+    part, of = given.share or (None, 1)
+    kept = Kept(given.output, given.points, share=part)
     runs: dict[str, dict[str, Any]] = {norm: {} for norm in NORMS}
     plan = [
         (budget, name, norm)
         for i, budget in enumerate(given.budgets)
-        for name in given.networks[: given.deep if i else None]
+        for name in given.networks[: given.deep if i else None][part::of]
         for norm in NORMS
     ]
     for budget, name, norm in plan:
@@ -199,6 +204,8 @@ def main() -> None:
                 lambda s=search, w=(name, norm, budget): one_run(s, *w, given.points),
             )
         print(f"{budget} {name} {norm}: {kept.seconds:.0f} s so far", flush=True)
+    if given.share:
+        return
     for run in (run for of in runs.values() for run in of.values()):
         run["least"] = [
             one if one is not None and one < torch.inf else None for one in run["least"]

@@ -201,6 +201,21 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_shares_of_a_measurement_come_together(tmp_path):
+    kept, output = script("common.records").Kept, tmp_path / "found.json"
+    for part in (0, 1):
+        kept(output, share=part).row(f"row {part}", lambda n=part: n)
+    kept(output.with_stem("found-other"), share=0).row("other", lambda: 9)
+    whole = kept(output)
+    assert whole.rows == {"row 0": 0, "row 1": 1}
+    assert whole.seconds == sum(kept(output, share=part).seconds for part in (0, 1))
+    whole.row("last", lambda: 2)
+    assert kept(output, share=0).rows == {}
+    assert kept(output).rows == {"row 0": 0, "row 1": 1, "last": 2}
+    kept(output).done()
+    assert [path.name for path in tmp_path.iterdir()] == ["found-other.0.part"]
+
+
 def test_the_record_of_costs_counts_as_the_package_does():
     record = records.read_record(BENCH / "costs.json")
     assert not record["commit"].endswith("+")
