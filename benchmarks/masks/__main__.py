@@ -61,9 +61,12 @@ def piece(file: Path, key: str, work: Callable[[], Record]) -> Record:
 
 
 def sets_of(patient: Patient, i: int, balls: int) -> list[str]:
-    """The sets in which a model is examined: so many balls, in turn, and poses."""
+    """The sets in which a model is examined: so many balls, in turn, and poses.
+
+    The models of a later date, which are few and decide most, are examined in all three balls.
+    """
     order = ("linf", "l2", "l1")
-    found = [order[(i + k) % 3] for k in range(balls)]
+    found = [order[(i + k) % 3] for k in range(3 if patient.group == "later" else balls)]
     return [*([patient.ball] if patient.ball else found), "rt"]
 
 
