@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 PAGE = "book/laboratory"
 NETWORKS = ("natural", "linf", "l2", "l1", "avg", "max")
-IMAGES = 100
+IMAGES = 200
 
 
 def content() -> dict[str, Any]:
@@ -38,7 +38,8 @@ def content() -> dict[str, Any]:
         "networks": packed,
         "images": test.x.flatten(1).double().tolist(),
         "labels": test.y.tolist(),
-        "radii": {norm: float(usual[norm].eps) for norm in ("linf", "l2", "l1")},  # type: ignore[attr-defined]
+        "radii": {norm: float(usual[norm].eps) for norm in ("linf", "l2", "l1")}  # type: ignore[attr-defined]
+        | {"rt": [float(usual["rt"].pixels), float(usual["rt"].degrees)]},  # type: ignore[attr-defined]
     }
 
 

@@ -1,4 +1,4 @@
-"""What programs read: ``llms.txt``, a map of the book in text, and ``claims.json``.
+"""What programs read, ``llms.txt`` and ``claims.json``, and all notebooks in one ``notebooks.zip``.
 
 A claim is a sentence that a page checks when it is executed (``mpkit.core.records.claim``). The
 list names its page, the records that the page reads, the command that runs the page again, and the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from mpkit.core.records import claimed, declared
 
 READ = re.compile(r"\bresults\(\s*((?:\"[^\"]+\",?\s*)+)\)")
 PARTS = "The list of claims, each with its page, record, command and commit"
+PACKED = """\
+Robust to Many: the notebooks of the book, with their outputs, in reading order:
+
+{pages}
+They run where the book's packages are installed: in a copy of the repository
+"make .venv/.ready" installs them into .venv, whose Python an editor or JupyterLab
+can then take as kernel. "mpkit run PAGE -p NAME VALUE" computes a page with other
+parameters, and "mpkit handout PAGE" writes one with blanks and tests.
+"""
 
 
 def records_of(notebook: dict[str, Any]) -> list[str]:
@@ -95,7 +105,21 @@ def write_lists(app: Sphinx, error: Exception | None) -> None:
     (out / "llms.txt").write_text(head + notebooks + pages + tail, encoding="utf-8")
 
 
+def write_notebooks(app: Sphinx, error: Exception | None) -> None:
+    """Put all notebooks into one archive, the same bytes for the same notebooks."""
+    if error or app.builder.format != "html":
+        return
+    pages = [(title, path) for _, title, path in contents(app) if path.suffix == ".ipynb"]
+    listed = "".join(f"  {path.name:22} {title}\n" for title, path in pages)
+    files = {"README.txt": PACKED.format(pages=listed).encode()}
+    files |= {path.name: path.read_bytes() for _, path in pages}
+    with zipfile.ZipFile(Path(app.outdir) / "notebooks.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(zipfile.ZipInfo(f"notebooks/{name}"), content, zipfile.ZIP_DEFLATED)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Write when all pages are there."""
     app.connect("build-finished", write_lists)
+    app.connect("build-finished", write_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

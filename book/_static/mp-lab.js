@@ -61,6 +61,8 @@
     return e.map((value) => value / sum);
   };
   const best = (z) => z.indexOf(Math.max(...z));
+  // How far the right answer is ahead of the best other one; at or below zero it is lost.
+  const marginOf = (z, y) => z[y] - Math.max(...z.filter((_, k) => k !== y));
   const lossOf = (z, y) => { const top = Math.max(...z); return top + Math.log(z.reduce((s, v) => s + Math.exp(v - top), 0)) - z[y]; };
   // Loss, answer, and the slope of the loss in every pixel.
   const slopeOf = (name, x, y) => {
@@ -72,11 +74,11 @@
     convolved(16, SIDE, 32, 2, (o, i, w) => { s1[i] += w2[w] * s2[o]; });
     const t1 = gated(s1, z1);
     convolved(1, SIDE, 16, 1, (o, i, w) => { g[i] += 2 * w1[w] * t1[o]; });
-    return { loss: lossOf([...z], y), answer: best([...z]), g };
+    return { loss: lossOf([...z], y), answer: best([...z]), margin: marginOf([...z], y), g };
   };
 
   const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-  const length = { l2: (z) => Math.hypot(...z), l1: (z) => z.reduce((s, v) => s + Math.abs(v), 0) };
+  const length = { linf: (z) => Math.max(...z.map(Math.abs)), l2: (z) => Math.hypot(...z), l1: (z) => z.reduce((s, v) => s + Math.abs(v), 0) };
   const nearer = { l2: (v, t) => v / (1 + t), l1: (v, t) => Math.sign(v) * Math.max(Math.abs(v) - t, 0) };
   // The nearest point of ball and box: one unknown number, found by halving.
   const project = (z, x, norm, eps) => {
@@ -104,38 +106,99 @@
     }
     return step;
   };
+  const changed = (x, z) => x.map((value, i) => value + z[i]);
+  const rankOf = (loss, answer, y) => loss + (answer === y ? 0 : 1e3);
   // Projected gradient ascent from the image, keeping the best point: attacks.PGD, start Clean().
-  const attack = (name, image, y, norm, eps, steps) => {
-    const x = Float64Array.from(image);
+  const climb = (name, x, y, norm, eps, steps) => {
     let z = new Float64Array(PIXELS), kept = z, rank = -Infinity;
+    const margins = [];
     for (let k = 0; k <= steps; k++) {
-      const here = x.map((value, i) => value + z[i]);
-      const { loss, answer, g } = slopeOf(name, here, y);
-      const now = loss + (answer === y ? 0 : 1e3);
+      const here = changed(x, z), { loss, answer, margin, g } = slopeOf(name, here, y);
+      const now = rankOf(loss, answer, y);
+      margins.push(margin);
       if (now > rank) [kept, rank] = [z, now];
       const step = stride(here, g, norm, (2.5 * eps) / steps);
-      z = project(z.map((value, i) => value + step[i]), x, norm, eps);
+      z = project(changed(z, step), x, norm, eps);
     }
-    return [...kept];
+    return { z: [...kept], margins };
   };
-  window.mpLab = { logits, attack, images, labels, networks: Object.keys(networks) };
+  // Turn an image about its centre, then shift it; bilinear, black outside: sets.RotationTranslation.
+  const warp = (x, [right, down, degrees]) => {
+    const angle = (degrees * Math.PI) / 180, cosine = Math.cos(angle), sine = Math.sin(angle);
+    const middle = (SIDE - 1) / 2, inside = (at) => at >= 0 && at < SIDE;
+    const pixel = (i, j) => (inside(i) && inside(j) ? x[i * SIDE + j] : 0);
+    return x.map((_, place) => {
+      const v = Math.floor(place / SIDE) - middle - down, u = (place % SIDE) - middle - right;
+      const across = clip(cosine * u - sine * v + middle, -1, SIDE);
+      const along = clip(sine * u + cosine * v + middle, -1, SIDE);
+      const j = Math.floor(across), i = Math.floor(along), b = across - j, a = along - i;
+      const row = (k) => pixel(k, j) + b * (pixel(k, j + 1) - pixel(k, j));
+      return row(i) + a * (row(i + 1) - row(i));
+    });
+  };
+  const line = (n) => Array.from({ length: n }, (_, k) => (n === 1 ? 0 : (2 * k) / (n - 1) - 1));
+  // Every pose of a grid, three shifts each way and so many angles: attacks.Grid(shifts=3).
+  const sweep = (name, x, y, scale, angles) => {
+    let kept = x, rank = -Infinity;
+    const margins = [], [pixels, degrees] = radii.rt.map((bound) => bound * scale);
+    for (const right of line(3)) for (const down of line(3)) for (const turn of line(angles)) {
+      const image = warp(x, [pixels * right, pixels * down, degrees * turn]), z = logits(name, image);
+      const now = rankOf(lossOf(z, y), best(z), y);
+      margins.push(marginOf(z, y));
+      if (now > rank) [kept, rank] = [image, now];
+    }
+    return { z: [...kept].map((value, i) => value - x[i]), margins };
+  };
+  // The change that was found, and the margin at everything that was tried. The size is a radius,
+  // or for poses what their usual bounds are multiplied by.
+  const search = (name, image, y, norm, size, steps) => {
+    const x = Float64Array.from(image);
+    return norm === "rt" ? sweep(name, x, y, size, steps) : climb(name, x, y, norm, size, steps);
+  };
+  const attack = (...given) => search(...given).z;
+  window.mpLab = { logits, search, attack, images, labels, networks: Object.keys(networks) };
 
   addEventListener("DOMContentLoaded", () => {
     const lab = document.querySelector(".mp-lab"), part = (name) => lab.querySelector(`[name=${name}]`);
-    const views = [...lab.querySelectorAll("canvas")], table = lab.querySelector("tbody");
-    const said = lab.querySelector("output");
-    let drawn = [...images[0]];
+    const views = [...lab.querySelectorAll("canvas")], table = lab.querySelector(".mp-lab-classes tbody");
+    const said = lab.querySelector("output"), chart = lab.querySelector("svg");
+    // An address such as laboratory.html?norm=l1&steps=40 sets the controls.
+    for (const [name, value] of new URLSearchParams(location.search)) {
+      if (/^(digit|network|norm|radius|steps)$/.test(name)) part(name).value = value;
+    }
+    let drawn = [...images[part("digit").value]];
     const paint = (canvas, values) => {
       const pen = canvas.getContext("2d"), picture = pen.createImageData(SIDE, SIDE);
       values.forEach((value, i) => picture.data.set([...Array(3).fill(255 * clip(value, 0, 1)), 255], 4 * i));
       pen.putImageData(picture, 0, 0);
     };
+    // The margin at each try, with a line where the answer changes.
+    const plot = (margins) => {
+      const top = Math.max(...margins, 0), span = top - Math.min(...margins, 0) || 1;
+      const height = (value) => 6 + (88 * (top - value)) / span;
+      const points = margins.map((value, k) => `${4 + (292 * k) / (margins.length - 1 || 1)},${height(value)}`);
+      const tried = `${Math.min(...margins).toFixed(2)} at the least, in ${margins.length} tries`, zero = height(0);
+      chart.innerHTML = `<line x1="0" x2="300" y1="${zero}" y2="${zero}"/><polyline points="${points.join(" ")}"/>`;
+      chart.setAttribute("aria-label", `The margin over the tries: ${tried}`);
+      lab.querySelector("[data-for=margin]").textContent = `${tried}; on the broken line the answer changes.`;
+    };
+    const place = (z) => {
+      for (const norm of ["linf", "l2", "l1"]) {
+        const long = length[norm](z), row = lab.querySelector(`[data-norm=${norm}]`);
+        row.querySelector("meter").value = long / radii[norm];
+        row.querySelector("td").textContent = long.toFixed(3);
+        row.querySelector("td:last-child").textContent =
+          long <= radii[norm] * (1 + 1e-9) ? "inside" : `${(long / radii[norm]).toFixed(1)} radii`;
+      }
+    };
     const show = () => {
       const norm = part("norm").value, name = part("network").value, steps = +part("steps").value;
-      const eps = (radii[norm] * part("radius").value) / 100, before = logits(name, drawn), y = best(before);
-      const z = attack(name, drawn, y, norm, eps, steps), after = logits(name, drawn.map((v, i) => v + z[i]));
-      const parts = [["digit", drawn], ["change", z.map((v) => 0.5 + v / 2)], ["attacked", drawn.map((v, i) => v + z[i])]];
-      parts.forEach(([, values], k) => paint(views[k], values));
+      const scale = part("radius").value / 100, size = norm === "rt" ? scale : radii[norm] * scale;
+      const before = logits(name, drawn), y = best(before);
+      const { z, margins } = search(name, drawn, y, norm, size, steps), after = logits(name, changed(drawn, z));
+      [drawn, z.map((v) => 0.5 + v / 2), changed(drawn, z)].forEach((values, k) => paint(views[k], values));
+      plot(margins);
+      place(z);
       const chances = [softmax(before), softmax(after)], percent = (share) => `${(100 * share).toFixed(1)}`;
       table.replaceChildren(...chances[0].map((share, k) => {
         const row = document.createElement("tr");
@@ -143,7 +206,8 @@
         return row;
       }));
       const moved = z.filter((value) => Math.abs(value) > 0.01).length, end = best(after);
-      lab.querySelector("[data-for=radius]").textContent = eps.toFixed(3);
+      lab.querySelector("[data-for=radius]").textContent = norm !== "rt" ? size.toFixed(3)
+        : `${(radii.rt[0] * scale).toFixed(2)} pixels, ${(radii.rt[1] * scale).toFixed(0)} degrees`;
       lab.querySelector("[data-for=steps]").textContent = steps;
       said.textContent = `The network reads ${y}` + (end === y ? ", and still does after the attack" : `, and ${end} after the attack`) +
         `; ${moved} pixels moved by more than 0.01.`;

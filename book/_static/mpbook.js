@@ -9,6 +9,44 @@ const reach = () => {
 addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(reach));
 addEventListener("resize", reach);
 
+// A guess first: the options of the box become buttons, and any of them opens what the cells after
+// it show. Without this script, and on paper, everything is open.
+const locked = [];
+const opened = (outputs) => {
+  for (const output of outputs) output.classList.remove("mp-locked");
+  dispatchEvent(new Event("resize"));
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const box of document.querySelectorAll(".mp-guess")) {
+    const outputs = [], list = box.querySelector("ul");
+    for (let next = box.nextElementSibling; next?.matches(".cell"); next = next.nextElementSibling) {
+      outputs.push(...next.querySelectorAll(":scope > .cell_output"));
+    }
+    if (!outputs.length || !list) continue;
+    const said = Object.assign(document.createElement("p"), { role: "status" });
+    const buttons = [...list.children].map((option) => {
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.append(...(option.querySelector("p") ?? option).childNodes);
+      for (const link of button.querySelectorAll("a")) link.replaceWith(...link.childNodes);
+      button.addEventListener("click", () => {
+        for (const one of buttons) one.setAttribute("aria-pressed", one === button);
+        opened(outputs);
+        said.textContent = "That is your guess. The answer is below.";
+      });
+      return button;
+    });
+    said.textContent = "The answer opens below when you have chosen.";
+    const choices = Object.assign(document.createElement("div"), { className: "mp-choices" });
+    choices.append(...buttons);
+    list.replaceWith(choices, said);
+    for (const output of outputs) output.classList.add("mp-locked");
+    locked.push(...outputs);
+  }
+  if (location.hash && locked.some((output) => output.querySelector(location.hash))) opened(locked);
+});
+addEventListener("beforeprint", () => opened(locked));
+
 // Excerpts on the page of a search: the text of a page without its contents, formulas readable.
 const SIGNS = {
   linf: "ℓ∞", ltwo: "ℓ2", lone: "ℓ1", lp: "ℓp", ell: "ℓ", infty: "∞", eps: "ε", varepsilon: "ε",

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+import zipfile
 from collections import Counter
 
 import pytest
@@ -52,6 +53,18 @@ def test_records_are_read_from_the_code() -> None:
     code = 'a = results("mnist")\nb = results("bench", "costs.json")\nc = results(study)'
     page = {"cells": [{"cell_type": "code", "source": code}]}
     assert machine.records_of(page) == ["book/results/bench/costs.json", "book/results/mnist"]
+
+
+def test_one_archive_has_every_notebook(site: Site) -> None:
+    with zipfile.ZipFile(site.html / "notebooks.zip") as packed:
+        names = packed.namelist()
+        assert len(names) == len(set(names)) == len(CHAPTERS) + 1
+        for path in CHAPTERS.values():
+            assert packed.read(f"notebooks/{path.name}") == path.read_bytes()
+        told = packed.read("notebooks/README.txt").decode()
+    order = [page for page in toc_pages() if page in CHAPTERS]
+    assert re.findall(r"^  (\S+)\.ipynb", told, re.M) == [page.split("/")[1] for page in order]
+    assert (site.html / "notebooks.zip").stat().st_size < 8e6
 
 
 def test_llms_txt_leads_to_every_page(site: Site) -> None:

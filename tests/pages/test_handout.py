@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +172,25 @@ def test_a_handout_is_written_and_runs_once_it_is_solved(tmp_path: Path) -> None
             cell["source"] = SOLUTION
     blanks.write_text(json.dumps(page))
     assert "well done" in executed(blanks)
+
+
+def test_handouts_are_marked_by_the_command_of_the_page_on_teaching(tmp_path: Path) -> None:
+    command = "pytest --nbval-lax --nbval-current-env course/*.ipynb"
+    assert f"```bash\n{command}\n```" in (ROOT / "book" / "teaching.md").read_text()
+    root = toy(tmp_path)
+    assert mpkit(root, "handout", "toy", "--output", "course").returncode == 0
+    empty, good = root / "course" / "toy-blanks.ipynb", root / "course" / "toy-good.ipynb"
+    good.write_text(empty.read_text().replace(json.dumps(BLANK)[1:-1], json.dumps(SOLUTION)[1:-1]))
+    came_back = [str(empty), str(good)]
+    asked = [sys.executable, "-m", *command.split()[:-1], "-p", "no:cacheprovider", *came_back]
+    marked = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
+    failed = re.findall(r"^FAILED (\S+)", marked.stdout, re.MULTILINE)
+    cells = [
+        c for c in load(root / "course" / "toy-blanks.ipynb")["cells"] if c["cell_type"] == "code"
+    ]
+    place = ["".join(cell["source"]) for cell in cells].index(TESTS)
+    assert [Path(one).name for one in failed] == ["toy-blanks.ipynb::Cell"], marked.stdout
+    assert f"toy-blanks.ipynb::Cell {place}" in marked.stdout
 
 
 def test_the_book_of_a_course_has_no_solutions(tmp_path: Path) -> None:

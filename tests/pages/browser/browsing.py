@@ -125,6 +125,7 @@ class Browsing:
         """
         found: list[str] = []
         with self.opened(page, width, schemes[0], found=found) as tab:
+            tab.evaluate("dispatchEvent(new Event('beforeprint'))")  # opens what waits for a guess
             found += tab.evaluate(FORMULAS)
             wide, window = tab.evaluate(WIDTH)
             if wide > window:
