@@ -1,9 +1,9 @@
-"""What this book adds to Sphinx: provenance, sliders, a public address, and a stricter build."""
+"""What this book adds to Sphinx: provenance, sliders, an address, a stricter and lighter build."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from mpkit.core.records import declared
 
 LOG = logging.getLogger(__name__)
 CARD = {"image": "book/_static/card.png", "line_color": "#1760d0"}
+ICON = re.compile(
+    r'(?:"([\w-]+)"|([A-Za-z_$][\w$]*)):\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",'
+    r'(?:"[^"]*"|\[[^\]]*\])\],?'
+)
+"""One of the two thousand icons in the theme's script: its name, its other names, its path."""
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 
 
@@ -136,22 +141,30 @@ def _pairs(values: dict[str, Any]) -> str:
 def finish_page(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Add the footer of provenance, and plotly to the pages that draw with it."""
+    """Add the footer of provenance, and the script of sliders to the pages that have one."""
     if doctree is None:
         return
     made = provenance(Path(app.env.doc2path(page)))
     if made:
         context["body"] += footer(made)
     if 'class="mp-slider"' in context["body"]:
-        import plotly
-
-        script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-        target = Path(app.outdir) / "_static" / script.name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(script, target)
-        app.add_js_file(script.name, loading_method="defer")
         app.add_js_file("mp-slider.js", loading_method="defer")
+
+
+def drop_icons(app: Sphinx, error: Exception | None) -> None:
+    """Leave the icons in the theme's script that a page or another script names: 1.4 MB less."""
+    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
+    if error or app.builder.format != "html" or not script.is_file():
+        return
+    readers = [*Path(app.outdir).rglob("*.html"), *(Path(app.outdir) / "_static").rglob("*.js")]
+    texts = (path.read_text(encoding="utf-8") for path in readers if path != script)
+    used = {name for text in texts for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
+
+    def kept(icon: re.Match[str]) -> str:
+        names = {icon[1] or icon[2], *re.findall(r"[\w-]+", icon[3])}
+        return icon[0] if names & used else ""
+
+    script.write_text(ICON.sub(kept, script.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -164,4 +177,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", require_alternatives)
     app.connect("doctree-read", mark_charts)
     app.connect("html-page-context", finish_page)
+    app.connect("build-finished", drop_icons, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -123,9 +123,11 @@ def _prose(notebook: Notebook) -> Iterator[str]:
 def _figures(notebook: Notebook) -> Iterator[str]:
     names = []
     for cell in _code(notebook):
-        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+        drawn = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        if drawn & {"image/png", "application/vnd.plotly.v1+json"}:
             settings = cell["metadata"].get("mystnb", {})
-            if len(settings.get("image", {}).get("alt", "")) < 30:
+            told = len(settings.get("image", {}).get("alt", "")) >= 30
+            if "image/png" in drawn and not told:  # a slider has its own
                 yield f"a figure without a text alternative: {_source(cell)[:60]!r}"
             if not settings.get("figure", {}).get("caption"):
                 yield f"a figure without a caption: {_source(cell)[:60]!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -56,10 +57,34 @@ def test_executed_pages_say_how_they_were_made(site: Site) -> None:
         assert bool(footers.provenance(source)) == bool(footer), page
 
 
-def test_pages_without_a_slider_do_not_load_plotly(site: Site) -> None:
+def test_pages_are_light_and_only_those_with_a_slider_load_its_script(site: Site) -> None:
     for page in toc_pages():
-        html = page_of(site, page).read_text()
-        assert ("plotly.min.js" in html) == ('class="mp-slider"' in html), page
+        path = page_of(site, page)
+        html = path.read_text()
+        assert ("mp-slider.js?v=" in html) == ('class="mp-slider"' in html), page
+        assert "plotly.min" not in html, page
+        files = {path} | {
+            (path.parent / tag[name].partition("?")[0]).resolve()
+            for kind, name in (("img", "src"), ("script", "src"), ("link", "href"))
+            for tag in soup(path)(kind, **{name: True})
+            if not tag[name].startswith(("data:", "#", "http"))
+            and not {"next", "prev", "index", "search"} & set(tag.get("rel") or ())
+        }
+        weight = sum(one.stat().st_size for one in files if one.is_file())
+        assert weight < 4_000_000, f"{page}: {weight:,} bytes"
+
+
+def test_icons_that_pages_show_are_there_and_no_others(site: Site) -> None:
+    script = (site.html / "_static" / "scripts" / "fontawesome.js").read_text()
+    there = {(one[1] or one[2]) for one in footers.ICON.finditer(script)}
+    there |= {
+        name for one in footers.ICON.finditer(script) for name in re.findall(r"[\w-]+", one[3])
+    }
+    for page in toc_pages():
+        shown = {c for icon in soup(page_of(site, page))("i") for c in icon.get("class", ())}
+        names = {name.removeprefix("fa-") for name in shown if name.startswith("fa-")}
+        assert names - there - {"solid", "lg", "regular", "brands"} == set(), page
+    assert len(script) < 300_000 and "bars" in there and "monero" not in there
 
 
 def test_without_a_public_address_nothing_points_to_one(site: Site) -> None:
@@ -101,10 +126,9 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
         footers.public_address(address)
 
 
-def test_a_slider_brings_plotly_to_its_page_alone(public: Site) -> None:
-    assert "plotly.min.js" in page_of(public, "book/sample").read_text()
-    assert "plotly.min.js" not in page_of(public, "book/first").read_text()
-    assert (public.html / "_static" / "plotly.min.js").stat().st_size > 1_000_000
+def test_a_slider_brings_its_script_to_its_page_alone(public: Site) -> None:
+    assert "mp-slider.js" in page_of(public, "book/sample").read_text()
+    assert "mp-slider.js" not in page_of(public, "book/first").read_text()
     assert complaints(public.html) == []
 
 

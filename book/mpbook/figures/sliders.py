@@ -1,9 +1,8 @@
 """Interactive figures that need no kernel and no network: precomputed frames behind a slider.
 
-In the book a native range control drives a plotly drawing (``book/_static/mp-slider.js``): the
-control works by keyboard and by touch, and says its value to a screen reader. In Jupyter the same
-frames appear with plotly's own slider. Nothing here imports plotly; the book's build copies its
-script from the installed package, and only pages with a slider load it.
+In the book a native range control drives a drawing (``book/_static/mp-slider.js``): the control
+works by keyboard and by touch, and says its value to a screen reader. In Jupyter the same frames
+appear as a plotly figure with plotly's own slider, so they are kept in plotly's words.
 """
 
 from __future__ import annotations
