@@ -71,8 +71,9 @@ def test_the_library_and_the_book_stay_small() -> None:
     # dead zones 400, of searches replayed on a GPU 400, of a screen for unions 150, of minimum-norm
     # attacks, their measures and names of other zoos 500, of the doctor's detours around
     # operations, causes and active test 1,250, of random poses and a broad network 30, of how a
-    # gradient fails and of models that remember 200, of draws by chance 35
-    assert size["mpkit"] <= 24_710, size
+    # gradient fails and of models that remember 200, of draws by chance 35, of custom functions
+    # whose gradient lies 85
+    assert size["mpkit"] <= 24_795, size
     # of handouts 110, of tables 90
     assert size["mpbook"] <= 5_000, size
 

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.masking.bpda import AS_IF, BPDA, find_bpda, title, watch
-from mpkit.masking.operations import Step, StraightThrough, Trace
+from mpkit.masking.operations import FALSE, Step, StraightThrough, Trace
 from mpkit.masking.wrappers import LARGE, Connected, Sanitized
 
 
@@ -96,10 +96,11 @@ def _around_operations(
 ) -> Iterator[Detour]:
     """Operations without a slope, and cuts in the graph."""
     steps = traced(model, x, True).steps
-    for width in WIDTHS if steps else ():
+    false = bool(steps) and all(step.name.startswith(FALSE) for step in steps)
+    for width in WIDTHS[: 1 if false else None] if steps else ():
         guide = Detoured(model, width)
         if _climbs(guide, x, y):
-            yield Detour("step", _few(steps), guide, exact=True)
+            yield Detour("liar" if false else "step", _few(steps), guide, exact=True)
     cut = [step for step in traced(model, x, False).steps if step.name in CUTS]
     guide = Detoured(model, cuts=False)
     if cut and _climbs(guide, x, y):

@@ -247,14 +247,19 @@ def _vanishing(case: Case, ball: Ball) -> Evidence:
 
 
 def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
-    """The active test, of a model whose answers repeat."""
+    """The active test where answers repeat; a proof where the gradient is seen to fail as well."""
     if case.draws > 1:
         return []
     try:
         found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
     except Exception as error:  # whatever a model raises
         return [Evidence("planted examples", _failed(error), Weight.NOT_RUN)]
-    return list(found.values())
+    told = list(found.values())
+    if not case.misled:
+        return told
+    seen = "the attack misses what is there, and its gradient was seen to fail"
+    proof = [replace(e, weight=Weight.PROOF, finding=f"{e.finding}: {seen}") for e in told]
+    return [p if e.weight == Weight.SIGN else e for e, p in zip(told, proof, strict=True)]
 
 
 def _failed(error: Exception) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from mpkit.masking.bpda import mended
 
 STEPS = {"round", "floor", "ceil", "trunc", "fix", "rint", "floor_divide", "floordiv"}
 ORDER = {"gt": 1, "greater": 1, "ge": 1, "greater_equal": 1}
@@ -26,6 +29,9 @@ ALIASES |= {"bitwise_xor": "xor", "sgn": "sign", "getitem": "get", "index_select
 SQUASHING = {"sigmoid", "tanh", "softmax"}
 STEEP = 4.0
 """Sigmoids of an input that deviates by more than this count as thresholds."""
+
+FALSE = "the false gradient of"
+"""What is said of a custom function that lies."""
 
 CUT = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
@@ -86,6 +92,18 @@ class StraightThrough(TorchFunctionMode):
         self.tables = 0
         self.seen: Tensor | None = None
         self.inside: list[tuple[str, int]] = [("the model itself", 1)]
+        self.mending = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Custom functions with a lying backward pass are mended as well."""
+        self.mending.enter_context(mended(lambda name: self._noted(f"{FALSE} {name}", None)))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """As before."""
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self.mending.close()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -188,7 +206,8 @@ class StraightThrough(TorchFunctionMode):
         dim = -1 if many and dim is None else dim
         if not isinstance(dim, int):
             return None
-        odds = (CHOICE[name] * u / self._spread(u)).softmax(dim).movedim(dim, -1)
+        least = many and not kwargs.get("largest", args[3] if len(args) > 3 else True)
+        odds = (CHOICE[name] * (-u if least else u) / self._spread(u)).softmax(dim).movedim(dim, -1)
         place = torch.arange(odds.shape[-1], dtype=odds.dtype, device=odds.device)
         index: Any = hard if isinstance(hard, Tensor) else hard.indices
         if many:

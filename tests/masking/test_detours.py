@@ -17,7 +17,7 @@ from mpkit.attacks import PGD, Margin
 from mpkit.attacks.gradients import input_gradient
 from mpkit.masking import Evidence, Weight, curves, find_detours, remedies
 from mpkit.masking.adaptive import Lesson
-from mpkit.masking.bpda import BPDA
+from mpkit.masking.bpda import BPDA, mended
 from mpkit.masking.case import Case, Result
 from mpkit.masking.detours import Detour, Detoured, ReadOut, chance_in, positive, traced
 from mpkit.masking.evidence import KINDS, causes
@@ -84,6 +84,9 @@ CHOICES = {
     "argmin": lambda x: table()[(x[..., None] - table()).abs().argmin(-1)],
     "least": lambda x: table()[(x[..., None] - table()).abs().min(-1).indices],
     "one of many": lambda x: table()[(-(x[..., None] - table()).abs()).topk(1).indices[..., 0]],
+    "the least of many": lambda x: table()[
+        (x[..., None] - table()).abs().topk(1, largest=False).indices[..., 0]
+    ],
     "codes": lambda x: (
         functional.one_hot((x[..., None] - table()).abs().argmin(-1), 5).to(x) @ table()
     ),
@@ -109,6 +112,83 @@ def test_a_choice_gets_a_slope_that_points_up_where_the_choice_does(name):
     assert (slope > 0).double().mean() > 0.9
     (one,) = torch.autograd.grad(hidden(leaf)[:, 5].sum(), leaf)
     assert (one.flatten(1) != 0).sum(1).tolist() == [1] * 4
+
+
+class Custom(torch.autograd.Function):
+    """The positive part; backwards what ``way`` makes of it, the truth for 1."""
+
+    @staticmethod
+    def forward(ctx, x, way):
+        ctx.save_for_backward(x)
+        ctx.way = way
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return ctx.way * gradients[0] * (ctx.saved_tensors[0] > 0), None
+
+
+class Turned(torch.autograd.Function):
+    """Columns in another order; the gradient goes back in theirs, with the other sign."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.flip(1)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return -gradients[0]
+
+
+def slopes(run, x):
+    """Gradient of weighted outputs, and the outputs."""
+    leaf = x.clone().requires_grad_(True)
+    out = run(leaf)
+    weight = torch.linspace(1, 2, out.numel(), dtype=x.dtype).view_as(out)
+    return torch.autograd.grad((weight * out).sum(), leaf)[0], out.detach()
+
+
+def test_a_custom_function_that_lies_gets_the_slope_of_what_it_does():
+    x = torch.rand(40, 30, generator=generator(), dtype=torch.float64) - 0.5
+    true, out = slopes(functional.relu, x)
+    steps = []
+    with mended(steps.append):
+        false, same = slopes(lambda x: Custom.apply(x, -3.0), x)
+    assert torch.equal(out, same) and set(steps) == {"Custom"}
+    away = x.abs() > 0.1  # from the kink, where a difference has a slope between both
+    torch.testing.assert_close(false[away], true[away])
+    assert (slopes(lambda x: Custom.apply(x, -3.0), x)[0] <= 0).all()  # and all is as before
+
+
+def test_where_outputs_mix_inputs_a_lying_function_counts_as_the_identity():
+    x = torch.rand(5, 4, generator=generator(), dtype=torch.float64)
+    with mended(lambda name: None):
+        false, out = slopes(Turned.apply, x)
+    assert torch.equal(out, x.flip(1))
+    assert torch.equal(false, torch.linspace(1, 2, 20, dtype=x.dtype).view(5, 4))
+
+
+def test_a_true_custom_function_is_left_alone_and_not_noted():
+    x = torch.rand(8, 6, generator=generator(), dtype=torch.float64) - 0.5
+    steps = []
+    with mended(steps.append):
+        one, out = slopes(lambda x: Custom.apply(x, 1.0), x)
+    other, same = slopes(functional.relu, x)
+    assert torch.equal(one, other) and torch.equal(out, same) and steps == []
+
+
+def test_a_lying_custom_function_in_a_network_is_found_as_such():
+    model, x, y = toy()
+    lying = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 30), nn.Linear(30, 10))
+    lying.double()
+
+    def network(x):
+        _, first, last = lying
+        return last(Custom.apply(first(x.flatten(1)), -1.0))
+
+    found = [d for d in find_detours(network, x, y, generator()) if d.kind == "liar"]
+    assert len(found) == 1 and found[0].exact
+    assert "the false gradient of Custom" in found[0].name
 
 
 @given(st.integers(2, 9), st.sampled_from([torch.float32, torch.float64]))
