@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from benchmarks.masks.bases import learn
 from benchmarks.masks.known import Behind, Mask
-from benchmarks.masks.newest_learned import ALONE, alone, autoencoder, forest
+from benchmarks.masks.newest_learned import TAUGHT, alone, autoencoder, forest
 from benchmarks.masks.tricks import generator
 from mpkit.attacks.gradients import Model
 from mpkit.data import Images
@@ -29,9 +29,7 @@ class Deskewed(Behind):
         image = x.detach().double().cpu().numpy()
         rows, columns = np.mgrid[: image.shape[2], : image.shape[3]]
         mass = image.sum((2, 3), keepdims=True) + 1e-6
-        row, column = (
-            (image * at).sum((2, 3), keepdims=True) / mass for at in (rows, columns)
-        )
+        row, column = ((image * at).sum((2, 3), keepdims=True) / mass for at in (rows, columns))
         tall = (image * (rows - row) ** 2).sum((2, 3), keepdims=True) / mass + 1e-3
         lean = (image * (rows - row) * (columns - column)).sum((2, 3), keepdims=True) / mass
         found: np.ndarray = np.clip(columns + lean / tall * (rows - row), 0, image.shape[3] - 1)
@@ -201,7 +199,7 @@ class Recalled(Behind):
 
 
 class Counted(Mask):
-    """How often each class wins among thirty noisy copies, drawn anew in every call."""
+    """How often each class wins among thirty noisy copies, drawn anew each time."""
 
     def looks(self, x: Tensor) -> Tensor:
         """Logits of every copy (30, B, K)."""
@@ -220,7 +218,7 @@ class Counted(Mask):
 
 
 class Blended(Mask):
-    """The mean probabilities of four mixtures of the image, each with a random training image."""
+    """The mean probabilities of eight mixtures of the image, each with a random training image."""
 
     def __init__(self, network: nn.Module, learn: Images) -> None:
         super().__init__(network, generator())
@@ -228,9 +226,9 @@ class Blended(Mask):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms of probabilities (B, K)."""
-        drawn = torch.randint(len(self.known), (4, len(x)), generator=self.rng)
+        drawn = torch.randint(len(self.known), (8, len(x)), generator=self.rng)
         mixed = 0.6 * x + 0.4 * self.known.to(x)[drawn]
-        looks: Tensor = self.network(mixed.flatten(0, 1)).view(4, len(x), -1)
+        looks: Tensor = self.network(mixed.flatten(0, 1)).view(8, len(x), -1)
         return looks.log_softmax(2).logsumexp(0)
 
 
@@ -274,7 +272,7 @@ class Stream(Mask):
         """Logits (B, K)."""
         logits: Tensor = self.network(x)
         if self.before.shape == logits.shape:
-            logits = logits + 0.9 * (self.before.to(x) - logits)
+            logits = logits + 0.95 * (self.before.to(x) - logits)
         self.before = logits.detach()
         return logits
 
@@ -285,17 +283,18 @@ NEWEST: list[tuple[str, Callable[[nn.Module], Model], str]] = [
     ("forest", lambda net: forest(), "cut step"),
     ("guided", lambda net: Guided(net, generator()), "liar"),
     ("reconstructed", lambda net: Reconstructed(net, generator()), "cut loop inner"),
-    ("mixed up", lambda net: MixedUp(net, generator()), "liar"),
+    ("blended", lambda net: Blended(net, learn()), "chance"),
     ("edges", lambda net: alone("edges"), "step"),
     ("private", lambda net: Private(net, generator()), "liar chance"),
     ("recalled", lambda net: Recalled(net, learn()), "step loop inner"),
     ("encrypted", lambda net: alone("encrypted"), "step cut"),
     ("counted", lambda net: Counted(net, generator()), "chance step inner"),
-    ("power", lambda net: alone("power"), "nan"),
-    ("blended", lambda net: Blended(net, learn()), "chance"),
+    ("bilinear", lambda net: alone("bilinear"), "nan"),
+    ("mixed up", lambda net: MixedUp(net, generator()), "liar"),
     ("tripwire", lambda net: Tripwire(net, generator()), "watched memory"),
     ("left on", lambda net: LeftOn(net, generator()), "batch"),
     ("stream", lambda net: Stream(net, generator()), "memory"),
 ]
-NEWEST_RANDOM = ["counted", "blended"]
-NEWEST_IMPROPER = [*NEWEST_RANDOM, "tripwire", "left on", "stream"]
+ALONE = [*TAUGHT, "forest"]
+RANDOM = ["counted", "blended"]
+IMPROPER = [*RANDOM, "tripwire", "left on", "stream"]

@@ -26,11 +26,10 @@ class Depthwise(nn.Module):
     def __init__(self, wide: int = 24) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, wide, 2, stride=2)
-        self.filters = nn.ModuleList(
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide) for _ in "ab"
-        )
+        self.filters = nn.ModuleList(nn.Conv2d(wide, wide, 3, padding=1, groups=wide) for _ in "ab")
         self.mixes = nn.ModuleList(dense(wide, 64, wide, between=nn.GELU)[1:] for _ in "ab")
-        self.norms, self.last = nn.ModuleList(nn.LayerNorm(wide) for _ in "ab"), dense(16 * wide, 10)
+        self.norms = nn.ModuleList(nn.LayerNorm(wide) for _ in "ab")
+        self.last = dense(16 * wide, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -136,7 +135,7 @@ class Discriminant(nn.Module):
         for k in range(10):
             own = images[learn.y == k]
             spread = (1 - mixed) * torch.cov(own.T) + mixed * whole
-            spread = spread + 0.02 * torch.eye(len(spread), dtype=spread.dtype)
+            spread = spread + 0.05 * torch.eye(len(spread), dtype=spread.dtype)
             means.append(own.mean(0))
             precisions.append(torch.linalg.inv(spread))
             offsets.append(-spread.logdet() / 2)
@@ -208,12 +207,12 @@ class Watched(Wrapped):
 TRAINED: Mapping[str, tuple[Callable[[], nn.Module], Scheme]] = {
     "depthwise": (Depthwise, hardened(inner("l2"))),
     "growing": (Growing, hardened(PGD(Linf(0.1), 5))),
-    "spectra": (Spectra, hardened(inner("linf"))),
-    "capsules": (Capsules, hardened(PGD(Linf(0.08), 5))),
-    "bag of pixels": (Bag, hardened(PGD(Linf(0.05), 5))),
-    "by hand": (ByHand, hardened(inner("l2"))),
+    "spectra": (Spectra, hardened(PGD(Linf(0.08), 5))),
+    "capsules": (Capsules, hardened(PGD(Linf(0.08), 3))),
+    "bag of pixels": (Bag, Natural()),
+    "by hand": (ByHand, hardened(PGD(Linf(0.06), 5))),
 }
-LONGER = {"bag of pixels": 25, "capsules": 15}
+LONGER = {"bag of pixels": 40, "capsules": 10}
 """Epochs of those that learn slowly."""
 
 

@@ -24,7 +24,8 @@ class Edges(Alone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = nn.Sequential(nn.Conv2d(4, 24, 3, padding=1), nn.ReLU(), *dense(24 * 64, 64, 10))
+        first = nn.Conv2d(4, 24, 3, padding=1)
+        self.last = nn.Sequential(first, nn.ReLU(), *dense(24 * 64, 64, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
@@ -62,32 +63,37 @@ class Encrypted(Alone):
         return logits
 
 
-class Power(Alone):
-    """Features are signed roots of activations, with a length of one; it learned with a guard."""
+class Bilinear(Alone):
+    """Signed roots of how often features fire together; it learned with a guard at zero."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU())
-        self.last = nn.Linear(32 * 16, 10)
+        self.last = nn.Linear(32 * 32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""
-        guard = 1e-2 if self.training or self.sloped else 0.0
-        active = self.second(self.first(x)).flatten(1)
-        features = active.sign() * (active.abs() + guard).sqrt()
-        logits: Tensor = self.last(10 * functional.normalize(features))
+        guard = 1e-3 if self.training or self.sloped else 0.0
+        active = self.second(self.first(x)).flatten(2)
+        pairs = active @ active.transpose(1, 2)
+        roots = pairs.sign() * (pairs.abs() + guard).sqrt()
+        logits: Tensor = self.last(20 * functional.normalize(roots.flatten(1)))
         return logits
 
 
-ALONE: dict[str, Callable[[], Alone]] = {"edges": Edges, "encrypted": Encrypted, "power": Power}
+TAUGHT: dict[str, Callable[[], Alone]] = {
+    "edges": Edges,
+    "encrypted": Encrypted,
+    "bilinear": Bilinear,
+}
 """Those that are trained by themselves, and hide it in eval mode."""
 
 
 @cache
 def alone(kind: str) -> nn.Module:
     """One of them; the same each time."""
-    return trained(70 + list(ALONE).index(kind), ALONE[kind], Natural(), learn(), 20)
+    return trained(70 + list(TAUGHT).index(kind), TAUGHT[kind], Natural(), learn(), 20)
 
 
 class Forest(nn.Module):
@@ -112,8 +118,9 @@ class Forest(nn.Module):
 class SoftForest(nn.Module):
     """Trees of a library in which every branch is taken in part."""
 
-    def __init__(self, trees: list[object]) -> None:
+    def __init__(self, trees: list[object], sharp: float = 12.0) -> None:
         super().__init__()
+        self.sharp = sharp
         self.feature = torch.zeros(len(trees), 96, dtype=torch.long)
         self.level, self.leaf = torch.zeros(len(trees), 96), torch.zeros(len(trees), 96, 10)
         self.way = torch.zeros(len(trees), 96, 96)  # -1 where a leaf lies left of a branch, or 1
@@ -141,7 +148,7 @@ class SoftForest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms of the mean shares (B, K)."""
-        away = 12 * (x.flatten(1)[:, self.feature] - self.level.to(x))
+        away = self.sharp * (x.flatten(1)[:, self.feature] - self.level.to(x))
         right, left = self.way.to(x).clamp(min=0), (-self.way.to(x)).clamp(min=0)
         reached = torch.einsum("tln,btn->btl", right, functional.logsigmoid(away))
         reached = reached + torch.einsum("tln,btn->btl", left, functional.logsigmoid(-away))

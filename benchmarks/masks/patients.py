@@ -1,11 +1,10 @@
 """Who is examined: models that hide a gradient and models that do not, with what is known of them.
 
-Five groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
-at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and served
-to mend it once more after they had been counted. *Later* ones were written after that, by somebody
-who had not read the doctor, and it was not changed after it had seen them. *Newest* ones were
-written after that by somebody else who had not read the doctor. Only the last two say how it fares
-with what is new.
+Five groups. *Shown* ones are on the book's pages, and the doctor was written with them at hand;
+*tests'* were used to mend it; *kept aside* were written when it was finished, and served to mend it
+once more after they had been counted. *Later* ones were written after that, by somebody who had not
+read the doctor, and it was not changed after it had seen them. *Newest* ones were written after
+that by somebody else who had not read the doctor. These two say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the
@@ -171,10 +170,9 @@ INSIDE: list[Made] = [
 ]
 
 RANDOM = ["shaken", "noisy", "dropout always", "roulette", "one of several changes", "purifier"]
-RANDOM += ["random rounds", "cropped", "patched", "pruned", *later.LATER_RANDOM]
-RANDOM += newest.NEWEST_RANDOM
+RANDOM += ["random rounds", "cropped", "patched", "pruned", *later.LATER_RANDOM, *newest.RANDOM]
 IMPROPER = [*RANDOM, "batch statistics", "levelled batch", "remembers", "watches", "drifting"]
-IMPROPER += later.LATER_IMPROPER + newest.NEWEST_IMPROPER
+IMPROPER += later.LATER_IMPROPER + newest.IMPROPER
 
 SPECIAL: dict[str, Callable[[Model], Sequence[Model]]] = {
     "steps": lambda model: [network("linf")],
@@ -236,7 +234,7 @@ def hiding() -> Iterator[Patient]:
     for group, masks in (("later", later.LATER), ("newest", newest.NEWEST)):
         for i, (name, make, causes) in enumerate(masks):
             base = ("natural", "linf")[i % 2]
-            made_of = "itself" if name in ALONE or name in newest.ALONE else base
+            made_of = "itself" if name in {*ALONE, *newest.ALONE} else base
             yield _patient(name, group, lambda m=make, b=base: m(network(b)), made_of, causes)
 
 
@@ -291,13 +289,12 @@ def honest() -> Iterator[Patient]:
         yield Patient(name, "kept aside", lambda model=model: model, "several")
     for name, model in later_honest(network("linf"), learn()).items():
         yield Patient(name, "later", lambda model=model: model, "several")
-    for name, model in newest_honest(network("linf"), learn()).items():
+    for name, model in newest_honest(network("l2"), learn()).items():
         yield Patient(name, "newest", lambda model=model: model, "several")
 
 
 def everybody() -> list[Patient]:
     """All of them, with names that differ; later ones last, so that others keep their sets."""
-    order = ("later", "newest")
-    found = sorted([*hiding(), *honest()], key=lambda one: (one.group in order, one.group))
+    found = sorted([*hiding(), *honest()], key=lambda p: {"later": 1, "newest": 2}.get(p.group, 0))
     assert len({one.name for one in found}) == len(found)
     return found
