@@ -152,7 +152,8 @@ class SoftForest(nn.Module):
         right, left = self.way.to(x).clamp(min=0), (-self.way.to(x)).clamp(min=0)
         reached = torch.einsum("tln,btn->btl", right, functional.logsigmoid(away))
         reached = reached + torch.einsum("tln,btn->btl", left, functional.logsigmoid(-away))
-        return torch.einsum("btl,tlk->bk", reached.exp(), self.leaf.to(x)).clamp(min=1e-6).log()
+        shares = torch.einsum("btl,tlk->bk", reached.exp(), self.leaf.to(x)) / len(self.way)
+        return shares.clamp(min=1e-6).log()
 
 
 @cache
@@ -170,7 +171,7 @@ def autoencoder(wide: int = 14) -> tuple[nn.Module, nn.Module]:
         decoder = nn.Sequential(*dense(wide, 128, 64, between=nn.Softplus), nn.Sigmoid())
         optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 3e-3)
         rng, x = generator(22), learn().x
-        for _ in range(1500):
+        for _ in range(800):
             some = x[torch.randint(len(x), (128,), generator=rng)]
             code = encoder(some)
             loss = (decoder(code) - some.flatten(1)).square().sum(1).mean()
