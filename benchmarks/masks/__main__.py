@@ -44,7 +44,8 @@ COMMON = ["mpkit/**/*.py", "book/mpbook/teaching/obfuscated.py"]
 MODELS = [
     f"benchmarks/masks/{name}.py"
     for name in "bases distillation examination fronts inside known later later_honest "
-    "later_learned learned patients plain tricks unusual".split()
+    "later_learned learned newest newest_honest newest_learned patients plain tricks "
+    "unusual".split()
 ]
 OTHERS = [f"benchmarks/masks/{name}.py" for name in ("asking", "binarized", "indicators", "others")]
 

@@ -1,10 +1,10 @@
 """Who is examined: models that hide a gradient and models that do not, with what is known of them.
 
-Four groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
-at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and served
-to mend it once more after they had been counted. *Later* ones were written after that, by somebody
-who had not read the doctor, and it was not changed after it had seen them. Only the last say how it
-fares with what is new.
+Five groups. *Shown* ones are on the book's pages, and the doctor was written with them at hand;
+*tests'* were used to mend it; *kept aside* were written when it was finished, and served to mend it
+once more after they had been counted. *Later* ones were written after that, by somebody who had not
+read the doctor, and it was not changed after it had seen them. *Newest* ones were written after
+that by somebody else who had not read the doctor. These two say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.masks import fronts, inside, later, learned, plain, tricks, unusual
+from benchmarks.masks import fronts, inside, later, learned, newest, plain, tricks, unusual
 from benchmarks.masks.bases import SCHEMES, distilled, learn, network, taught, x
 from benchmarks.masks.known import MASKS, Through, Trigger
 from benchmarks.masks.later_honest import later_honest
 from benchmarks.masks.later_learned import ALONE
+from benchmarks.masks.newest_honest import newest_honest
 from mpbook.teaching import obfuscated
 from mpkit.attacks.gradients import Model
 from mpkit.masking import EOT
@@ -37,7 +38,7 @@ class Patient:
 
     Args:
         name: of its kind.
-        group: "shown", "tests'", "kept aside" or "later".
+        group: "shown", "tests'", "kept aside", "later" or "newest".
         build: gives a fresh model, as it is before anybody asked it anything.
         base: the network that it is made of.
         causes: keys of the doctor's causes that name what it does; empty for an honest one.
@@ -169,10 +170,9 @@ INSIDE: list[Made] = [
 ]
 
 RANDOM = ["shaken", "noisy", "dropout always", "roulette", "one of several changes", "purifier"]
-RANDOM += ["random rounds", "cropped", "patched", "pruned", *later.LATER_RANDOM]
+RANDOM += ["random rounds", "cropped", "patched", "pruned", *later.LATER_RANDOM, *newest.RANDOM]
 IMPROPER = [*RANDOM, "batch statistics", "levelled batch", "remembers", "watches", "drifting"]
-IMPROPER += later.LATER_IMPROPER
-
+IMPROPER += later.LATER_IMPROPER + newest.IMPROPER
 
 SPECIAL: dict[str, Callable[[Model], Sequence[Model]]] = {
     "steps": lambda model: [network("linf")],
@@ -231,10 +231,11 @@ def hiding() -> Iterator[Patient]:
     yield _patient("votes", "kept aside", lambda: inside.Votes(several), "several", "step inner")
     causes = "shattered step inner"
     yield _patient("switched", "kept aside", lambda: fronts.Switched(several), "several", causes)
-    for i, (name, make, causes) in enumerate(later.LATER):
-        base = ("natural", "linf")[i % 2]
-        made_of = "itself" if name in ALONE else base
-        yield _patient(name, "later", lambda m=make, b=base: m(network(b)), made_of, causes)
+    for group, masks in (("later", later.LATER), ("newest", newest.NEWEST)):
+        for i, (name, make, causes) in enumerate(masks):
+            base = ("natural", "linf")[i % 2]
+            made_of = "itself" if name in {*ALONE, *newest.ALONE} else base
+            yield _patient(name, group, lambda m=make, b=base: m(network(b)), made_of, causes)
 
 
 class Pulled(nn.Module):
@@ -288,10 +289,12 @@ def honest() -> Iterator[Patient]:
         yield Patient(name, "kept aside", lambda model=model: model, "several")
     for name, model in later_honest(network("linf"), learn()).items():
         yield Patient(name, "later", lambda model=model: model, "several")
+    for name, model in newest_honest(network("l2"), learn()).items():
+        yield Patient(name, "newest", lambda model=model: model, "several")
 
 
 def everybody() -> list[Patient]:
     """All of them, with names that differ; later ones last, so that others keep their sets."""
-    found = sorted([*hiding(), *honest()], key=lambda one: one.group == "later")
+    found = sorted([*hiding(), *honest()], key=lambda p: {"later": 1, "newest": 2}.get(p.group, 0))
     assert len({one.name for one in found}) == len(found)
     return found

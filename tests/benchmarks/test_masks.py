@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from benchmarks.masks import __main__ as run
-from benchmarks.masks import examination, fronts, inside, later, later_learned, learned, scores
+from benchmarks.masks import (
+    examination,
+    fronts,
+    inside,
+    later,
+    later_learned,
+    learned,
+    newest,
+    newest_learned,
+    scores,
+)
+from benchmarks.masks import newest_honest as honestly
 from benchmarks.masks.patients import FRONTS, IMPROPER, INSIDE, RANDOM, Patient, around
 from helpers.toys import generator
 from mpkit import data
@@ -34,6 +45,7 @@ def steep(model, x, y):
 
 
 ALL = [*FRONTS, *INSIDE, *(one for one in later.LATER if one[0] not in later_learned.ALONE)]
+ALL += [one for one in newest.NEWEST if one[0] not in newest.ALONE]
 MADE = [one for one in ALL if one[0] not in IMPROPER]
 
 
@@ -78,6 +90,55 @@ def test_soft_ferns_agree_with_hard_ones_far_from_every_threshold():
     assert steep(ferns.knowing, x, y).all() and not steep(ferns, x, y).any()
     rows = apart > 2
     torch.testing.assert_close(ferns.knowing(sure)[rows], ferns(sure)[rows], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", newest.ALONE)
+def test_a_newest_network_hides_a_gradient_and_its_twin_answers_nearly_alike(kind):
+    _, x, _ = toy()
+    network = newest_learned.forest() if kind == "forest" else newest_learned.alone(kind)
+    with torch.no_grad():
+        y = network(x).argmax(1)
+        assert (network.knowing(x).argmax(1) == y).float().mean() >= 0.75
+    assert steep(network.knowing, x, y).all()
+    assert not steep(network, x, y).any()
+
+
+def test_soft_trees_whose_branches_are_sharp_are_the_trees():
+    forest = newest_learned.forest()
+    x = data.load("digits", "test").x[:16]
+    sharp = newest_learned.SoftForest([one.tree_ for one in forest.trees.estimators_], 1e6)
+    torch.testing.assert_close(sharp(x).exp(), forest(x), atol=1e-4, rtol=0)
+
+
+def test_gradients_of_the_newest_liars_are_false_in_the_way_that_is_said():
+    model, x, y = toy()
+    true = input_gradient(Sanitized(model), Margin(), x, y).gradient
+    order = x.sum((1, 2, 3)).argsort(stable=True)
+    mixed = newest.MixedUp(model, generator())
+    told = input_gradient(Sanitized(mixed), Margin(), x, y).gradient
+    torch.testing.assert_close(told, true[order[order]])
+    private = newest.Private(model, generator())
+    noise = input_gradient(Sanitized(private), Margin(), x, y).gradient
+    assert torch.equal(private(x), model(x))
+    assert float(noise.flatten(1).norm(dim=1).min()) > 10  # of a true gradient of length 1
+
+
+def test_newest_masks_that_remember_do_as_is_said():
+    model, x, _ = toy()
+    wired = newest.Tripwire(model, generator())
+    assert torch.equal(wired(x), model(x))
+    wired(x.clone().requires_grad_(True)).sum().backward()
+    assert torch.equal(wired(x), model(x.flip(3)))
+    film = newest.Stream(model, generator())
+    film(x)
+    torch.testing.assert_close(film(x), model(x))
+    torch.testing.assert_close(film(1 - x), 0.05 * model(1 - x) + 0.95 * model(x))
+
+
+def test_a_backward_pass_by_hand_is_right():
+    x = data.load("digits", "test").x[:4].double().requires_grad_(True)
+    network = honestly.ByHand().double()
+    assert torch.autograd.gradcheck(network, (x,))
 
 
 def test_known_answers_of_some_fronts():
