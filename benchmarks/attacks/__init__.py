@@ -1,0 +1,1 @@
+"""Settings of attacks, measured on networks trained on MNIST."""
