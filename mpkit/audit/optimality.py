@@ -57,7 +57,8 @@ class Observed(nn.Module):
 
         Raises: Spent: no image has a propagation left.
         """
-        x = x.clamp(0, 1)
+        # not x.clamp(0, 1): its slope is 0 at a wall, where clean pixels often are
+        x = torch.where((x < 0) | (x > 1), x.detach().clamp(0, 1), x)
         asked = x.detach()
         rows = self._rows(asked)
         open_ = self.spent[rows] < self.budget

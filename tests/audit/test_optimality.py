@@ -54,6 +54,27 @@ def test_what_cannot_be_compared_is_refused() -> None:
         local_optimality(torch.tensor([2.0, 2.0]), torch.tensor([2.0, 2.0]))
 
 
+def test_a_followed_network_has_the_slope_of_the_network_at_the_walls_too() -> None:
+    """Clean pixels are often black or white; a clamp would hide their slope from every attack."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3, dtype=torch.float64))
+    x = (
+        torch.tensor([0, 1, 0.5, 0, 1, 0.2], dtype=torch.float64)
+        .view(1, 1, 2, 3)
+        .repeat(2, 1, 1, 1)
+    )
+    y = model(x).argmax(1)
+    seen = Observed(model, x, y, 2, 100)
+    slopes = []
+    for one in (model, seen):
+        leaf = x.clone().requires_grad_(True)
+        slopes.append(torch.autograd.grad(one(leaf)[:, 0].sum(), leaf)[0])
+    assert torch.equal(*slopes) and (slopes[0] != 0).all()
+    outside = (x + torch.tensor([-0.5, 0.5, 0, 0, 0, 0]).view(1, 1, 2, 3)).requires_grad_(True)
+    (slope,) = torch.autograd.grad(seen(outside)[:, 0].sum(), outside)
+    assert torch.equal(slope.flatten(1)[:, :2], torch.zeros(2, 2, dtype=torch.float64))
+    assert torch.equal(slope.flatten(1)[:, 2:], slopes[0].flatten(1)[:, 2:])
+
+
 def linear() -> tuple[nn.Module, Tensor, Tensor]:
     """Class 1 where 3 x_1 + x_2 ≥ 3.6, at (.5, .5): 1.6 is lacking."""
     w = torch.tensor([[[3.0, 1.0]]])
