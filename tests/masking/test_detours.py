@@ -178,7 +178,7 @@ def test_a_true_custom_function_is_left_alone_and_not_noted():
 
 
 def test_a_lying_custom_function_in_a_network_is_found_as_such():
-    model, x, y = toy()
+    _, x, y = toy()
     lying = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 30), nn.Linear(30, 10))
     lying.double()
 
