@@ -53,6 +53,20 @@ def test_the_least_norm_attack_is_followed_to_what_it_returns() -> None:
     assert found.least[0] == pytest.approx(0.4, rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_attack_finds_the_same_whether_it_is_followed_or_not(norm: str) -> None:
+    """From black and white pixels too, where a clamp in the graph would leave it no slope."""
+    model, _, _ = problem()
+    x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(2, 1, 1, 2), torch.tensor([0, 0])
+    attack = attacks.FMN(NORMS[norm](1.0).everything(x), 119)
+    bare = attack(model, x, y, torch.Generator().manual_seed(0)).image
+    assert (model(bare).argmax(1) != y).all()
+    search = least(attacks.FMN, norm)
+    found = followed(lambda m, a, b: search(m, a, b, 240), model, x, y, order(norm), 240)
+    size = NORMS[norm](1.0).norm(bare - x)
+    assert found.least.tolist() == pytest.approx(size.tolist(), rel=1e-5)
+
+
 def test_means_and_intervals_over_networks() -> None:
     mean, low, high = over_networks([0.5, 0.7])
     assert mean == 0.6
@@ -94,7 +108,12 @@ def test_no_attack_of_the_record_spent_more_than_it_had() -> None:
 
 def test_the_record_agrees_with_the_benchmark_s_own_package() -> None:
     for row in RECORD["beside attackbenchlib"]["norms"].values():
-        assert row["optimality here"] == pytest.approx(row["optimality there"], abs=0.02)
+        here, there = row["optimality here"], row["optimality there"]
+        # of batches with several copies of an image it counts what is nearest to another one for
+        # that one, and loses some of what LeastNorm found
+        alone = row["attack"] != "mpkit LeastNorm"
+        assert there == pytest.approx(here, abs=1e-4) if alone else here - 0.1 < there < here
+        assert row["optimality there, with its box"] < there
 
 
 def test_it_says_where_it_comes_from() -> None:
