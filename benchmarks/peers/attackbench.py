@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 import time
 import warnings
 from importlib import metadata
@@ -78,7 +79,7 @@ def over_networks(values: list[float]) -> list[float | None]:
     """Mean and 95 % interval by Student's t, since networks are few; no interval where one is."""
     from scipy.stats import t
 
-    each = torch.tensor(values, dtype=torch.float64)
+    each = torch.tensor(sorted(values), dtype=torch.float64)  # the same sum in any order
     mean, n = float(each.mean()), len(each)
     if n == 1:
         return [round(mean, 5), None, None]
@@ -110,9 +111,11 @@ def compared(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
             }
             of = [runs[f"{name}|{budget}|{attack}"] for name in networks]
             row = {"attack": attack, "global": over_networks(list(local.values())), "local": local}
-            spent = sum(run["propagations"] for run in of) / len(of)
+            spent = math.fsum(run["propagations"] for run in of) / len(of)
             row |= {"propagations": round(spent, 1)}
-            rows.append(row | {"cpu seconds": round(sum(run["cpu seconds"] for run in of), 1)})
+            rows.append(
+                row | {"cpu seconds": round(math.fsum(run["cpu seconds"] for run in of), 1)}
+            )
         rows.sort(key=lambda row: -(row["global"][0] or 0))
         best = [
             next((row for row in rows if row["attack"].startswith(library)), None)
