@@ -1,10 +1,10 @@
 """Who is examined: models that hide a gradient and models that do not, with what is known of them.
 
-Five groups. *Shown* ones are on the book's pages, and the doctor was written with them at hand;
-*tests'* were used to mend it; *kept aside* were written when it was finished, and served to mend it
-once more after they had been counted. *Later* ones were written after that, by somebody who had not
-read the doctor, and it was not changed after it had seen them. *Newest* ones were written after
-that by somebody else who had not read the doctor. These two say how it fares with what is new.
+Five groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
+at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and served
+to mend it once more after they had been counted. So did *later* ones, written by somebody who had
+not read the doctor. *Newest* ones were written after that by somebody else who had not read it
+either. Only the last say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the
