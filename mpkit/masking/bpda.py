@@ -201,7 +201,7 @@ def mended(note: Callable[[str], object]) -> Iterator[None]:
             if not lying[cls]:
                 return result
             with torch.no_grad():
-                step = 0.1 * known.std()
+                step = 0.1 * known.std().clamp(min=1e-12)
                 half = torch.rand(known.shape, generator=rng, device=known.device) < 0.5
                 alone = torch.where(half, told, run(known + step * half)).equal(told)
                 slope = (run(known + step) - run(known - step)) / (2 * step) if alone else 1.0

@@ -254,12 +254,15 @@ def _planted(case: Case, threat: PerturbationSet) -> list[Evidence]:
         found = active(case.sanitized, case.x, case.y, threat, case.rng, case.effort)
     except Exception as error:  # whatever a model raises
         return [Evidence("planted examples", _failed(error), Weight.NOT_RUN)]
-    told = list(found.values())
     if not case.misled:
-        return told
+        return list(found.values())
     seen = "the attack misses what is there, and its gradient was seen to fail"
-    proof = [replace(e, weight=Weight.PROOF, finding=f"{e.finding}: {seen}") for e in told]
-    return [p if e.weight == Weight.SIGN else e for e, p in zip(told, proof, strict=True)]
+    return [
+        replace(e, weight=Weight.PROOF, finding=f"{e.finding}: {seen}")
+        if e.weight == Weight.SIGN
+        else e
+        for e in found.values()
+    ]
 
 
 def _failed(error: Exception) -> str:

@@ -157,6 +157,9 @@ def test_a_custom_function_that_lies_gets_the_slope_of_what_it_does():
     assert torch.equal(out, same) and set(steps) == {"Custom"}
     away = x.abs() > 0.1  # from the kink, where a difference has a slope between both
     torch.testing.assert_close(false[away], true[away])
+    with mended(steps.append):
+        slopes(lambda x: Custom.apply(x, -3.0), x)
+        assert slopes(lambda x: Custom.apply(x, -3.0), x * 0 + 1)[0].isfinite().all()  # no spread
     assert (slopes(lambda x: Custom.apply(x, -3.0), x)[0] <= 0).all()  # and all is as before
 
 
