@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -154,10 +155,10 @@ LONGER = {"reader": 40, "deep and narrow": 30, "pooled": 25}
 """Epochs of those that learn slowly."""
 
 
-def later_honest(robust: nn.Module, learn: Images) -> dict[str, Model]:
-    """All of them, around a network or trained on the images."""
-    made: dict[str, Model] = {
-        name: trained(50 + i, build, scheme, learn, LONGER.get(name, 12))
+def later_honest(robust: nn.Module, learn: Images) -> dict[str, Callable[[], Model]]:
+    """All of them, around a network or trained on the images when they are first asked for."""
+    made: dict[str, Callable[[], Model]] = {
+        name: cache(partial(trained, 50 + i, build, scheme, learn, LONGER.get(name, 12)))
         for i, (name, (build, scheme)) in enumerate(TRAINED.items())
     }
-    return made | {"loud": Loud(robust)}
+    return made | {"loud": partial(Loud, robust)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -216,10 +217,13 @@ LONGER = {"bag of pixels": 40, "capsules": 10}
 """Epochs of those that learn slowly."""
 
 
-def newest_honest(robust: nn.Module, learn: Images) -> dict[str, Model]:
-    """All of them, around a network or trained on the images."""
-    made: dict[str, Model] = {
-        name: trained(80 + i, build, scheme, learn, LONGER.get(name, 12))
+def newest_honest(robust: nn.Module, learn: Images) -> dict[str, Callable[[], Model]]:
+    """All of them, around a network or trained on the images when they are first asked for."""
+    made: dict[str, Callable[[], Model]] = {
+        name: cache(partial(trained, 80 + i, build, scheme, learn, LONGER.get(name, 12)))
         for i, (name, (build, scheme)) in enumerate(TRAINED.items())
     }
-    return made | {"discriminant": Discriminant(learn), "keeps a diary": Watched(robust)}
+    return made | {
+        "discriminant": partial(Discriminant, learn),
+        "keeps a diary": partial(Watched, robust),
+    }

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -278,19 +279,18 @@ def honest() -> Iterator[Patient]:
         yield Patient(f"trained: {kind}", group, lambda kind=kind: network(kind), "itself")
     for i, (name, (build, scheme)) in enumerate(unusual.HONEST.items()):
         epochs = 1 if name == "hardly trained" else 8
-        model = unusual.trained(i, build, scheme, learn(), epochs)
-        yield Patient(name, "tests'", lambda model=model: model, "itself")
-    unseen = tricks.unseen_honest(network("l2"), network("linf"))
-    for name, model in unseen.items():
+        build = partial(unusual.trained, i, build, scheme, learn(), epochs)
+        yield Patient(name, "tests'", cache(build), "itself")
+    for name, model in tricks.unseen_honest(network("l2"), network("linf")).items():
         yield Patient(name, "tests'", lambda model=model: model, "several")
     squashed = nn.Sequential(network("linf"), nn.Softmax(1))
     yield Patient("probabilities, unsaturated", "tests'", lambda: squashed, "linf")
     for name, model in plain.more_honest(network("natural"), network("l2"), learn()).items():
         yield Patient(name, "kept aside", lambda model=model: model, "several")
-    for name, model in later_honest(network("linf"), learn()).items():
-        yield Patient(name, "later", lambda model=model: model, "several")
-    for name, model in newest_honest(network("l2"), learn()).items():
-        yield Patient(name, "newest", lambda model=model: model, "several")
+    for name, made in later_honest(network("linf"), learn()).items():
+        yield Patient(name, "later", made, "several")
+    for name, made in newest_honest(network("l2"), learn()).items():
+        yield Patient(name, "newest", made, "several")
 
 
 def everybody() -> list[Patient]:

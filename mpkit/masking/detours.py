@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.masking.bpda import AS_IF, BPDA, find_bpda, title, watch
-from mpkit.masking.operations import FALSE, Step, StraightThrough, Trace
+from mpkit.masking.operations import ENDS, FALSE, Step, StraightThrough, Trace
 from mpkit.masking.wrappers import LARGE, Connected, Sanitized
 
 
@@ -97,7 +97,8 @@ def _around_operations(
     """Operations without a slope, and cuts in the graph."""
     steps = traced(model, x, True).steps
     false = bool(steps) and all(step.name.startswith(FALSE) for step in steps)
-    for width in WIDTHS[: 1 if false else None] if steps else ():
+    flat = all(step.name.startswith((FALSE, ENDS)) for step in steps)
+    for width in WIDTHS[: 1 if flat else None] if steps else ():
         guide = Detoured(model, width)
         if _climbs(guide, x, y):
             yield Detour("liar" if false else "step", _few(steps), guide, exact=True)

@@ -30,8 +30,8 @@ SQUASHING = {"sigmoid", "tanh", "softmax"}
 STEEP = 4.0
 """Sigmoids of an input that deviates by more than this count as thresholds."""
 
-FALSE = "the false gradient of"
-"""What is said of a custom function that lies."""
+FALSE, ENDS = "the false gradient of", "the ends of a clamp"
+"""What is said of a custom function that lies, and of values on a limit, which have no slope."""
 
 CUT = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
@@ -184,6 +184,10 @@ class StraightThrough(TorchFunctionMode):
             return self._chosen(name, u, args, kwargs, hard)
         if name in LOGIC and hard.dtype == torch.bool:
             return LOGIC[name](u, *rest)
+        if name in ("clamp", "clip"):
+            ends = [u == end for end in (*rest, *kwargs.values()) if end is not None]
+            if bool(torch.stack(ends).any(0).double().mean() > 0.01):
+                return self._noted(ENDS, torch.where(u == hard, u, u.detach()))
         return self._mixed(name, args, kwargs)
 
     def _spread(self, u: Tensor) -> Tensor:
@@ -222,10 +226,8 @@ class StraightThrough(TorchFunctionMode):
         """Selections and look-ups."""
         if name == "where" and hasattr(args[0], "soft"):
             return _mix(args[0].soft, *args[1:3])
-        if name == "masked_fill" and hasattr(args[1], "soft"):
-            return _mix(args[1].soft, args[2], args[0])
-        if name == "setitem" and hasattr(args[1], "soft") and not hasattr(args[1], "odds"):
-            return _mix(args[1].soft, args[2], args[0])
+        if name in ("masked_fill", "setitem") and hasattr(args[1], "soft"):
+            return None if hasattr(args[1], "odds") else _mix(args[1].soft, args[2], args[0])
         if name == "one_hot" and hasattr(args[0], "soft"):
             return self._noted("one-hot codes", _one_hot(args[0], *args[1:], **kwargs))
         if name == "embedding" and hasattr(args[0], "soft"):

@@ -216,6 +216,13 @@ def presence(model: Model, x: Tensor, y: Tensor) -> list[Evidence]:
         if share(wild)[1] and not share(zero)[1]:
             which = "wild gradient"
         found.append(Evidence(which, finding, weight, advice, rate))
+    still, walls = (margin.gradient == 0).double(), (x == 0) | (x == 1)
+    at, off = (float(still[pixels].mean()) for pixels in (walls, ~walls))
+    if at > 0.9 and off < 0.1:
+        words = f"the gradient is zero for {at:.0%} of the pixels that are black or white, and "
+        words += f"for {off:.0%} of the others, as behind a clamp"
+        advice = "Leave the clamp out (images are in [0, 1] before it), or give its ends a slope."
+        found.append(Evidence("pixels at a wall", words, Weight.TIP, advice))
     return found
 
 
