@@ -15,7 +15,7 @@ from helpers.toys import generator
 from mpkit import masking
 from mpkit.attacks import PGD, Margin
 from mpkit.attacks.gradients import input_gradient
-from mpkit.masking import Evidence, Weight, curves, find_detours, remedies
+from mpkit.masking import Evidence, Weight, curves, find_detours, probes, remedies
 from mpkit.masking.adaptive import Lesson
 from mpkit.masking.bpda import BPDA, mended
 from mpkit.masking.case import Case, Result
@@ -209,6 +209,35 @@ def test_an_honest_function_keeps_values_and_gradient_to_the_bit(n, dtype):
         out = model(leaf)
         pairs.append((out.detach(), torch.autograd.grad(out.square().sum(), leaf)[0]))
     assert all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
+@pytest.mark.parametrize("limits", [{"min": 0.0, "max": 1.0}, {"min": 0.0}, {"max": 1.0}])
+def test_black_and_white_pixels_have_the_slope_of_others_behind_a_clamp(limits):
+    model, x, y = toy()
+    x = (3 * x - 1).clamp(0, 1)  # a third is black and a third white
+    y = model(x).argmax(1)
+
+    def clamped(x):
+        return model(x.clamp(**limits))
+
+    detour = next(d for d in find_detours(clamped, x, y, generator()) if d.kind == "step")
+    assert detour.exact and "the ends of a clamp" in detour.name
+    torch.testing.assert_close(detour.guide(x), model(x))
+    torch.testing.assert_close(gradient(detour.guide, x, y), gradient(model, x, y))
+    outside = (x - 2).requires_grad_(True)
+    detour.guide(outside).square().sum().backward()
+    assert ("min" in limits) == (not outside.grad.any()), "what is cut off has no slope"
+
+
+def test_a_clamp_in_front_is_told_where_it_takes_a_gradient_and_only_there():
+    model, x, y = toy()
+    flat = (lambda x: model(x.clamp(0, 1))), (lambda x: model(torch.where(x > 1, 1, x)))
+    x = (3 * x - 1).clamp(0, 1)
+    hidden = not gradient(flat[0], x, y)[x == 0].any()  # versions of torch differ
+    for network, wanted in zip((*flat, model), (hidden, False, False), strict=True):
+        told = [e for e in probes.presence(network, x, y) if e.indicator == "pixels at a wall"]
+        assert len(told) == wanted
+        assert all(e.weight == Weight.TIP and "100% of the pixels" in e.finding for e in told)
 
 
 def test_cuts_are_passed_only_where_that_is_asked_for():
