@@ -17,14 +17,15 @@ from mpkit.attacks.wrappers import MultiTargeted
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
 from mpkit.sets import L1, L2, Ball
-from mpkit.sets.norms import per_row, positive, root, unit_direction
+from mpkit.sets.norms import per_row, positive, root
 
 FIRST, LAST = 0.3, 0.1
 """Shares of the gradients for the first search, and for the walk."""
-LONG = 12
-"""Gradients of a run of Auto-PGD below which it tries fewer radii."""
-TRIES = 3
-"""Points between the old one and the new one that a step along the border tries."""
+LONG, FEWEST, TRIES = 12, 4, 3
+"""Gradients of a run of Auto-PGD below which it tries fewer radii; radii below which it tries none;
+points that a step along the border tries."""
+MOST, WEIGHT, LARGEST = 5.0, 0.08, 13.8
+"""Of PrimalDual: limit on thresholds, steps of the logarithm of weights, and limit on it."""
 
 
 def geometric(first: float, last: float, k: int, steps: int) -> float:
@@ -38,8 +39,8 @@ class Balanced(NamedTuple):
     Attributes:
         z: the current point.
         mean: running mean of the direction, as Adam keeps it; ``square``, that of its squares.
-        sway: (B,) in [-1, 1], how often the goal was reached of late.
         ratio: (B,) logarithm of the weight of the norm over that of the loss.
+        pull: (B,) in (0, 1), running mean of the norm's weight.
         nearest: (B,) norm of the smallest break, infinite where there is none.
         best: that break, or the point of greatest loss.
     """
@@ -47,8 +48,8 @@ class Balanced(NamedTuple):
     z: Tensor
     mean: Tensor
     square: Tensor
-    sway: Tensor
     ratio: Tensor
+    pull: Tensor
     nearest: Tensor
     best: Best
 
@@ -58,26 +59,26 @@ class PrimalDual(MinimumNorm):
     """Steps down a weighted sum of norm and loss; the norm's weight grows while the goal is kept.
 
     No ball holds the search, so a pixel can go far and come back, and each has its own step length
-    (Adam): what networks ask for that hardly react to small changes. In l_1 the norm is taken care
-    of by soft thresholds in the same lengths, so that pixels that do not matter stay as they were.
+    (Adam): what networks ask for that hardly react to small changes. The loss fades out behind the
+    border, log(1 + exp(-margin)). In l_1 the norm is taken care of by soft thresholds in the same
+    lengths, up to five times that of the pixel with the greatest slope: pixels whose slope is next
+    to nothing here may go on, and find out whether they matter further away.
 
     Args:
         steps: number of gradients, > 0.
-        loss: a margin, positive exactly where the goal is reached; in l_2 it has no slope there.
+        loss: a margin, positive exactly where the goal is reached.
         rate: step length of a pixel, > 0; it falls to a tenth, as that of the weight does.
-        even: whether gradients are brought to length one before they are averaged.
 
     Raises: ValueError: a number is not positive, or the set is no l_1 or l_2 ball.
 
-    Source: the problem and the two kinds of steps of Matyasko and Chau 2021 (PDPGD); weights and
-        lengths are ours.
+    Source: the problem and the two kinds of steps of Matyasko and Chau 2021 (PDPGD), and the limit
+        on thresholds from what five steps of their inner loop reach; lengths are ours.
     """
 
     set: Ball
     steps: int = 500
     loss: Loss = field(default_factory=Margin)
-    rate: float = 0.1
-    even: bool = False
+    rate: float = 0.2
 
     def __post_init__(self) -> None:
         require_positive("PrimalDual", steps=self.steps, rate=self.rate)
@@ -88,32 +89,34 @@ class PrimalDual(MinimumNorm):
         """The image itself, and a norm that counts a hundredth."""
         x = problem.x
         zero, rows = torch.zeros_like(x), x.new_zeros(len(x))
-        best, infinite = Best.none_yet(x, zero), torch.full_like(rows, torch.inf)
-        return Balanced(zero, zero, zero, rows, rows - 4.6, infinite, best)
+        best = Best.none_yet(x, zero)
+        return Balanced(zero, zero, zero, rows - 4.6, rows + 0.01, rows + torch.inf, best)
 
     def advance(self, problem: Problem, state: Balanced, k: int) -> Balanced:
-        """Look, weigh norm and loss anew, step down their sum."""
+        """Look, step down norm and loss, weigh them anew."""
         x, z = problem.x, state.z
         here, gradient = Best.with_slope(problem, self.loss, z, x + z)
         state = self.noted(state, here)
         length = geometric(self.rate, self.rate / 10, k, self.steps)
-        sway = torch.lerp(state.sway, 2 * here.reached.to(x.dtype) - 1, 0.1)
-        ratio = state.ratio + geometric(0.1, 0.01, k, self.steps) * sway.sign() * (k > 0)
-        pull, push = (per_row(torch.sigmoid(way * ratio), x) for way in (1, -1))
-        down = -push * (unit_direction(gradient) if self.even else gradient)
+        pull = per_row(state.pull, x)
+        down = -per_row(torch.sigmoid(-here.score), x) * gradient
         if isinstance(self.set, L2):
-            short = per_row(positive(self.set.norm(z)), x)
-            down = down * ~here.reached.view(-1, 1, 1, 1) + pull * z / short
+            down = torch.lerp(down, z / per_row(positive(self.set.norm(z)), x), pull)
         mean, square = (
             torch.lerp(old, new, share)
             for old, new, share in ((state.mean, down, 0.1), (state.square, down.square(), 0.001))
         )
         spread = root(square / (1 - 0.999 ** (k + 1))) + 1e-8
         z = z - length / (1 - 0.9 ** (k + 1)) * mean / spread
-        if isinstance(self.set, L1):
-            z = z.sign() * (z.abs() - length * pull / spread).clamp(min=0)
         z = torch.minimum(torch.maximum(z, -x), 1 - x)
-        return state._replace(z=z, mean=mean, square=square, sway=sway, ratio=ratio)
+        if isinstance(self.set, L1):
+            most = MOST / spread.flatten(1).amax(1)
+            back = torch.minimum(1 / spread, per_row(most, x)) * length * pull / (1 - pull)
+            z = z.sign() * (z.abs() - back).clamp(min=0)
+        turn = WEIGHT * (1 - 0.9 * k / self.steps)
+        ratio = (state.ratio + torch.where(here.reached, turn, -turn)).clamp(-LARGEST, LARGEST)
+        weight = torch.lerp(state.pull, torch.sigmoid(ratio), 0.1)
+        return Balanced(z, mean, square, ratio, weight, state.nearest, state.best)
 
 
 class Narrowed(NamedTuple):
@@ -188,9 +191,9 @@ class LeastNorm(Attack):
 
     First towards some wrong classes the least point that would break a linear network, and a search
     without a radius: a shrinking ball in l_inf, primal and dual steps in l_2 and l_1. Then targeted
-    Auto-PGD at radii that close in on the least one that breaks. Last a walk along the border: the
-    network is taken for linear at the best break, and the least point that breaks the linear one is
-    tried, or one on the way.
+    Auto-PGD at radii that close in on the least one that breaks; in l_2 and l_1 only where steps
+    suffice for four radii. Last a walk along the border: the network is taken for linear at the
+    best break, and the least point that breaks the linear one is tried, or one on the way.
 
     What is returned is the smallest that was found, if it lies in the set; take a set as large as
     the box, ``Ball.everything``, to measure distances.
@@ -223,17 +226,23 @@ class LeastNorm(Attack):
         """Fewest classes the losses are defined for."""
         return TargetedDLR.fewest
 
-    def first(self) -> MinimumNorm:
-        """The search without a radius, with a share of the gradients."""
-        share = int(self.steps * FIRST)
-        if isinstance(self.set, L1 | L2):
-            return PrimalDual(self.set, share, self.loss, 0.3)
-        return ShrinkingBall(self.set, share, self.loss)
+    def plan(self) -> tuple[int, int, int, int]:
+        """Gradients of the first search, radii, gradients at each for a class, steps to walk."""
+        left = self.steps - 3 * self.targets - 2
+        first, middle = int(left * FIRST), int(left * (1 - FIRST - LAST))
+        radii = min(self.radii, middle // (LONG * self.targets))
+        if radii < FEWEST and isinstance(self.set, L1 | L2):
+            first, radii = first + middle, 0
+        elif radii < 2:
+            radii = min(2, self.radii)
+        each = max(2, middle // max(1, radii) // self.targets - 2)
+        left -= first + radii * self.targets * (each + 2)
+        return first, radii, each, max(0, 2 * left // (2 + TRIES))
 
     def find(self, problem: Problem) -> AttackResult:
         """The searches in turn."""
         x, zero = problem.x, torch.zeros_like(problem.x)
-        rows = x.new_zeros(len(x))
+        rows, (steps, radii, each, walks) = x.new_zeros(len(x)), self.plan()
         state = Bracket(zero, torch.full_like(rows, torch.inf), rows)
         logits, _ = look(problem.model, self.loss, x, problem.y)
         wrong = logits.scatter(1, problem.y.unsqueeze(1), -torch.inf)
@@ -243,16 +252,14 @@ class LeastNorm(Attack):
             for _ in range(2):
                 z = self.ahead(problem, self.loss.toward(target), z)
                 state = self.noted(problem, state, z)
-        first = self.first().find(problem).z
+        search = PrimalDual if isinstance(self.set, L1 | L2) else ShrinkingBall
+        first = search(self.set, steps, self.loss).find(problem).z
         state = self.noted(problem, state, first)
-        none = state.norm.isinf()
-        state = state._replace(z=trees.where(none, first, state.z))
-        left = int(self.steps * (1 - FIRST - LAST)) - 6 * self.targets
-        radii = max(2, min(self.radii, left // (LONG * self.targets)))
+        state = state._replace(z=trees.where(state.norm.isinf(), first, state.z))
         for _ in range(radii):
-            state = self.at_radius(problem, state, max(2, left // radii // self.targets - 2))
+            state = self.at_radius(problem, state, each)
         bold = torch.ones_like(state.norm)
-        for _ in range(int(2 * self.steps * LAST) // (2 + TRIES)):
+        for _ in range(walks):
             state, bold = self.walk(problem, state, bold)
         z = self.set.project(x, state.z)
         last = Best.at(problem, self.loss, z, x + z)
@@ -262,8 +269,7 @@ class LeastNorm(Attack):
         """Keep a point that breaks with a smaller norm."""
         here, norm = Best.at(problem, self.loss, z, problem.x + z), self.set.norm(z)
         less = here.reached & (norm < state.norm) & self.set.fits(problem.x, z)
-        z, norm = trees.where(less, (z, norm), (state.z, state.norm))
-        return Bracket(z, norm, state.held)
+        return Bracket(*trees.where(less, (z, norm), (state.z, state.norm)), state.held)
 
     def at_radius(self, problem: Problem, state: Bracket, steps: int) -> Bracket:
         """Targeted Auto-PGD in a ball smaller than the best break, but larger than what held."""
@@ -291,5 +297,4 @@ class LeastNorm(Attack):
         for _ in range(TRIES):
             state = self.noted(problem, state, far.lerp(near, per_row(share, far)))
             share = torch.where(state.norm < before, share, 0.4 * share)
-        won = state.norm < before
-        return state, torch.where(won, 2 * bold, 0.3 * bold).clamp(1e-3, 1)
+        return state, torch.where(state.norm < before, 2 * bold, 0.3 * bold).clamp(1e-3, 1)

@@ -124,7 +124,7 @@ ATTACKS: dict[str, Row] = {
     "fmn": Row(FMN(L2(0.5), 5)),
     "fmn from the border": Row(FMN(Linf(0.2), 3, start=BoundaryStart(1, 2))),
     "primal dual l1": Row(PrimalDual(L1(1.0), 5)),
-    "primal dual l2": Row(PrimalDual(L2(0.5), 5, even=True)),
+    "primal dual l2": Row(PrimalDual(L2(0.5), 5)),
     "shrinking ball": Row(ShrinkingBall(Linf(0.2), 5)),
     "least norm linf": Row(LeastNorm(Linf(0.2), 100, targets=2, radii=2), retargets=False),
     "least norm l1": Row(LeastNorm(L1(1.0), 100, targets=1, radii=2), retargets=False),
