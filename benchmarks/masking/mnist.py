@@ -6,9 +6,11 @@ it was; a change of the code or of an option makes it begin again.
 
     MPKIT_DATA=folder python -m benchmarks.masking.mnist
     MPKIT_DATA=folder python -m benchmarks.masking.mnist --again doctor
+    MPKIT_DATA=folder python -m benchmarks.masking.mnist --models mnist-rt mnist-max-rt \
+        --output book/results/masking-poses.json
 
 The second does some parts anew, where only their code has changed, and keeps the others of the
-record, which says so.
+record, which says so. The third makes the record of the networks that were trained for poses.
 """
 
 from __future__ import annotations
@@ -296,6 +298,10 @@ def main() -> None:
     made = records.provenance(parameters, ROOT, duration, "benchmark")
     made["versions"]["foolbox"] = metadata.version("foolbox")
     command = "python -m benchmarks.masking.mnist"
+    if given.models != NETWORKS:
+        output = given.output.resolve()
+        output = output.relative_to(ROOT) if output.is_relative_to(ROOT) else output.name
+        command += f" --models {' '.join(given.models)} --output {output}"
     records.write_record(given.output, {**made, **origin, "command": command, "networks": networks})
 
 
