@@ -12,10 +12,15 @@ is done is kept beside the record, run by run, so this can be stopped and goes o
     python -m benchmarks.peers.attackbench
     python -m benchmarks.peers.attackbench --share 0 2    (and --share 1 2 beside it, then without)
     python -m benchmarks.peers.attackbench --points 16 --networks digits-max mnist-max
+    python -m benchmarks.peers.attackbench --points 50 --again "mpkit LeastNorm"
+
+The last line is for an attack that was changed: it measures that one alone, keeps the other runs of
+the record, and the record says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -33,6 +38,7 @@ from benchmarks.peers.minimizers import Search, minimizers, order
 from mpkit import data, sets
 from mpkit.audit.optimality import followed, local_optimality
 from mpkit.audit.protocol import NORMS
+from mpkit.core import records
 from mpkit.studies import zoo
 
 NETWORKS = [
@@ -188,6 +194,21 @@ def checked(name: str, points: int, budget: int) -> dict[str, Any]:
     return {"network": name, "points": points, "budget": budget, "norms": rows}
 
 
+def before(given: argparse.Namespace) -> dict[str, Any]:
+    """The record whose other runs are kept.
+
+    Raises: ValueError: it is of other images, networks or budgets, or has no such attack.
+    """
+    old = records.read_record(given.output)
+    for key in ("points", "networks", "budgets", "deep"):
+        if (wanted := vars(given)[key]) != (has := old["parameters"][key]):
+            raise ValueError(f"{given.output} has --{key} {has}, not {wanted}: give the same")
+    known = {where.split("|")[2] for norm in NORMS for where in old["norms"][norm]["runs"]}
+    if unknown := {*given.again} - known:
+        raise ValueError(f"--again: no attack is called {sorted(unknown)}; there are {known}")
+    return old
+
+
 def main() -> None:
     """Run what is not done, compare, and write the record."""
     parser = options(__doc__, "book/results/attackbench.json", 100)
@@ -199,8 +220,10 @@ def main() -> None:
     parser.add_argument(
         "--share", type=int, nargs=2, metavar=("I", "N"), help="only every Nth network"
     )
+    parser.add_argument("--again", nargs="+", default=[], metavar="ATTACK", help="only these anew")
     given, _ = begin(parser)
     warnings.filterwarnings("ignore")
+    old = before(given) if given.again else None
     part, of = given.share or (None, 1)
     kept = Kept(given.output, given.points, share=part)
     runs: dict[str, dict[str, Any]] = {norm: {} for norm in NORMS}
@@ -213,6 +236,9 @@ def main() -> None:
     for budget, name, norm in plan:
         for attack, search in minimizers(norm, radius(name, norm)).items():
             where = f"{name}|{budget}|{attack}"
+            if old and attack not in given.again:
+                runs[norm][where] = old["norms"][norm]["runs"][where]
+                continue
             runs[norm][where] = kept.row(
                 f"{norm}|{where}",
                 lambda s=search, w=(name, norm, budget): one_run(s, *w, given.points),
@@ -231,6 +257,11 @@ def main() -> None:
     packages = {"adv_lib": "adv-lib", "attackbench": "attackbenchlib"}
     there = {p: metadata.version(p) for m, p in packages.items() if importlib.util.find_spec(m)}
     content: dict[str, Any] = {"norms": norms, "versions of the others": there}
+    if old:
+        first = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
+        earlier = old.get("again", {"attacks": [], "others": first})
+        attacks = sorted({*earlier["attacks"], *given.again})
+        content["again"] = {"attacks": attacks, "others": earlier["others"]}
     if "attackbenchlib" in there:
         few = min(given.points, 16)
         content["beside attackbenchlib"] = kept.row(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
+
 import pytest
 import torch
 
-from benchmarks.peers.attackbench import compared, over_networks
+from benchmarks.peers.attackbench import before, compared, over_networks
 from benchmarks.peers.minimizers import at_radii, least, minimizers, order, ours
 from helpers import ROOT
 from mpkit import attacks
@@ -114,6 +117,18 @@ def test_the_record_agrees_with_the_benchmark_s_own_package() -> None:
         alone = row["attack"] != "mpkit LeastNorm"
         assert there == pytest.approx(here, abs=1e-4) if alone else here - 0.1 < there < here
         assert row["optimality there, with its box"] < there
+
+
+def test_the_other_runs_are_kept_only_of_the_same_problem(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "attackbench.json"
+    path.write_text(json.dumps(RECORD))
+    given = {key: RECORD["parameters"][key] for key in ("points", "networks", "budgets", "deep")}
+    given |= {"output": path, "again": ["mpkit LeastNorm"]}
+    assert before(Namespace(**given))["norms"] == RECORD["norms"]
+    with pytest.raises(ValueError, match="has --points 50, not 16"):
+        before(Namespace(**given | {"points": 16}))
+    with pytest.raises(ValueError, match="no attack is called"):
+        before(Namespace(**given | {"again": ["LeastNorm"]}))
 
 
 def test_it_says_where_it_comes_from() -> None:
