@@ -12,7 +12,7 @@ from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult, Best, Problem
 from mpkit.attacks.fmn import MinimumNorm
 from mpkit.attacks.gradients import climb, look
-from mpkit.attacks.losses import DLR, Loss, Margin, TargetedDLR
+from mpkit.attacks.losses import DLR, Loss, Margin, SoftMargin, TargetedDLR
 from mpkit.attacks.wrappers import MultiTargeted
 from mpkit.core import trees
 from mpkit.core.checks import require_positive
@@ -77,7 +77,7 @@ class PrimalDual(MinimumNorm):
 
     set: Ball
     steps: int = 500
-    loss: Loss = field(default_factory=Margin)
+    loss: Loss = field(default_factory=SoftMargin)
     rate: float = 0.2
 
     def __post_init__(self) -> None:
@@ -200,7 +200,7 @@ class LeastNorm(Attack):
 
     Args:
         steps: gradients for each image, two forward passes counted as one, at least 100.
-        loss: an untargeted margin, positive exactly where the goal is reached.
+        loss: a margin, positive exactly where the goal is reached; `Margin` begins as `SoftMargin`.
         targets: wrong classes that Auto-PGD aims at, > 0.
         radii: that it tries at most, fewer where steps are few; > 0.
 
@@ -241,8 +241,8 @@ class LeastNorm(Attack):
 
     def find(self, problem: Problem) -> AttackResult:
         """The searches in turn."""
-        x, zero = problem.x, torch.zeros_like(problem.x)
-        rows, (steps, radii, each, walks) = x.new_zeros(len(x)), self.plan()
+        x, zero, (steps, radii, each, walks) = problem.x, torch.zeros_like(problem.x), self.plan()
+        rows = x.new_zeros(len(x))
         state = Bracket(zero, torch.full_like(rows, torch.inf), rows)
         logits, _ = look(problem.model, self.loss, x, problem.y)
         wrong = logits.scatter(1, problem.y.unsqueeze(1), -torch.inf)
@@ -253,7 +253,8 @@ class LeastNorm(Attack):
                 z = self.ahead(problem, self.loss.toward(target), z)
                 state = self.noted(problem, state, z)
         search = PrimalDual if isinstance(self.set, L1 | L2) else ShrinkingBall
-        first = search(self.set, steps, self.loss).find(problem).z
+        soft = SoftMargin() if self.loss == Margin() else self.loss
+        first = search(self.set, steps, soft).find(problem).z
         state = self.noted(problem, state, first)
         state = state._replace(z=trees.where(state.norm.isinf(), first, state.z))
         for _ in range(radii):
@@ -261,8 +262,7 @@ class LeastNorm(Attack):
         bold = torch.ones_like(state.norm)
         for _ in range(walks):
             state, bold = self.walk(problem, state, bold)
-        z = self.set.project(x, state.z)
-        last = Best.at(problem, self.loss, z, x + z)
+        last = Best.at(problem, self.loss, z := self.set.project(x, state.z), x + z)
         return AttackResult(self.set.apply(x, last.z), last.z, last.score)
 
     def noted(self, problem: Problem, state: Bracket, z: Tensor) -> Bracket:

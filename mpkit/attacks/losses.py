@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mpkit.core.checks import ordinary
+from mpkit.core.checks import ordinary, require_positive
 
 Target = int | Tensor
 
@@ -109,6 +109,40 @@ class Margin(Loss):
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Score logits (B, K) against labels (B,): (B,)."""
         return _lead(logits, y)
+
+    def toward(self, target: Target) -> "TargetedMargin":
+        """The target logit minus the greatest other logit."""
+        return TargetedMargin(target)
+
+
+@dataclass(frozen=True)
+class SoftMargin(Loss):
+    """The margin, with the slope of a soft maximum over the wrong classes.
+
+    The slope of the margin jumps wherever another class comes second; this one turns.
+
+    Args:
+        width: of the soft maximum, in standard deviations of an example's logits, > 0.
+
+    Raises: ValueError: if width is not positive.
+
+    Source: ours; it is that of cross-entropy without the factor that vanishes for sure answers.
+    """
+
+    width: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_positive("SoftMargin", width=self.width)
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Score logits (B, K) against labels (B,): (B,), the margin to the bit."""
+        width = self.width * logits.detach().std(1, keepdim=True)
+        width = width.clamp(min=torch.finfo(logits.dtype).tiny)
+        others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+        others = (others - others.detach().amax(1, keepdim=True)) / width
+        soft = width.squeeze(1) * others.logsumexp(1)
+        soft = soft - logits.gather(1, y.unsqueeze(1)).squeeze(1)
+        return _lead(logits, y).detach() + (soft - soft.detach()).nan_to_num(0)
 
     def toward(self, target: Target) -> "TargetedMargin":
         """The target logit minus the greatest other logit."""

@@ -12,6 +12,7 @@ from mpkit.attacks import (
     DLR,
     CrossEntropy,
     Margin,
+    SoftMargin,
     TargetedCrossEntropy,
     TargetedDLR,
     TargetedMargin,
@@ -24,6 +25,38 @@ Y = torch.tensor([0, 1])
 def test_margin_and_dlr_by_hand():
     assert Margin()(LOGITS, Y).tolist() == [-1.0, 3.0]
     assert DLR()(LOGITS, Y).tolist() == [-1.0 / 3, 1.0]
+
+
+def test_the_soft_margin_is_the_margin_and_its_slope_is_shared_among_wrong_classes():
+    logits = LOGITS.clone().requires_grad_(True)
+    told = SoftMargin(0.5)(logits, Y)
+    assert torch.equal(told.detach(), Margin()(LOGITS, Y))
+    (slope,) = torch.autograd.grad(told.sum(), logits)
+    width = 0.5 * LOGITS.std(1, keepdim=True)
+    wanted = (LOGITS / width).scatter(1, Y[:, None], -torch.inf).softmax(1)
+    torch.testing.assert_close(slope, wanted.scatter(1, Y[:, None], -1.0))
+    assert SoftMargin().toward(2) == TargetedMargin(2)
+
+
+@given(st.data())
+def test_the_slope_of_the_soft_margin_does_not_hang_on_the_scale(data):
+    logits = data.draw(tensors(torch.float64, (3, 4), -9, 9))
+    y, slopes = torch.tensor([0, 1, 3]), []
+    for scale in (1.0, 1e-3, 1e6):
+        leaf = logits.clone().requires_grad_(True)
+        slopes += torch.autograd.grad(SoftMargin()(scale * leaf, y).sum() / scale, leaf)
+    for other in slopes[1:]:
+        torch.testing.assert_close(other, slopes[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_soft_margin_of_equal_or_infinite_logits_has_a_finite_slope(dtype):
+    logits = torch.tensor([[0.0, 0, 0], [torch.inf, 0, 1], [-torch.inf, 0, 1]], dtype=dtype)
+    leaf = logits.clone().requires_grad_(True)
+    told = SoftMargin()(leaf, torch.tensor([0, 1, 2]))
+    assert torch.equal(told.detach(), Margin()(logits, torch.tensor([0, 1, 2])))
+    (slope,) = torch.autograd.grad(told[:1].sum(), leaf)
+    assert slope[0].isfinite().all()
 
 
 def test_targeted_by_hand():
