@@ -6,7 +6,7 @@ its record.
     python -m benchmarks.masks --share 0 2    (and --share 1 2 beside it, then without)
     python -m benchmarks.masks --again NAME
 
-It takes about an hour and a half of one core, can be stopped at any time and goes on where it was.
+It takes a bit more than two hours of one core, can be stopped at any time and goes on where it was.
 A change of the library or of the models makes it begin again. The last line examines some models
 anew, keeps the others of the record, and the record says so.
 """

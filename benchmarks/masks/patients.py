@@ -4,7 +4,7 @@ Five groups of kinds. *Shown* ones are on the book's pages, and the doctor was w
 at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and served
 to mend it once more after they had been counted. So did *later* ones, written by somebody who had
 not read the doctor. *Newest* ones were written after that by somebody else who had not read it
-either. Only the last say how it fares with what is new.
+either, and it has not been mended for them. Only they say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the

@@ -224,7 +224,7 @@ def test_an_examination_of_an_honest_network_finds_nothing_hidden():
 def test_the_scores_of_the_record_are_those_of_its_rows():
     record = records.read_record(run.ROOT / "book" / "results" / "masks.json")
     assert scores.summary(record["rows"]) == record["scores"]
-    told = record["scores"]["doctor"]["group: later"]
+    told = record["scores"]["doctor"]["group: newest"]
     assert {
         "hiding": told["found"]["of"],
         "found": told["found"]["count"],
@@ -234,5 +234,6 @@ def test_the_scores_of_the_record_are_those_of_its_rows():
     assert told["honest called masked"]["count"] == 0
     kinds = {(one["name"], one["group"]) for one in record["rows"] if one["hides"]}
     assert sum(group == "kept aside" for _, group in kinds) >= 20
-    assert sum(group == "later" for _, group in kinds) == len(later.LATER)
+    for name, group in (("later", later.LATER), ("newest", newest.NEWEST)):
+        assert sum(one == name for _, one in kinds) == len(group)
     assert len({one["name"] for one in record["rows"] if not one["hides"]}) >= 30
