@@ -98,6 +98,23 @@ class Kept:
             path.unlink(missing_ok=True)
 
 
+def again(old: Mapping[str, Any], new: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What a record says of which only a part was measured anew.
+
+    Args:
+        old: the record that gives the rest.
+        new: names of what was measured now, by kind, such as {"attacks": ["PGD"]}.
+
+    Returns: under "again" those names, with the ones of earlier times, and under "others" commit,
+        date, duration and versions of the rest.
+    """
+    earlier = old.get("again") or {
+        "others": {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
+    }
+    names = {kind: sorted({*earlier.get(kind, ()), *some}) for kind, some in new.items()}
+    return {"again": {**names, "others": earlier["others"]}}
+
+
 def write(
     given: argparse.Namespace,
     seconds: float,

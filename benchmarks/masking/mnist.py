@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.records import again as earlier
 from mpkit import attacks, data, masking, sets
 from mpkit.attacks import (
     APGD,
@@ -257,8 +258,7 @@ def kept(path: Path, again: list[str], points: int) -> tuple[dict[str, Record], 
         name: {part: value for part, value in network.items() if part not in again}
         for name, network in old["networks"].items()
     }
-    origin = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
-    return found, {"again": again, "others": old.get("others", origin)}
+    return found, earlier(old, {"parts": again})
 
 
 def sources() -> str:

@@ -5,10 +5,12 @@ its record.
     python -m benchmarks.masks
     python -m benchmarks.masks --share 0 2    (and --share 1 2 beside it, then without)
     python -m benchmarks.masks --again NAME
+    python -m benchmarks.masks --keep truth others
 
-It takes a bit more than two hours of one core, can be stopped at any time and goes on where it was.
-A change of the library or of the models makes it begin again. The last line examines some models
-anew, keeps the others of the record, and the record says so.
+It takes some hours of one core, can be stopped at any time and goes on where it was. A change of
+the library or of the models makes it begin again. The third line examines some models anew and
+keeps the others of the record; the last one keeps these parts of all models that are on record,
+as when only the doctor has changed. The record says so.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.records import again
 from benchmarks.masks import scores
 from benchmarks.masks.bases import SETS
 from benchmarks.masks.examination import elsewhere, opinion, truth
@@ -72,9 +75,15 @@ def sets_of(patient: Patient, i: int, balls: int) -> list[str]:
 
 
 def examined(
-    patient: Patient, key: str, x: Tensor, y: Tensor, given: argparse.Namespace, digests: Record
+    patient: Patient,
+    key: str,
+    x: Tensor,
+    y: Tensor,
+    given: argparse.Namespace,
+    digests: Record,
+    before: Record,
 ) -> Record:
-    """All parts for a model in a set."""
+    """All parts for a model in a set; those that are kept as they were before."""
     effort = masking.Effort()
     works: dict[str, Callable[[], Record]] = {
         "truth": lambda: truth(patient, key, x, y),
@@ -84,7 +93,9 @@ def examined(
         works["others"] = lambda: elsewhere(patient, key, x, y)
     stem = f"{patient.name}-{key}".replace(" ", "_").replace(":", "").replace(",", "")
     return {
-        part: piece(given.work / f"{stem}-{part}.json", digests[part], works[part])
+        part: before[part]
+        if part in before and part in given.keep
+        else piece(given.work / f"{stem}-{part}.json", digests[part], works[part])
         for part in given.parts
         if part in works
     }
@@ -100,6 +111,7 @@ def main() -> None:
     parser.add_argument("--balls", type=int, default=1, choices=[1, 2, 3], help="for each model")
     parser.add_argument("--only", nargs="+", help="names of models")
     parser.add_argument("--again", nargs="+", default=[], help="names of models to examine anew")
+    parser.add_argument("--keep", nargs="+", default=[], choices=PARTS, help="parts on record")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "masks")
     parser.add_argument("--output", type=Path, default=ROOT / "book" / "results" / "masks.json")
@@ -109,14 +121,15 @@ def main() -> None:
     code = sources(COMMON + MODELS)
     digests = {"truth": code, "doctor": code, "others": sources(COMMON + MODELS + OTHERS)}
     digests = {part: records.digest(digest, given.points) for part, digest in digests.items()}
-    old = records.read_record(given.output) if given.again else None
+    old = records.read_record(given.output) if given.again or given.keep else None
+    known = {(row["name"], row["set"]): row for row in old["rows"]} if old else {}
     if old and old["parameters"]["points"] != given.points:
         parser.error(f"{given.output} is of {old['parameters']['points']} images: give --points")
     patients, rows, seconds = everybody(), [], 0.0
     if unknown := {*given.again, *(given.only or ())} - {one.name for one in patients}:
         parser.error(f"no model is called {sorted(unknown)}; rows of the record have the names")
     for i, patient in enumerate(patients):
-        if old and patient.name not in given.again:
+        if old and given.again and patient.name not in given.again:
             rows += [row for row in old["rows"] if row["name"] == patient.name]
             continue
         if (given.only and patient.name not in given.only) or (
@@ -126,7 +139,8 @@ def main() -> None:
         about = {name: getattr(patient, name) for name in ("name", "group", "base", "improper")}
         about |= {"hides": patient.hides, "wanted": list(patient.causes), "draws": patient.draws}
         for key in sets_of(patient, i, given.balls):
-            found = examined(patient, key, few.x, few.y, given, digests)
+            before = known.get((patient.name, key), {})
+            found = examined(patient, key, few.x, few.y, given, digests, before)
             seconds += sum(part["seconds"] for part in found.values())
             rows.append({**about, "set": key, **found})
     if given.share or given.only or set(given.parts) != set(PARTS):
@@ -135,10 +149,8 @@ def main() -> None:
     parameters = {"data": "digits", "points": given.points, "seed": 3, "threads": 1}
     made = records.provenance(parameters, ROOT, seconds, "benchmark")
     if old:
-        kept = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
-        before = old.get("again", {"models": [], "others": kept})
-        again = sorted({*before["models"], *given.again})
-        made["again"] = {"models": again, "others": before["others"]}
+        parts = [part for part in PARTS if part not in given.keep]
+        made |= again(old, {"models": given.again, "parts": parts if given.keep else []})
     record = {**made, "command": "python -m benchmarks.masks", "rows": rows}
     records.write_record(given.output, {**record, "scores": scores.summary(rows)})
 

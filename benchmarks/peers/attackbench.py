@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.records import Kept, begin, options, write
+from benchmarks.common.records import Kept, again, begin, options, write
 from benchmarks.peers.minimizers import Search, minimizers, order
 from mpkit import data, sets
 from mpkit.audit.optimality import followed, local_optimality
@@ -258,10 +258,7 @@ def main() -> None:
     there = {p: metadata.version(p) for m, p in packages.items() if importlib.util.find_spec(m)}
     content: dict[str, Any] = {"norms": norms, "versions of the others": there}
     if old:
-        first = {key: old[key] for key in ("commit", "commit_date", "duration_s", "versions")}
-        earlier = old.get("again", {"attacks": [], "others": first})
-        attacks = sorted({*earlier["attacks"], *given.again})
-        content["again"] = {"attacks": attacks, "others": earlier["others"]}
+        content |= again(old, {"attacks": given.again})
     if "attackbenchlib" in there:
         few = min(given.points, 16)
         content["beside attackbenchlib"] = kept.row(

@@ -33,7 +33,7 @@ class Effort:
 
     Args:
         steps: gradients of each first-order attack.
-        queries: forward passes of the blind search.
+        queries: forward passes of the gradient-free search.
         estimates: steps of the search along averaged finite differences.
         directions: Gaussian directions of each of them.
         draws: calls that are averaged for a random model, or over noise on the image.

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.masking.bpda import AS_IF, BPDA, find_bpda, title, watch
-from mpkit.masking.operations import ENDS, FALSE, Step, StraightThrough, Trace
+from mpkit.masking.operations import ENDS, FALSE, SHARP, Step, StraightThrough, Trace
 from mpkit.masking.wrappers import LARGE, Connected, Sanitized
 
 
@@ -99,9 +99,16 @@ def _around_operations(
     false = bool(steps) and all(step.name.startswith(FALSE) for step in steps)
     flat = all(step.name.startswith((FALSE, ENDS)) for step in steps)
     for width in WIDTHS[: 1 if flat else None] if steps else ():
-        guide = Detoured(model, width)
+        guide = Detoured(model, width=width)
         if _climbs(guide, x, y):
             yield Detour("liar" if false else "step", _few(steps), guide, exact=True)
+    steep = any(step.name.startswith(SHARP) for step in steps)
+    for melt in MELTS[: None if steep else 1] if not flat else ():
+        guide = Detoured(model, melt=melt)
+        with torch.no_grad():
+            right = guide(x).argmax(1) == y
+        if bool(right.double().mean() >= 0.5) and _climbs(guide, x, y):
+            yield Detour("step", _few(steps), guide)
     cut = [step for step in traced(model, x, False).steps if step.name in CUTS]
     guide = Detoured(model, cuts=False)
     if cut and _climbs(guide, x, y):
@@ -127,21 +134,21 @@ def _read_inside(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> It
         agree = [sign for sign, named in signs if bool((named == says).double().mean() >= 0.9)]
         if not agree:
             continue
-        guide = Detoured(model, 1.0, True, number, agree[0], logits.shape[1])
+        guide = Detoured(model, read=number, sign=agree[0], classes=logits.shape[1])
         if _climbs(guide, x, y):
             kind = "scores" if agree[0] == 1 else "distances"
             yield Detour("table", (f"{kind} {tuple(table.shape[1:])} inside",), guide)
             break
     wide = [i for i, t in enumerate(tables) if not _alike(t, logits) and t.shape[1] >= 4]
     for number in wide[-1:]:
-        fitted = ReadOut(Detoured(model, 1.0, True, number), x, says, logits.shape[1])
+        fitted = ReadOut(Detoured(model, read=number), x, says, logits.shape[1])
         if _climbs(fitted, x, y):
             place = f"inner outputs {tuple(tables[number].shape[1:])}"
             yield Detour("readout", (place,), fitted)
 
 
-WIDTHS = (1.0, 0.25)
-"""Of slopes for signs and comparisons, in deviations of their input."""
+WIDTHS, MELTS = (1.0, 0.25), (1.25, 2.5, 5.0)
+"""Of slopes for signs and comparisons, in deviations of their input; how gentle what melts is."""
 
 
 def _alike(table: Tensor, logits: Tensor) -> bool:
@@ -210,28 +217,23 @@ class Detoured(nn.Module):
 
     Args:
         model: images (B, C, H, W) to logits (B, K).
-        width, cuts: see ``StraightThrough``.
-        read: the number of the table of scores that is taken for the logits; None for the output.
         sign: 1, or -1 for a table of distances.
         classes: of the model; a narrower table is filled up.
+        options: width, melt, cuts and read of ``StraightThrough``; the table of scores that is read
+            is taken for the logits.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        width: float = 1.0,
-        cuts: bool = True,
-        read: int | None = None,
-        sign: int = 1,
-        classes: int = 0,
-    ) -> None:
+    def __init__(self, model: Model, sign: int = 1, classes: int = 0, **options: Any) -> None:
         super().__init__()
-        self.model, self.classes = model, classes
-        self.width, self.cuts, self.read, self.sign = width, cuts, read, sign
+        self.model, self.sign, self.classes, self.options = model, sign, classes, options
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K), or the table of scores in their place."""
-        mode = StraightThrough(len(x), self.width, self.cuts, self.read)
+        asked = torch.is_grad_enabled() and x.requires_grad
+        if self.options.get("melt") and not asked:  # only what has a slope melts
+            with torch.enable_grad():
+                return self(x.detach().requires_grad_(True)).detach()  # type: ignore[no-any-return]
+        mode = StraightThrough(len(x), **self.options)
         with mode:
             logits: Tensor = self.model(x)
         if mode.seen is None:

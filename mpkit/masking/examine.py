@@ -20,7 +20,7 @@ from mpkit.sets import L0, Ball, PerturbationSet, RotationTranslation
 
 
 def examine(threat: PerturbationSet, case: Case) -> SetReport:
-    """Examine a model under one set; sets without gradients are searched blindly anyway.
+    """Examine a model under one set, by gradients and without; some sets know no gradient.
 
     Args:
         threat: what the adversary may do.
@@ -34,7 +34,7 @@ def examine(threat: PerturbationSet, case: Case) -> SetReport:
     if isinstance(threat, L0):
         case.stages.begin("whole pixels")
         return _searched(threat, case, case.reach(GreedyPixels(threat)))
-    case.stages.begin("a blind search")
+    case.stages.begin("a gradient-free search")
     return _searched(threat, case, case.reach(WorstOfK(threat, case.effort.queries, Margin())))
 
 
@@ -54,8 +54,8 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
         evidence += found
         everything[standing] |= wrong
         case.stages.begin("a last push")
-        pushed, left, settled = _push(case, everything, tried)
-        everything = pushed
+        proven = any(one.weight == Weight.PROOF for one in evidence)
+        everything, left, settled = _push(case, everything, tried, proven)
     if case.misled:
         evidence.append(_usual(case, threat, everything))
     case.stages.begin("curves")
@@ -117,39 +117,37 @@ def _usual(case: Case, ball: Ball, broken: Tensor) -> Evidence:
     return Evidence("usual attacks", finding, Weight.PROOF if won else Weight.FINE, advice)
 
 
-def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
+def _push(case: Case, broken: Tensor, tried: Tried, proven: bool) -> tuple[Tensor, str, bool]:
     """The best ways found, run longer and longer on what is left, until that breaks no more.
 
-    The best is what broke most; beside it runs what adds most to it.
+    The best is what broke most; beside it runs what adds most to it. Where a gradient is proved to
+    be hidden, all others follow once, twice as long.
 
     Args:
         case: all images.
         broken: (B,) bool, those that anything has broken yet.
         tried: the ways that were found and what they reached.
+        proven: whether a gradient is hidden.
 
     Returns: who is broken in the end, what happened in words, and whether it has settled: the
-    last and longest run, from a fresh start, broke at most one image in a hundred, and so did a
-    run in a ball that is a little smaller, where a search that is complete finds none.
+    last and longest run, from a fresh start, broke at most one image in a hundred, and so did the
+    others and a run in a ball that is a little smaller, where a search that is complete finds none.
     """
     best = max(tried, key=lambda one: int(one[1].assessed.wrong.sum()))
     second = max(
         tried, key=lambda one: int((one[1].assessed.wrong & ~best[1].assessed.wrong).sum())
     )
     ways = [best[0], *([second[0]] if second is not best else [])]
-    broken, more = broken.clone(), list[int]()
-    for factor in PUSHES:
-        rows = (~broken).nonzero().squeeze(1)
-        if not len(rows) or (more and not more[-1]):
-            break
-        part = case.take(rows)
-        try:
-            wrong = worst([way.longer(factor).apply(part) for way in ways]).assessed.wrong
-        except Exception as error:  # whatever a model raises
-            return broken, f"may fall further: the last push was {_failed(error)}", False
-        broken[rows] = wrong
-        more.append(int(wrong.sum()))
+    others = [way for way, _ in tried if proven and all(way is not one for one in ways)]
+    broken, more, rest, inside = broken.clone(), list[int](), 0, 0
     try:
-        inside = _inside(case, broken, ways) if more else 0
+        for factor in PUSHES:
+            if bool(broken.all()) or (more and not more[-1]):
+                break
+            more.append(_more(case, broken, [way.longer(factor) for way in ways]))
+        if more:
+            rest = _more(case, broken, [way.longer(2) for way in others])
+            inside = _more(case, broken, [way.scaled(INSIDE) for way in ways])
     except Exception as error:  # whatever a model raises
         return broken, f"may fall further: the last push was {_failed(error)}", False
     name = " and ".join(way.name.split(",")[0] for way in ways)
@@ -157,18 +155,19 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
     what = f"{name} breaks {', '.join(counts)} the steps, {inside} at {INSIDE:g} times the radius"
     if not more:
         return broken, "nothing is left", True
-    settled = max(more[-1], inside) <= 0.01 * len(case.x)
+    what += f", all others {rest} at twice the steps" if others else ""
+    settled = max(more[-1], rest, inside) <= 0.01 * len(case.x)
     words = "looks final" if settled else "may fall further"
     return broken, f"{words}: {what}", settled
 
 
-def _inside(case: Case, broken: Tensor, ways: list[Remedy]) -> int:
-    """How many more the ways found break in a smaller ball; these are added to the broken (B,)."""
+def _more(case: Case, broken: Tensor, ways: list[Remedy]) -> int:
+    """How many more some ways break of what is left; these are added to the broken (B,)."""
     rows = (~broken).nonzero().squeeze(1)
-    if not len(rows):
+    if not len(rows) or not ways:
         return 0
     part = case.take(rows)
-    wrong = worst([way.scaled(INSIDE).apply(part) for way in ways]).assessed.wrong
+    wrong = worst([way.apply(part) for way in ways]).assessed.wrong
     broken[rows] = wrong
     return int(wrong.sum())
 
@@ -278,6 +277,6 @@ def _searched(threat: PerturbationSet, case: Case, found: Result) -> SetReport:
         *redrawn(case, found),
         *among_clean(case, found),
         *_planted(case, threat),
-        Evidence("blind by nature", "this set is searched without gradients, which hides nothing"),
+        Evidence("no gradient to hide", "this set is searched without gradients"),
     ]
     return SetReport(threat, tuple(evidence), _rates(found.assessed.wrong, both))

@@ -17,12 +17,8 @@ ORDER = {"gt": 1, "greater": 1, "ge": 1, "greater_equal": 1}
 ORDER |= {"lt": -1, "less": -1, "le": -1, "less_equal": -1}
 CHOICE = {"argmax": 1, "argmin": -1, "max": 1, "min": -1, "topk": 1}
 CASTS = {"long", "int", "short", "char", "byte", "bool", "to", "type", "type_as"}
-LOGIC: dict[str, Any] = {
-    "and": lambda a, b: a * b,
-    "or": lambda a, b: a + b - a * b,
-    "xor": lambda a, b: a + b - 2 * a * b,
-    "invert": lambda a: 1 - a,
-}
+LOGIC: dict[str, Any] = {"and": lambda a, b: a * b, "invert": lambda a: 1 - a}
+LOGIC |= {"or": lambda a, b: a + b - a * b, "xor": lambda a, b: a + b - 2 * a * b}
 ALIASES = {"logical_and": "and", "bitwise_and": "and", "logical_or": "or", "bitwise_or": "or"}
 ALIASES |= {"logical_not": "invert", "bitwise_not": "invert", "logical_xor": "xor", "index": "get"}
 ALIASES |= {"bitwise_xor": "xor", "sgn": "sign", "getitem": "get", "index_select": "get"}
@@ -30,8 +26,9 @@ SQUASHING = {"sigmoid", "tanh", "softmax"}
 STEEP = 4.0
 """Sigmoids of an input that deviates by more than this count as thresholds."""
 
-FALSE, ENDS = "the false gradient of", "the ends of a clamp"
-"""What is said of a custom function that lies, and of values on a limit, which have no slope."""
+FALSE, ENDS, SHARP = "the false gradient of", "the ends of a clamp", "a steep"
+"""What is said of a custom function that lies, of values on a limit, which have no slope, and of
+squashing functions."""
 
 CUT = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
@@ -72,6 +69,8 @@ class StraightThrough(TorchFunctionMode):
     Args:
         rows: images in the batch, by which tables of scores (rows, K) are known.
         width: of slopes, in units of the input's deviation, > 0.
+        melt: 0, or ≥ 1: the slopes' functions give the values too, so that steps melt away, and
+            steep squashing functions are this many times gentler than the limit for steep ones.
         cuts: whether the graph may be cut by detach and no_grad.
         read: the number of the table of scores to keep in ``seen``; None for none.
         trace: where to write down what happens, or None.
@@ -83,12 +82,14 @@ class StraightThrough(TorchFunctionMode):
         self,
         rows: int,
         width: float = 1.0,
+        melt: float = 0.0,
         cuts: bool = True,
         read: int | None = None,
         trace: Trace | None = None,
     ) -> None:
         super().__init__()
-        self.rows, self.width, self.cuts, self.read, self.trace = rows, width, cuts, read, trace
+        self.rows, self.width, self.melt = rows, width, melt
+        self.cuts, self.read, self.trace = cuts, read, trace
         self.tables = 0
         self.seen: Tensor | None = None
         self.inside: list[tuple[str, int]] = [("the model itself", 1)]
@@ -124,12 +125,20 @@ class StraightThrough(TorchFunctionMode):
             known = (before, *args[1:]) if before is not None else args
             soft = self._soft(name, func, known, kwargs, result)
             if soft is not None and before is not None:
-                args[0].copy_(_Through.apply(args[0].detach().clone(), soft))
+                args[0].copy_(self._attached(args[0].clone(), soft))
             elif soft is not None:
-                result = _attached(result, soft)
+                result = self._attached(result, soft)
         if isinstance(result, Tensor) and result.is_floating_point() and result.dim() == 2:
             self._table(result)
         return result
+
+    def _attached(self, hard: Any, soft: Tensor) -> Any:
+        """The value with the slope: in the graph for floats, beside it for others."""
+        if isinstance(hard, Tensor) and hard.is_floating_point():
+            return soft.expand_as(hard) if self.melt else _Through.apply(hard.detach(), soft)
+        if isinstance(hard, Tensor):
+            hard.soft = soft  # type: ignore[attr-defined]
+        return hard
 
     def _table(self, result: Tensor) -> None:
         if len(result) == self.rows and result.shape[1] > 1:
@@ -196,18 +205,18 @@ class StraightThrough(TorchFunctionMode):
 
     def _widened(self, name: str, u: Tensor, args: Any, kwargs: Any) -> Any:
         """A sigmoid so steep that its slope underflows."""
-        spread = u.detach().std().nan_to_num(0.0)
-        if not bool(spread > (STEEP if name != "softmax" else 5 * STEEP)):
+        spread, most = u.detach().std().nan_to_num(0.0), STEEP * (5 if name == "softmax" else 1)
+        if not bool(spread > most):
             return None
-        return self._noted(f"a steep {name}", getattr(torch, name)(u / spread, *args[1:], **kwargs))
+        gentle = u / spread * (most / self.melt if self.melt else 1)
+        return self._noted(f"{SHARP} {name}", getattr(torch, name)(gentle, *args[1:], **kwargs))
 
     def _chosen(
         self, name: str, u: Tensor, args: Any, kwargs: dict[str, Any], hard: Any
     ) -> Tensor | None:
         """Odds of a softmax for what is the greatest; carried by the indices."""
         many = name == "topk"
-        dim = kwargs.get("dim", args[2 if many else 1] if len(args) > 1 + many else None)
-        dim = -1 if many and dim is None else dim
+        dim = kwargs.get("dim", args[1 + many] if len(args) > 1 + many else -1 if many else None)
         if not isinstance(dim, int):
             return None
         least = many and not kwargs.get("largest", args[3] if len(args) > 3 else True)
@@ -254,16 +263,6 @@ class _Through(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return None, gradients[0].sum_to_size(ctx.shape).to(ctx.dtype)
-
-
-def _attached(hard: Any, soft: Tensor) -> Any:
-    """The value with the slope: in the graph for floats, beside it for others."""
-    if not isinstance(hard, Tensor):
-        return hard
-    if hard.is_floating_point():
-        return _Through.apply(hard.detach(), soft)
-    hard.soft = soft  # type: ignore[attr-defined]
-    return hard
 
 
 def _floats(tree: Any) -> Any:

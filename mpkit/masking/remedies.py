@@ -87,16 +87,22 @@ class Remedy(NamedTuple):
         return self._replace(runs=tuple(runs))
 
     def longer(self, factor: int) -> Remedy:
-        """The same with so many times the steps, where an attack has a number of them."""
-        return self._replace(
-            runs=tuple(Search(_longer(a, factor), model) for a, model in self.runs)
-        )
+        """The same with so many times the steps, and of a random model twice the draws."""
+        runs = (Search(_longer(a, factor), _surer(model)) for a, model in self.runs)
+        return self._replace(runs=tuple(runs))
 
 
 def _scaled(attack: Attack, factor: float) -> Attack:
     """An attack in a smaller or larger ball."""
     assert isinstance(attack.set, Ball)
     return replace(attack, set=attack.set.scaled(factor))  # type: ignore[type-var]
+
+
+def _surer(model: nn.Module | None) -> nn.Module | None:
+    """The mean of twice as many draws, where a model is one."""
+    if isinstance(model, EOT):
+        return EOT(model.model, 2 * model.draws, model.spread, model.rng)
+    return model
 
 
 def _longer(attack: Attack, factor: int) -> Attack:
@@ -150,7 +156,7 @@ def _without_gradients(case: Case, ball: Ball) -> Iterator[Remedy]:
     nes = NES(ball, -(-effort.estimates // share), directions=effort.directions)
     yield Remedy("averaged finite differences", "differences", (Search(nes, asked),))
     square = Square(ball, -(-effort.queries // share))
-    yield Remedy("a blind search (Square)", "blind", (Search(square, asked),))
+    yield Remedy("a gradient-free search (Square)", "blind", (Search(square, asked),))
     near = tuple(Search(FMN(ball, effort.steps, start=BoundaryStart(n)), asked) for n in (0, 2, 8))
     yield Remedy("a search from the border to near images", "border", near)
     if isinstance(ball, L1 | L2):

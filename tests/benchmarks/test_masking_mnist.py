@@ -120,7 +120,7 @@ def test_parts_done_again_leave_the_others_and_say_where_those_come_from(tmp_pat
     records.write_record(file, facts)
     found, origin = study.kept(file, ["doctor"], 5)
     assert found == {"n": {"sha256": "h", "l1": 2}}
-    assert origin["again"] == ["doctor"] and origin["others"]["commit"] == 1
+    assert origin["again"]["parts"] == ["doctor"] and origin["again"]["others"]["commit"] == 1
     records.write_record(file, facts | origin | {"commit": 2})
     assert study.kept(file, ["doctor"], 5)[1] == origin  # the first origin is kept
     assert study.kept(file, [], 5) == ({}, {})

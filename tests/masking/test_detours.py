@@ -114,6 +114,28 @@ def test_a_choice_gets_a_slope_that_points_up_where_the_choice_does(name):
     assert (one.flatten(1) != 0).sum(1).tolist() == [1] * 4
 
 
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_melts_climbs_gradually_where_the_choice_does(name):
+    """Its values are those of the slopes, whether anybody asks for a gradient or not."""
+    chosen = CHOICES[name]
+    melted = Detoured(lambda x: chosen(x * 1).flatten(1), melt=1.0)
+    ramp = torch.linspace(0, 1, 64, dtype=torch.float64).view(1, 1, 8, 8)
+    with torch.no_grad():
+        values = melted(ramp)[0]
+    assert len(values.unique()) > 32
+    assert (values.diff() > -1e-9).double().mean() > 0.9
+    torch.testing.assert_close(melted(ramp.clone().requires_grad_(True))[0].detach(), values)
+
+
+def test_a_steep_softmax_melts_to_a_fixed_spread_and_a_gentle_one_stays():
+    x = torch.randn(6, 9, generator=generator(), dtype=torch.float64)
+    for melt in (1.25, 5.0):
+        melted = Detoured(lambda x: (200 * x).softmax(1), melt=melt)
+        want = (20 / melt * x / x.std()).softmax(1)
+        torch.testing.assert_close(melted(x), want)
+        assert torch.equal(Detoured(lambda x: x.softmax(1), melt=melt)(x), x.softmax(1))
+
+
 class Custom(torch.autograd.Function):
     """The positive part; backwards what ``way`` makes of it, the truth for 1."""
 
@@ -514,10 +536,42 @@ def test_a_search_that_finds_more_in_a_smaller_ball_has_not_settled():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Case, "reach", reach)
             tried = [(way, reach(case, way.runs[0].attack))]
-            broken, words, final = _push(case, nobody, tried)
+            broken, words, final = _push(case, nobody, tried, False)
         assert bool(broken.all()) is not settled
         assert final is settled and words.startswith("looks final" if settled else "may fall")
         assert f"{0 if settled else len(x)} at 0.9 times the radius" in words
+
+
+def test_where_a_mask_is_proved_all_ways_follow_the_best_ones_twice_as_long():
+    """The third way breaks an image that the two best leave; without a proof it gets no turn."""
+    model, x, y = toy()
+    case = Case(model, masking.Sanitized(model), x, y, generator(), masking.Effort())
+    nobody = torch.zeros(len(x), dtype=torch.bool)
+    ways = [
+        remedies.Remedy(str(k), "noise", (remedies.Search(PGD(Linf(1.0), 10 * k)),))
+        for k in (1, 2, 3)
+    ]
+
+    def reach(self, attack, guide=None):
+        wrong = torch.arange(len(self.x)) < (5 if attack.steps == 60 else 0)
+        return Result(self.x, Assessed(wrong.double(), wrong))
+
+    first = [(way, reach(case, way.runs[0].attack)) for way in ways]
+    for proven in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Case, "reach", reach)
+            broken, words, final = _push(case, nobody, first, proven)
+        assert int(broken.sum()) == (5 if proven else 0) and final is not proven
+        assert ("all others 5 at twice the steps" in words) is proven
+
+
+def test_a_longer_search_of_a_random_model_takes_twice_the_draws():
+    model = toy()[0]
+    mean = masking.EOT(model, 8, 0.1, generator())
+    way = remedies.Remedy("a", "chance", (remedies.Search(PGD(Linf(0.1), 10), mean),))
+    (run,) = way.longer(4).runs
+    assert (run.attack.steps, run.model.draws, run.model.spread) == (40, 16, 0.1)
+    assert run.model.model is model and mean.draws == 8
 
 
 def test_a_surrogate_learns_the_classes_that_live():
