@@ -14,14 +14,14 @@ from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, climb, evaluating, guard
 from mpkit.masking.bpda import AS_IF, BPDA, find_bpda, title, watch
 from mpkit.masking.operations import ENDS, FALSE, SHARP, Step, StraightThrough, Trace
-from mpkit.masking.wrappers import LARGE, Connected, Sanitized
+from mpkit.masking.wrappers import LARGE, Connected, Sanitized, Tamed
 
 
 class Detour(NamedTuple):
     """Another way for the gradient, and what it goes round.
 
     Args:
-        kind: "inner", "liar", "loop", "step", "cut", "table" or "readout"; a key of the causes.
+        kind: a key of ``NAMES``, and of the causes.
         places: what is led around, in words with class and call.
         guide: images to logits (B, K); its gradient passes.
         exact: its values are those of the model, which may therefore be attacked through it.
@@ -50,6 +50,7 @@ NAMES = {
     "loop": "an inner network by itself",
     "step": "a detour around operations (BPDA)",
     "cut": "a gradient in spite of cuts",
+    "nan": "a gradient without its infinite parts",
     "table": "inner scores for logits",
     "readout": "a read-out of inner outputs",
 }
@@ -65,7 +66,7 @@ def find_detours(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> tu
         rng: draws test directions.
     """
     found = list[Detour]()
-    for seek in (_around_modules, _around_operations, _read_inside):
+    for seek in (_around_modules, _around_operations, _melted, _around_infinity, _read_inside):
         try:
             with evaluating(model):
                 found += seek(model, x, y, rng)
@@ -91,9 +92,7 @@ def _around_modules(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) ->
         yield Detour("loop", place, Converted(bpda.core, calls[0].given.dtype))
 
 
-def _around_operations(
-    model: Model, x: Tensor, y: Tensor, rng: torch.Generator
-) -> Iterator[Detour]:
+def _around_operations(model: Model, x: Tensor, y: Tensor, _: torch.Generator) -> Iterator[Detour]:
     """Operations without a slope, and cuts in the graph."""
     steps = traced(model, x, True).steps
     false = bool(steps) and all(step.name.startswith(FALSE) for step in steps)
@@ -102,26 +101,37 @@ def _around_operations(
         guide = Detoured(model, width=width)
         if _climbs(guide, x, y):
             yield Detour("liar" if false else "step", _few(steps), guide, exact=True)
-    steep = any(step.name.startswith(SHARP) for step in steps)
-    for melt in MELTS[: None if steep else 1] if not flat else ():
-        guide = Detoured(model, melt=melt)
-        with torch.no_grad():
-            right = guide(x).argmax(1) == y
-        if bool(right.double().mean() >= 0.5) and _climbs(guide, x, y):
-            yield Detour("step", _few(steps), guide)
     cut = [step for step in traced(model, x, False).steps if step.name in CUTS]
     guide = Detoured(model, cuts=False)
     if cut and _climbs(guide, x, y):
-        hooked = all(step.name == HOOK for step in cut)
+        hooked = all(step.name == CUTS[0] for step in cut)
         yield Detour("liar" if hooked else "cut", _few(cut), guide, exact=True)
 
 
-HOOK = "a hook"
-CUTS = ("detach", "no_grad", HOOK)
-"""Steps at which a gradient ends or is replaced."""
+def _melted(model: Model, x: Tensor, y: Tensor, _: torch.Generator) -> Iterator[Detour]:
+    """Softened copies that still name the classes of half of the images, to follow."""
+    steps = [s for s in traced(model, x, True).steps if not s.name.startswith((FALSE, ENDS))]
+    steep = any(step.name.startswith(SHARP) for step in steps)
+    for melt in MELTS[: None if steep else 1] if steps else ():
+        guide = Detoured(model, melt=melt)
+        if bool((guide(x).argmax(1) == y).double().mean() >= 0.5) and _climbs(guide, x, y):
+            yield Detour("step", _few(steps), guide)
 
 
-def _read_inside(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Detour]:
+def _around_infinity(model: Model, x: Tensor, y: Tensor, _: torch.Generator) -> Iterator[Detour]:
+    """Slopes that are not finite, left out where they arise."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(Margin()(model(leaf * 1), y).sum(), leaf)
+    guide = Tamed(model)
+    if not bool(slope.isfinite().all()) and _climbs(guide, x, y):
+        yield Detour("nan", ("a slope that is not finite",), guide, exact=True)
+
+
+CUTS = "a hook", "detach", "no_grad"  # where a gradient ends or is replaced
+
+
+def _read_inside(model: Model, x: Tensor, y: Tensor, _: torch.Generator) -> Iterator[Detour]:
     """Scores on the way that name the same classes, or distances, or outputs of another width."""
     with torch.no_grad():
         logits = model(x).to(x.dtype)
@@ -156,8 +166,7 @@ def _alike(table: Tensor, logits: Tensor) -> bool:
     if table.shape != logits.shape:
         return False
     a, b = (t.double() - t.double().mean(1, keepdim=True) for t in (table, logits))
-    same = torch.cosine_similarity(a, b) > 1 - 1e-6
-    return bool(same.all())
+    return bool((torch.cosine_similarity(a, b) > 1 - 1e-6).all())
 
 
 def _few(steps: list[Step]) -> tuple[str, ...]:
@@ -229,8 +238,7 @@ class Detoured(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K), or the table of scores in their place."""
-        asked = torch.is_grad_enabled() and x.requires_grad
-        if self.options.get("melt") and not asked:  # only what has a slope melts
+        if self.options.get("melt") and not (torch.is_grad_enabled() and x.requires_grad):
             with torch.enable_grad():
                 return self(x.detach().requires_grad_(True)).detach()  # type: ignore[no-any-return]
         mode = StraightThrough(len(x), **self.options)

@@ -179,7 +179,7 @@ KINDS = {
     "nan": Kind(
         "the gradient is not finite",
         (),
-        (),
+        ("nan",),
         "Find the layer whose slope overflows (a root or a logarithm at 0) and go round it.",
         shows=("wild gradient",),
     ),

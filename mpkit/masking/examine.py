@@ -54,8 +54,7 @@ def _with_gradients(threat: Ball, case: Case) -> SetReport:
         evidence += found
         everything[standing] |= wrong
         case.stages.begin("a last push")
-        proven = any(one.weight == Weight.PROOF for one in evidence)
-        everything, left, settled = _push(case, everything, tried, proven)
+        everything, left, settled = _push(case, everything, tried)
     if case.misled:
         evidence.append(_usual(case, threat, everything))
     case.stages.begin("curves")
@@ -117,36 +116,32 @@ def _usual(case: Case, ball: Ball, broken: Tensor) -> Evidence:
     return Evidence("usual attacks", finding, Weight.PROOF if won else Weight.FINE, advice)
 
 
-def _push(case: Case, broken: Tensor, tried: Tried, proven: bool) -> tuple[Tensor, str, bool]:
+def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
     """The best ways found, run longer and longer on what is left, until that breaks no more.
 
-    The best is what broke most; beside it runs what adds most to it. Where a gradient is proved to
-    be hidden, all others follow once, twice as long.
+    The best is what broke most; beside it runs what adds most to it.
 
     Args:
         case: all images.
         broken: (B,) bool, those that anything has broken yet.
         tried: the ways that were found and what they reached.
-        proven: whether a gradient is hidden.
 
     Returns: who is broken in the end, what happened in words, and whether it has settled: the
-    last and longest run, from a fresh start, broke at most one image in a hundred, and so did the
-    others and a run in a ball that is a little smaller, where a search that is complete finds none.
+    last and longest run, from a fresh start, broke at most one image in a hundred, and so did a
+    run in a ball that is a little smaller, where a search that is complete finds none.
     """
     best = max(tried, key=lambda one: int(one[1].assessed.wrong.sum()))
     second = max(
         tried, key=lambda one: int((one[1].assessed.wrong & ~best[1].assessed.wrong).sum())
     )
     ways = [best[0], *([second[0]] if second is not best else [])]
-    others = [way for way, _ in tried if proven and all(way is not one for one in ways)]
-    broken, more, rest, inside = broken.clone(), list[int](), 0, 0
+    broken, more, inside = broken.clone(), list[int](), 0
     try:
         for factor in PUSHES:
             if bool(broken.all()) or (more and not more[-1]):
                 break
             more.append(_more(case, broken, [way.longer(factor) for way in ways]))
         if more:
-            rest = _more(case, broken, [way.longer(2) for way in others])
             inside = _more(case, broken, [way.scaled(INSIDE) for way in ways])
     except Exception as error:  # whatever a model raises
         return broken, f"may fall further: the last push was {_failed(error)}", False
@@ -155,8 +150,7 @@ def _push(case: Case, broken: Tensor, tried: Tried, proven: bool) -> tuple[Tenso
     what = f"{name} breaks {', '.join(counts)} the steps, {inside} at {INSIDE:g} times the radius"
     if not more:
         return broken, "nothing is left", True
-    what += f", all others {rest} at twice the steps" if others else ""
-    settled = max(more[-1], rest, inside) <= 0.01 * len(case.x)
+    settled = max(more[-1], inside) <= 0.01 * len(case.x)
     words = "looks final" if settled else "may fall further"
     return broken, f"{words}: {what}", settled
 

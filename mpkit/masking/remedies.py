@@ -87,8 +87,8 @@ class Remedy(NamedTuple):
         return self._replace(runs=tuple(runs))
 
     def longer(self, factor: int) -> Remedy:
-        """The same with so many times the steps, and of a random model twice the draws."""
-        runs = (Search(_longer(a, factor), _surer(model)) for a, model in self.runs)
+        """The same with so many times the steps, where an attack has a number of them."""
+        runs = (Search(_longer(a, factor), model) for a, model in self.runs)
         return self._replace(runs=tuple(runs))
 
 
@@ -96,13 +96,6 @@ def _scaled(attack: Attack, factor: float) -> Attack:
     """An attack in a smaller or larger ball."""
     assert isinstance(attack.set, Ball)
     return replace(attack, set=attack.set.scaled(factor))  # type: ignore[type-var]
-
-
-def _surer(model: nn.Module | None) -> nn.Module | None:
-    """The mean of twice as many draws, where a model is one."""
-    if isinstance(model, EOT):
-        return EOT(model.model, 2 * model.draws, model.spread, model.rng)
-    return model
 
 
 def _longer(attack: Attack, factor: int) -> Attack:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mpkit.attacks import Margin
 from mpkit.attacks.gradients import Model, evaluating
@@ -68,6 +69,46 @@ class Sanitized(Connected):
         """Logits (B, K)."""
         logits = super().forward(_FiniteGradient.apply(x))
         return torch.nan_to_num(logits).clamp(-LARGE, LARGE)
+
+
+WILD = {"sqrt", "rsqrt", "pow", "log", "log2", "log10", "log1p", "div", "true_divide", "truediv"}
+WILD |= {"norm", "linalg_norm", "linalg_vector_norm", "normalize", "cosine_similarity", "cdist"}
+WILD |= {"std", "var", "acos", "asin", "acosh", "atanh", "reciprocal", "xlogy", "rpow", "rdiv"}
+"""Operations whose slope may be infinite where they are defined, or not a number."""
+
+
+class _Finite(TorchFunctionMode):
+    """While it is on, what is not finite becomes zero in the backward pass of each operation."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "").strip("_") in WILD:
+            args = tuple(
+                _FiniteGradient.apply(a) if isinstance(a, Tensor) and a.requires_grad else a
+                for a in args
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class Tamed(nn.Module):
+    """The same logits; a slope that is not finite is left out where it arises, and no other.
+
+    One root of zero inside a network makes the gradient of a whole image not a number.
+
+    Args:
+        model: images (B, C, H, W) to logits (B, K).
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        with _Finite():
+            logits: Tensor = self.model(x)
+        return logits
 
 
 class EOT(nn.Module):

@@ -22,7 +22,7 @@ from mpkit.masking.case import Case, Result
 from mpkit.masking.detours import Detour, Detoured, ReadOut, chance_in, positive, traced
 from mpkit.masking.evidence import KINDS, causes
 from mpkit.masking.examine import _push
-from mpkit.masking.wrappers import LARGE, Assessed, Contenders, LogScores, TemperatureScaled
+from mpkit.masking.wrappers import LARGE, Assessed, Contenders, LogScores, Tamed, TemperatureScaled
 from mpkit.models import small_cnn
 from mpkit.sets import L2, Linf
 
@@ -536,42 +536,25 @@ def test_a_search_that_finds_more_in_a_smaller_ball_has_not_settled():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Case, "reach", reach)
             tried = [(way, reach(case, way.runs[0].attack))]
-            broken, words, final = _push(case, nobody, tried, False)
+            broken, words, final = _push(case, nobody, tried)
         assert bool(broken.all()) is not settled
         assert final is settled and words.startswith("looks final" if settled else "may fall")
         assert f"{0 if settled else len(x)} at 0.9 times the radius" in words
 
 
-def test_where_a_mask_is_proved_all_ways_follow_the_best_ones_twice_as_long():
-    """The third way breaks an image that the two best leave; without a proof it gets no turn."""
+def test_a_root_of_zero_inside_takes_only_its_own_slope_with_it():
     model, x, y = toy()
-    case = Case(model, masking.Sanitized(model), x, y, generator(), masking.Effort())
-    nobody = torch.zeros(len(x), dtype=torch.bool)
-    ways = [
-        remedies.Remedy(str(k), "noise", (remedies.Search(PGD(Linf(1.0), 10 * k)),))
-        for k in (1, 2, 3)
-    ]
 
-    def reach(self, attack, guide=None):
-        wrong = torch.arange(len(self.x)) < (5 if attack.steps == 60 else 0)
-        return Result(self.x, Assessed(wrong.double(), wrong))
+    def rooted(x):
+        logits = model(x)
+        return logits + (x.flatten(1)[:, :10] * 0).sqrt()
 
-    first = [(way, reach(case, way.runs[0].attack)) for way in ways]
-    for proven in (False, True):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Case, "reach", reach)
-            broken, words, final = _push(case, nobody, first, proven)
-        assert int(broken.sum()) == (5 if proven else 0) and final is not proven
-        assert ("all others 5 at twice the steps" in words) is proven
-
-
-def test_a_longer_search_of_a_random_model_takes_twice_the_draws():
-    model = toy()[0]
-    mean = masking.EOT(model, 8, 0.1, generator())
-    way = remedies.Remedy("a", "chance", (remedies.Search(PGD(Linf(0.1), 10), mean),))
-    (run,) = way.longer(4).runs
-    assert (run.attack.steps, run.model.draws, run.model.spread) == (40, 16, 0.1)
-    assert run.model.model is model and mean.draws == 8
+    told = gradient(Tamed(rooted), x, y)
+    torch.testing.assert_close(told, gradient(model, x, y))
+    assert not torch.isfinite(gradient(rooted, x, y)[:, :, :1]).all()
+    (found,) = (one for one in find_detours(rooted, x, y, generator()) if one.kind == "nan")
+    assert found.exact and isinstance(found.guide, Tamed)
+    assert all(one.kind != "nan" for one in find_detours(model, x, y, generator()))
 
 
 def test_a_surrogate_learns_the_classes_that_live():
