@@ -63,17 +63,18 @@ class Synthesis(nn.Module):
         return -4 * rest.square().sum(2)
 
 
-class Evidence(nn.Module):
-    """Evidence for each class, never negative; logarithms of what a Dirichlet law expects."""
+class Experts(nn.Module):
+    """Four experts answer, and a fifth network says how far each is to be believed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = dense(64, 128, 10, between=nn.SiLU)
+        self.experts = nn.ModuleList(dense(64, 48, 10, between=nn.SiLU) for _ in range(4))
+        self.believes = dense(64, 32, 4, between=nn.SiLU)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logarithms of shares (B, K)."""
-        evidence = functional.softplus(self.network(x)).square() + 0.02
-        return (evidence / evidence.sum(1, keepdim=True)).log()
+        """Logarithms of mixed probabilities (B, K)."""
+        says = torch.stack([expert(x).log_softmax(1) for expert in self.experts])
+        return (says + self.believes(x).log_softmax(1).T[:, :, None]).logsumexp(0)
 
 
 class Flow(nn.Module):
@@ -204,9 +205,9 @@ class Weaver(nn.Module):
 
 TRAINED: Mapping[str, tuple[Callable[[], nn.Module], Scheme]] = {
     "tropical": (Tropical, Natural()),
-    "evidence": (Evidence, hardened(inner("l2"))),
+    "soft experts": (Experts, hardened(inner("l2"))),
     "flow": (Flow, hardened(PGD(Linf(0.08), 5))),
-    "sorted pairs": (lipschitz, Natural()),
+    "sorted pairs": (lipschitz, hardened(inner("l2"))),
     "resting": (Resting, hardened(PGD(Linf(0.06), 5))),
     "weaver": (Weaver, hardened(inner("linf"))),
 }

@@ -17,7 +17,7 @@ from benchmarks.masks.tricks import generator
 from benchmarks.masks.unusual import dense, drawn, trained
 from mpkit.attacks.gradients import Model
 from mpkit.data import Images
-from mpkit.training import Natural
+from mpkit.training import Natural, Recipe, fit
 
 
 class Vocabulary(Alone):
@@ -130,7 +130,13 @@ class LogicGates(Alone):
 @cache
 def logic_gates() -> nn.Module:
     """The network of gates; the same each time."""
-    return trained(95, LogicGates, Natural(), learn(), 40)
+
+    def taught() -> nn.Module:
+        network, recipe = LogicGates(), Recipe(epochs=40, batch=128, lr=0.03)
+        fit(network, learn(), Natural(), recipe, generator(95))
+        return network
+
+    return drawn(95, taught).eval()
 
 
 class Hyperdimensional(nn.Module):
@@ -174,7 +180,7 @@ class Hyperdimensional(nn.Module):
 class Elastic(nn.Module):
     """How far the rows of known images must be stretched to fit those of the image, in numpy."""
 
-    def __init__(self, learn: Images, each: int = 10) -> None:
+    def __init__(self, learn: Images, each: int = 14) -> None:
         super().__init__()
         rows = [(learn.y == k).nonzero()[:each, 0] for k in range(10)]
         self.known, self.each = learn.x[torch.cat(rows), 0], each
@@ -239,26 +245,6 @@ class SupportVectors(nn.Module):
         first, second = torch.triu_indices(10, 10, 1)
         sides = functional.one_hot(first, 10) - functional.one_hot(second, 10)
         return lambda x: torch.tanh(2 * self.pairs(x)) @ sides.to(x)
-
-
-class NaiveBayes(nn.Module):
-    """Pixels as if they were independent, each normal in its class; their logarithms add up."""
-
-    def __init__(self, learn: Images) -> None:
-        super().__init__()
-        of_class = [learn.x[learn.y == k].flatten(1) for k in range(10)]
-        self.means = torch.stack([some.mean(0) for some in of_class])
-        self.spreads = torch.stack([some.var(0) for some in of_class]) + 1e-3
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logarithms of densities, as logits (B, K)."""
-        away = (x.flatten(1)[:, None] - self.means.to(x)).square() / self.spreads.to(x)
-        return -(away + self.spreads.to(x).log()).sum(2) / 2
-
-    @property
-    def knowing(self) -> Model:
-        """The same, at a temperature."""
-        return lambda x: self(x) / 50
 
 
 @cache

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.masks import unseen, unseen_honest, unseen_learned
+from benchmarks.masks.bases import network
 from helpers.masked import steep, toy
 from helpers.toys import generator
 from mpkit import data
@@ -23,18 +24,27 @@ def test_an_unseen_network_answers_nearly_like_its_twin_who_has_a_gradient(kind)
         y = network(x).argmax(1)
         assert (network.knowing(x).argmax(1) == y).float().mean() >= 0.75
     assert steep(network.knowing, x, y).all()
-    if kind not in ("coarse to fine", "naive Bayes"):
+    if kind != "coarse to fine":
         assert not steep(network, x, y).any()
 
 
-def test_unseen_networks_with_half_a_gradient_hide_the_rest():
+def test_a_pair_that_is_named_says_nothing_of_the_others():
     _, x, _ = toy()
     pairs = unseen_learned.alone("coarse to fine")
     (named, other), rest = pairs(x).topk(2, 1).indices.T, pairs(x).sort(1).values[:, :8]
     assert torch.equal(named // 2, other // 2) and (rest == -20).all()
-    bayes = unseen_learned.NaiveBayes(data.load("digits", "train"))
-    seen = input_gradient(bayes, CrossEntropy(), x, bayes(x).argmax(1)).gradient
-    assert (seen == 0).flatten(1).all(1).float().mean() > 0.5
+
+
+def test_distances_by_spread_are_so_large_that_softmax_is_flat():
+    x, train = data.load("digits", "test").x[:60], data.load("digits", "train")
+    mask = unseen.Mahalanobis(network("natural"), train)
+    with torch.no_grad():
+        first, second = mask(x).topk(2, 1).values.T
+        y = mask(x).argmax(1)
+    sure = first - second > 110
+    assert sure.sum() > 10
+    seen = input_gradient(mask, CrossEntropy(), x[sure], y[sure]).gradient
+    assert (seen == 0).all() and steep(mask, x, y).all()
 
 
 def test_gradients_of_unseen_masks_are_wrong_in_the_way_that_is_said():
