@@ -63,18 +63,33 @@ class Synthesis(nn.Module):
         return -4 * rest.square().sum(2)
 
 
-class Experts(nn.Module):
-    """Four experts answer, and a fifth network says how far each is to be believed."""
+class Scattering(nn.Module):
+    """Lengths of short waves in six directions, and of waves of these lengths; none is learned."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(dense(64, 48, 10, between=nn.SiLU) for _ in range(4))
-        self.believes = dense(64, 32, 4, between=nn.SiLU)
+        at = torch.arange(5.0) - 2
+        turns = torch.arange(6) * torch.pi / 6
+        along = turns.cos()[:, None, None] * at + turns.sin()[:, None, None] * at[:, None]
+        bump = torch.exp(-(at.square() + at[:, None].square()) / 3)
+        waves = torch.cat([(1.6 * along).cos(), (1.6 * along).sin()]) * bump
+        waves = waves - bump * waves.sum((1, 2), keepdim=True) / bump.sum()
+        self.register_buffer("waves", waves[:, None])
+        self.last = dense(16 * 43, 64, 10)
+
+    def lengths(self, x: Tensor) -> Tensor:
+        """Of waves in every channel, (B, C, H, W) to (B, 6 C, H, W)."""
+        waves: Tensor = self.waves.to(x)  # type: ignore[operator,assignment]
+        seen = functional.conv2d(x.flatten(0, 1)[:, None], waves, padding=2)
+        long = (seen[:, :6].square() + seen[:, 6:].square() + 1e-3).sqrt()
+        return long.view(len(x), -1, *x.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logarithms of mixed probabilities (B, K)."""
-        says = torch.stack([expert(x).log_softmax(1) for expert in self.experts])
-        return (says + self.believes(x).log_softmax(1).T[:, :, None]).logsumexp(0)
+        """Logits (B, K)."""
+        once = self.lengths(x)
+        every = torch.cat([x, once, self.lengths(once)], 1)
+        logits: Tensor = self.last(functional.avg_pool2d(every, 2))
+        return logits
 
 
 class Flow(nn.Module):
@@ -205,7 +220,7 @@ class Weaver(nn.Module):
 
 TRAINED: Mapping[str, tuple[Callable[[], nn.Module], Scheme]] = {
     "tropical": (Tropical, Natural()),
-    "soft experts": (Experts, hardened(inner("l2"))),
+    "scattering": (Scattering, hardened(PGD(Linf(0.1), 3))),
     "flow": (Flow, hardened(PGD(Linf(0.08), 5))),
     "sorted pairs": (lipschitz, hardened(inner("l2"))),
     "resting": (Resting, hardened(PGD(Linf(0.06), 5))),
