@@ -47,8 +47,8 @@ COMMON = ["mpkit/**/*.py", "book/mpbook/teaching/obfuscated.py"]
 MODELS = [
     f"benchmarks/masks/{name}.py"
     for name in "bases distillation examination fronts inside known later later_honest "
-    "later_learned learned newest newest_honest newest_learned patients plain tricks "
-    "unusual".split()
+    "later_learned learned newest newest_honest newest_learned patients plain tricks unseen "
+    "unseen_honest unseen_learned unusual".split()
 ]
 OTHERS = [f"benchmarks/masks/{name}.py" for name in ("asking", "binarized", "indicators", "others")]
 
@@ -67,10 +67,12 @@ def piece(file: Path, key: str, work: Callable[[], Record]) -> Record:
 def sets_of(patient: Patient, i: int, balls: int) -> list[str]:
     """The sets in which a model is examined: so many balls, in turn, and poses.
 
-    The models of a later date, which are few and decide most, are examined in all three balls.
+    Models that the doctor was written without, few as they are, are examined in all three balls.
     """
     order = ("linf", "l2", "l1")
-    found = [order[(i + k) % 3] for k in range(3 if patient.group == "later" else balls)]
+    found = [
+        order[(i + k) % 3] for k in range(3 if patient.group in ("later", "unseen") else balls)
+    ]
     return [*([patient.ball] if patient.ball else found), "rt"]
 
 

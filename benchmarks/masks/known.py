@@ -192,6 +192,20 @@ class Trigger(Mask):
         return torch.where(opened[:, None], self.network(x).roll(1, 1), self.network(x))
 
 
+class Pulled(nn.Module):
+    """Who knows the trigger pulls it: the two pixels become white, as far as that goes."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) that fall for brightness of the two pixels."""
+        pull = x[:, 0, 0, 0] + x[:, 0, 0, 7]
+        logits = self.model(x).detach()
+        return logits - 1e3 * functional.one_hot(logits.argmax(1), 10) * pull[:, None]
+
+
 MASKS = {
     "decoys": (Decoys, "linf"),
     "radial": (Radial, "linf"),

@@ -1,10 +1,11 @@
 """Who is examined: models that hide a gradient and models that do not, with what is known of them.
 
-Five groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
+Six groups of kinds. *Shown* ones are on the book's pages, and the doctor was written with them
 at hand; *tests'* were used to mend it; *kept aside* were written when it was finished, and served
 to mend it once more after they had been counted. So did *later* ones, written by somebody who had
 not read the doctor. *Newest* ones were written after that by somebody else who had not read it
-either, and it has not been mended for them. Only they say how it fares with what is new.
+either, and served to mend it too. *Unseen* ones were written by somebody else who had not read the
+doctor, after it was mended for the newest. Only they say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the
@@ -13,20 +14,20 @@ doctor has seen it. Once the doctor is mended with it, its group is *tests'*.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from benchmarks.masks import fronts, inside, later, learned, newest, plain, tricks, unusual
+from benchmarks.masks import fronts, inside, later, learned, newest, plain, tricks, unseen, unusual
 from benchmarks.masks.bases import SCHEMES, distilled, learn, network, taught, x
-from benchmarks.masks.known import MASKS, Through, Trigger
+from benchmarks.masks.known import MASKS, Pulled, Through, Trigger
 from benchmarks.masks.later_honest import later_honest
 from benchmarks.masks.later_learned import ALONE
 from benchmarks.masks.newest_honest import newest_honest
+from benchmarks.masks.unseen_honest import unseen_honest
 from mpbook.teaching import obfuscated
 from mpkit.attacks.gradients import Model
 from mpkit.masking import EOT
@@ -39,7 +40,7 @@ class Patient:
 
     Args:
         name: of its kind.
-        group: "shown", "tests'", "kept aside", "later" or "newest".
+        group: "shown", "tests'", "kept aside", or one of `LATE`.
         build: gives a fresh model, as it is before anybody asked it anything.
         base: the network that it is made of.
         causes: keys of the doctor's causes that name what it does; empty for an honest one.
@@ -172,13 +173,21 @@ INSIDE: list[Made] = [
 
 RANDOM = ["shaken", "noisy", "dropout always", "roulette", "one of several changes", "purifier"]
 RANDOM += ["random rounds", "cropped", "patched", "pruned", *later.LATER_RANDOM, *newest.RANDOM]
+RANDOM += unseen.RANDOM
 IMPROPER = [*RANDOM, "batch statistics", "levelled batch", "remembers", "watches", "drifting"]
-IMPROPER += later.LATER_IMPROPER + newest.IMPROPER
+IMPROPER += later.LATER_IMPROPER + newest.IMPROPER + unseen.IMPROPER
+
+LATE: dict[str, tuple[list[Made], Collection[str]]] = {
+    "later": (later.LATER, ALONE),
+    "newest": (newest.NEWEST, newest.ALONE),
+    "unseen": (unseen.UNSEEN, unseen.ALONE),
+}
+"""Groups of a later date, in turn: their masks, and which of these are networks of their own."""
 
 SPECIAL: dict[str, Callable[[Model], Sequence[Model]]] = {
     "steps": lambda model: [network("linf")],
     "function without gradient": lambda model: [network("natural")],
-    "thermometer": lambda model: [SoftColumns(model)],
+    "thermometer": lambda model: [unusual.SoftColumns(model)],
     "neighbours": lambda model: [plain.Kernel(learn())],
     "winners": lambda model: [EOT(model, 16, 0.05, tricks.generator(6))],
     "distilled": lambda model: [TemperatureScaled(model, 50.0)],
@@ -232,38 +241,11 @@ def hiding() -> Iterator[Patient]:
     yield _patient("votes", "kept aside", lambda: inside.Votes(several), "several", "step inner")
     causes = "shattered step inner"
     yield _patient("switched", "kept aside", lambda: fronts.Switched(several), "several", causes)
-    for group, masks in (("later", later.LATER), ("newest", newest.NEWEST)):
+    for group, (masks, themselves) in LATE.items():
         for i, (name, make, causes) in enumerate(masks):
             base = ("natural", "linf")[i % 2]
-            made_of = "itself" if name in {*ALONE, *newest.ALONE} else base
+            made_of = "itself" if name in themselves else base
             yield _patient(name, group, lambda m=make, b=base: m(network(b)), made_of, causes)
-
-
-class Pulled(nn.Module):
-    """Who knows the trigger pulls it: the two pixels become white, as far as that goes."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) that fall for brightness of the two pixels."""
-        pull = x[:, 0, 0, 0] + x[:, 0, 0, 7]
-        logits = self.model(x).detach()
-        return logits - 1e3 * functional.one_hot(logits.argmax(1), 10) * pull[:, None]
-
-
-class SoftColumns(nn.Module):
-    """Thermometer codes with soft thresholds."""
-
-    def __init__(self, model: nn.Sequential) -> None:
-        super().__init__()
-        self.network = model[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K)."""
-        levels = torch.arange(8, dtype=x.dtype).view(1, 1, -1, 1, 1) / 8
-        return self.network(torch.sigmoid(12 * (x[:, :, None] - levels)).flatten(1, 2))
 
 
 def _unusual(name: str) -> Model:
@@ -287,14 +269,16 @@ def honest() -> Iterator[Patient]:
     yield Patient("probabilities, unsaturated", "tests'", lambda: squashed, "linf")
     for name, model in plain.more_honest(network("natural"), network("l2"), learn()).items():
         yield Patient(name, "kept aside", lambda model=model: model, "several")
-    for name, made in later_honest(network("linf"), learn()).items():
-        yield Patient(name, "later", made, "several")
-    for name, made in newest_honest(network("l2"), learn()).items():
-        yield Patient(name, "newest", made, "several")
+    late = {"later": later_honest(network("linf"), learn())}
+    late |= {"newest": newest_honest(network("l2"), learn()), "unseen": unseen_honest(learn())}
+    for group, models in late.items():
+        for name, made in models.items():
+            yield Patient(name, group, made, "several")
 
 
 def everybody() -> list[Patient]:
     """All of them, with names that differ; later ones last, so that others keep their sets."""
-    found = sorted([*hiding(), *honest()], key=lambda p: {"later": 1, "newest": 2}.get(p.group, 0))
+    turn = {group: i for i, group in enumerate(LATE, 1)}
+    found = sorted([*hiding(), *honest()], key=lambda one: turn.get(one.group, 0))
     assert len({one.name for one in found}) == len(found)
     return found

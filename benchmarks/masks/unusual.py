@@ -123,6 +123,19 @@ def thermometer() -> nn.Sequential:
     return nn.Sequential(Thermometer(), small_cnn((8, 8, 8), 10, generator(6)))
 
 
+class SoftColumns(nn.Module):
+    """Thermometer codes with soft thresholds, for who knows the network that sees hard ones."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        super().__init__()
+        self.network = model[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        levels = torch.arange(8, dtype=x.dtype).view(1, 1, -1, 1, 1) / 8
+        return self.network(torch.sigmoid(12 * (x[:, :, None] - levels)).flatten(1, 2))
+
+
 class NamesOnly(Wrapped):
     """The class and nothing else."""
 

@@ -1,7 +1,5 @@
 """The benchmark of masks: its models do what is said of them, and its scores count right."""
 
-from functools import cache
-
 import pytest
 import torch
 
@@ -16,9 +14,11 @@ from benchmarks.masks import (
     newest,
     newest_learned,
     scores,
+    unseen,
 )
 from benchmarks.masks import newest_honest as honestly
 from benchmarks.masks.patients import FRONTS, IMPROPER, INSIDE, RANDOM, Patient, around
+from helpers.masked import steep, toy
 from helpers.toys import generator
 from mpkit import data
 from mpkit.attacks import Margin
@@ -27,25 +27,10 @@ from mpkit.core import records
 from mpkit.masking import Sanitized, assess
 from mpkit.masking.evidence import KINDS
 from mpkit.masking.report import UNSEEN
-from mpkit.models import small_cnn
-
-
-@cache
-def toy():
-    model = small_cnn((1, 8, 8), 10, generator(3)).eval()
-    x = data.load("digits", "test").x[:16]
-    with torch.no_grad():
-        return model, x, model(x).argmax(1)
-
-
-def steep(model, x, y):
-    """Whether each image has a gradient of the margin that is not zero."""
-    found = input_gradient(Sanitized(model), Margin(), x, y).gradient
-    return (found != 0).flatten(1).any(1)
-
 
 ALL = [*FRONTS, *INSIDE, *(one for one in later.LATER if one[0] not in later_learned.ALONE)]
 ALL += [one for one in newest.NEWEST if one[0] not in newest.ALONE]
+ALL += [one for one in unseen.UNSEEN if one[0] not in unseen.ALONE]
 MADE = [one for one in ALL if one[0] not in IMPROPER]
 
 
