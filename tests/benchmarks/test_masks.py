@@ -195,6 +195,12 @@ def test_a_piece_is_done_once_for_each_key(tmp_path, capsys):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(("group", "balls"), [("kept aside", 1), ("newest", 1), ("unseen", 3)])
+def test_models_that_the_doctor_was_written_without_are_examined_in_all_balls(group, balls):
+    one = Patient("one", group, lambda: None, "itself")
+    assert run.sets_of(one, 0, 1) == [*("linf", "l2", "l1")[:balls], "rt"]
+
+
 def test_an_examination_of_an_honest_network_finds_nothing_hidden():
     model, x, y = toy()
     patient = Patient("honest", "kept aside", lambda: model, "itself")
