@@ -7,6 +7,10 @@ Then projections beside ones that sort, a search that lets broken images go, and
 another memory layout cost in strength. Libraries that are not installed are left out.
 
     python -m benchmarks.peers.speed
+    python -m benchmarks.peers.speed --again ART
+
+The second times the attacks of some libraries anew, such as after a disturbance of the machine, and
+keeps all else of the record, which says so.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import argparse
 import importlib.metadata
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ from mpkit import attacks, data, models, sets
 from mpkit.attacks import Margin
 from mpkit.audit.libraries import CANDIDATES, PACKAGES, installed
 from mpkit.core.files import DataError
+from mpkit.core.records import read_record
 from mpkit.sets import projections
 from mpkit.studies import zoo
 
@@ -39,6 +45,7 @@ TIMED = {
     "cleverhans": [("PGD 2.5/n", sets.Linf), ("PGD 2.5/n", sets.L2), ("SparseL1Descent", sets.L1)],
     "adv-lib": [("PGD ce", sets.Linf), ("APGD ce", sets.L2), ("APGD ce", sets.L1)],
 }
+PLACE = ("library", "attack", "norm", "batch", "steps", "trainable")
 BALLS = {sets.Linf: sets.Linf(0.3), sets.L2: sets.L2(2.0), sets.L1: sets.L1(10.0)}
 
 
@@ -63,7 +70,7 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
 
 
 def over_the_bare_loop(
-    batch: int, steps: int, trainable: bool, rounds: int, others: bool
+    batch: int, steps: int, trainable: bool, rounds: int, libraries: Collection[str]
 ) -> list[dict[str, Any]]:
     """Ratios of every attack on the paper's MNIST network, whose weights are random."""
     rng = torch.Generator().manual_seed(0)
@@ -74,7 +81,7 @@ def over_the_bare_loop(
     y = torch.randint(0, 10, (batch,), generator=rng)
     rows = []
     for library, names in TIMED.items():
-        if not installed(library) or (library != "mpkit" and not others):
+        if not installed(library) or library not in libraries:
             continue
         known = {(one.name, one.kind): one.make for one in CANDIDATES[library]()}
         for name, kind in names:
@@ -188,13 +195,23 @@ def faster_ways(points: int, rounds: int) -> dict[str, Any]:
 
 def raced_with_all(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Every attack at every batch and number of steps, the weights frozen and not."""
-    return [
-        row
-        for batch in given.batches
-        for steps in given.steps
-        for trainable in (False, True)
-        for row in over_the_bare_loop(batch, steps, trainable, given.rounds, batch in given.beside)
-    ]
+    rows = list[dict[str, Any]]()
+    for batch in given.batches:
+        beside = TIMED if batch in given.beside else {"mpkit"}
+        chosen = {*beside} & {*(given.again or TIMED)}
+        for steps, trainable in product(given.steps, (False, True)):
+            rows += over_the_bare_loop(batch, steps, trainable, given.rounds, chosen)
+    return rows
+
+
+def some_anew(given: argparse.Namespace) -> dict[str, Any]:
+    """The content of the record, with the attacks of some libraries timed anew."""
+    old = read_record(given.output)
+    new = {tuple(row[key] for key in PLACE): row for row in raced_with_all(given)}
+    rows = [new.get(tuple(row[key] for key in PLACE), row) for row in old["attacks"]]
+    parts = "projections", "letting go", "faster ways", "versions of the others"
+    kept = {part: old[part] for part in parts if part in old}
+    return {**kept, "attacks": rows, **records.again(old, {"libraries": given.again})}
 
 
 def main() -> None:
@@ -210,8 +227,13 @@ def main() -> None:
     parser.add_argument(
         "--dropping-only", action="store_true", help="only what letting broken images go saves"
     )
+    parser.add_argument("--again", nargs="+", default=[], choices=TIMED, metavar="LIBRARY")
     given, begun = records.begin(parser)
-    content: dict[str, Any] = {}
+    if given.again:
+        content = some_anew(given)
+        records.write(given, time.monotonic() - begun, content, {})
+        return
+    content = dict[str, Any]()
     if not given.dropping_only:
         content = {"attacks": raced_with_all(given), "projections": projecting(given.rounds)}
     try:
