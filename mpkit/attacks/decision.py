@@ -176,14 +176,29 @@ def _foolbox() -> Any:
         ) from error
 
 
+STUCK = 100
+"""Times in a row that a search may ask about the very same images."""
+
+
 class _AsModule(nn.Module):
-    """A guarded model as the module that foolbox asks for, in its own precision."""
+    """A guarded model as the module that foolbox asks for, in its own precision.
+
+    HopSkipJump halves a step until all images are broken, and where an answer changes with the
+    other images of its batch it would do so for ever.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
-        self.problem = problem
+        self.problem, self.last, self.times = problem, torch.empty(0), 0
 
     def forward(self, x: Tensor) -> Tensor:
+        self.times = self.times + 1 if x.equal(self.last.to(x)) else 0
+        self.last = x
+        if self.times >= STUCK:
+            raise ValueError(
+                f"a search by decisions asked about the same images {STUCK} times and cannot go "
+                "on; answers must depend on the image alone: fix the model's draws and statistics"
+            )
         with torch.no_grad():
             return self.problem.model(x.to(self.problem.x.dtype))
 

@@ -91,6 +91,19 @@ def test_bad_settings_are_refused():
         Pointwise(L1(1.0), tries=0)
 
 
+def test_a_search_that_would_wait_for_ever_is_ended_with_its_reason():
+    """From some question on the model errs no more, and a step is halved for ever."""
+    model, x, y = net_problem()
+    asked = []
+
+    def tired(images):
+        asked.append(1)
+        return model(images) if len(asked) < 60 else torch.eye(5, dtype=x.dtype)[y[: len(images)]]
+
+    with pytest.raises(ValueError, match=r"about the same images 100 times .* fix the model's"):
+        HopSkipJump(L2(0.5), steps=3)(tired, x, y, generator())
+
+
 def test_a_model_whose_answers_change_is_refused_in_words():
     """The first image is broken as it is; the others' starts are wrong once, and then right."""
     x, y = linear_problem(3)[1:]
