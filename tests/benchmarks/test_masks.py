@@ -17,7 +17,7 @@ from benchmarks.masks import (
     unseen,
 )
 from benchmarks.masks import newest_honest as honestly
-from benchmarks.masks.patients import FRONTS, IMPROPER, INSIDE, RANDOM, Patient, around
+from benchmarks.masks.patients import FRONTS, IMPROPER, INSIDE, LATE, RANDOM, Patient, around
 from helpers.masked import steep, toy
 from helpers.toys import generator
 from mpkit import data
@@ -215,7 +215,7 @@ def test_an_examination_of_an_honest_network_finds_nothing_hidden():
 def test_the_scores_of_the_record_are_those_of_its_rows():
     record = records.read_record(run.ROOT / "book" / "results" / "masks.json")
     assert scores.summary(record["rows"]) == record["scores"]
-    told = record["scores"]["doctor"]["group: newest"]
+    told = record["scores"]["doctor"]["group: unseen"]
     assert {
         "hiding": told["found"]["of"],
         "found": told["found"]["count"],
@@ -225,6 +225,6 @@ def test_the_scores_of_the_record_are_those_of_its_rows():
     assert told["honest called masked"]["count"] == 0
     kinds = {(one["name"], one["group"]) for one in record["rows"] if one["hides"]}
     assert sum(group == "kept aside" for _, group in kinds) >= 20
-    for name, group in (("later", later.LATER), ("newest", newest.NEWEST)):
+    for name, (group, _) in LATE.items():
         assert sum(one == name for _, one in kinds) == len(group)
     assert len({one["name"] for one in record["rows"] if not one["hides"]}) >= 30
