@@ -5,7 +5,7 @@ at hand; *tests'* were used to mend it; *kept aside* were written when it was fi
 to mend it once more after they had been counted. So did *later* ones, written by somebody who had
 not read the doctor. *Newest* ones were written after that by somebody else who had not read it
 either, and served to mend it too. *Unseen* ones were written by somebody else who had not read the
-doctor, after it was mended for the newest. Only they say how it fares with what is new.
+doctor, while it was being mended for the newest. Only they say how it fares with what is new.
 
 To add a mask: a class in ``fronts`` or ``inside``, whose ``knowing`` is what somebody who knows it
 attacks, and a line in ``FRONTS`` or ``INSIDE`` with the causes that name it, written before the

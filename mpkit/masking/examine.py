@@ -158,7 +158,7 @@ def _push(case: Case, broken: Tensor, tried: Tried) -> tuple[Tensor, str, bool]:
 def _more(case: Case, broken: Tensor, ways: list[Remedy]) -> int:
     """How many more some ways break of what is left; these are added to the broken (B,)."""
     rows = (~broken).nonzero().squeeze(1)
-    if not len(rows) or not ways:
+    if not len(rows):
         return 0
     part = case.take(rows)
     wrong = worst([way.apply(part) for way in ways]).assessed.wrong
