@@ -9,7 +9,7 @@ its record.
 
 It takes three and a half hours of one core, can be stopped at any time and goes on where it was. A
 change of the library or of the models makes it begin again. The third line examines some models
-anew and keeps the others of the record; the last keeps these parts of all models that are on record,
+anew and keeps the others of the record; the last keeps these parts of all models on record,
 as when only the doctor has changed. The record says so.
 """
 
