@@ -2,8 +2,8 @@
 
 Every attempt is trained on 59,000 training images of MNIST and evaluated on the first of the other
 1,000, which lie all over the split, so that nothing is chosen by the test images. It can be stopped
-at any time and goes on where it was; several at once share the work. On one core the dial takes
-about ten minutes for each network.
+at any time and goes on where it was; several at once share the work. What the record has already is
+not made again. On one core the dial takes about ten minutes for each network.
 
     MPKIT_DATA=folder python -m benchmarks.training.dead_zone
     MPKIT_DATA=folder python -m benchmarks.training.dead_zone --device cuda --budget 9m
@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.common.records import ROOT, begin, duration, options, write
+from benchmarks.common.records import ROOT, again, begin, duration, options, write
 from mpkit.core import records
 from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
@@ -146,11 +146,16 @@ def judged(
 
 
 def rows(
-    todo: list[Attempt], images: Images, given: argparse.Namespace, end: float
+    todo: list[Attempt],
+    images: Images,
+    given: argparse.Namespace,
+    end: float,
+    known: dict[str, dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The rows of attempts in order; one that another process has in its hands is left out.
 
-    None is begun that would last beyond the end, if it takes as long as the longest so far.
+    None is begun that would last beyond the end, if it takes as long as the longest so far. One of
+    the known rows, by name, is taken where its key says that it would come out the same.
     """
     work, points, longest = given.work, given.points, 0.0
     for attempt in todo:
@@ -160,16 +165,14 @@ def rows(
             if not mine:
                 print(f"{attempt.name}: in other hands", flush=True)
                 continue
-            kept = records.read_record(file) if file.is_file() else {}
+            row = records.read_record(file) if file.is_file() else known.get(attempt.name, {})
             begun = time.monotonic()
-            if kept.get("key") != key and (given.gather or begun + longest > end):
+            if row.get("key") != key and (given.gather or begun + longest > end):
                 continue
-            if kept.get("key") != key:
-                row = judged(attempt, images, work, points, given.device)
-                kept = {"key": key, "row": row}
-                records.write_record(file, kept)
+            if row.get("key") != key:
+                row = judged(attempt, images, work, points, given.device) | {"key": key}
+                records.write_record(file, row)
                 longest = max(longest, time.monotonic() - begun)
-        row = kept["row"]
         told = ", ".join(f"{k} {100 * v[0]:.1f}" for k, v in row["accuracy"].items())
         print(f"{attempt.name}: {told}", flush=True)
         yield row
@@ -198,20 +201,20 @@ def main() -> None:
     parser.add_argument("--budget", default="24h", help="begin nothing that would last longer")
     given, begun = begin(parser, keep=False)
     end = begun + duration(given.budget)
-    images = load("mnist", "train")
-    made = attempts(given.seeds)
-    found = {
-        kind: list(rows(todo, images, given, end))
-        for kind, todo in made.items()
-        if given.only in (None, kind)
-    }
-    spent = sum(
-        row["seconds"]["training"] + row["seconds"]["evaluation"]
-        for part in found.values()
-        for row in part
-    )
-    missing = sum(map(len, made.values())) - sum(map(len, found.values()))
+    old = records.read_record(given.output) if given.output.is_file() else {"attempts": {}}
+    known = {row["name"]: row for part in old["attempts"].values() for row in part}
+    images, nothing = load("mnist", "train"), argparse.Namespace(**vars(given) | {"gather": True})
+    found = {}
+    for kind, todo in (made := attempts(given.seeds)).items():
+        wanted = given if given.only in (None, kind) else nothing
+        found[kind] = list(rows(todo, images, wanted, end, known))
+    every = {row["name"]: row for part in found.values() for row in part}
+    new = sorted(name for name, row in every.items() if row != known.get(name))
+    spent = sum(every[name]["seconds"][part] for name in new for part in ("training", "evaluation"))
+    missing = sum(map(len, made.values())) - len(every)
     content = {"attempts": found, "missing": missing, "near": near_black_or_white(1000)}
+    if len(new) < len(every):
+        content |= again(old, {"attempts": new})
     write(given, spent, content, {"data": "mnist", "held_out": 1000})
 
 

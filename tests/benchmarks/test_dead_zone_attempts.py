@@ -1,5 +1,6 @@
 """The attempts with dead zones: named apart, chosen without test images, and on record."""
 
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -65,3 +66,13 @@ def test_every_attempt_on_record_is_one_that_the_command_makes(record):
         shares = {key: value[0] for key, value in row["accuracy"].items()}
         assert shares["union"] <= min(shares[key] for key in bench.NORMS) <= shares["mean"]
         assert all(low <= value <= high for value, low, high in row["accuracy"].values())
+
+
+def test_a_row_on_record_is_not_made_again_and_one_of_other_images_does_not_count(record, tmp_path):
+    known = {row["name"]: row for part in record["attempts"].values() for row in part}
+    todo = [one for part in bench.attempts(3).values() for one in part]
+    given = Namespace(work=tmp_path, points=record["parameters"]["points"], gather=True)
+    found = list(bench.rows(todo, None, given, 0.0, known))
+    assert found == [known[one.name] for one in todo if one.name in known]
+    given.points += 1
+    assert list(bench.rows(todo, None, given, 0.0, known)) == []
