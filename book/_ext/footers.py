@@ -1,9 +1,8 @@
-"""What this book adds to Sphinx: provenance, sliders, an address, a stricter and lighter build."""
+"""What this book adds to Sphinx: provenance, sliders, an address, a stricter build."""
 
 from __future__ import annotations
 
 import json
-import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,6 @@ from mpkit.core.records import declared
 
 LOG = logging.getLogger(__name__)
 CARD = {"image": "book/_static/card.png", "line_color": "#1760d0"}
-ICON = re.compile(
-    r'(?:"([\w-]+)"|([A-Za-z_$][\w$]*)):\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",'
-    r'(?:"[^"]*"|\[[^\]]*\])\],?'
-)
-"""One of the two thousand icons in the theme's script: its name, its other names, its path."""
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 
 
@@ -151,22 +145,6 @@ def finish_page(
         app.add_js_file("mp-slider.js", loading_method="defer")
 
 
-def drop_icons(app: Sphinx, error: Exception | None) -> None:
-    """Leave the icons in the theme's script that a page or another script names: 1.4 MB less."""
-    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
-    if error or app.builder.format != "html" or not script.is_file():
-        return
-    readers = [*Path(app.outdir).rglob("*.html"), *(Path(app.outdir) / "_static").rglob("*.js")]
-    texts = (path.read_text(encoding="utf-8") for path in readers if path != script)
-    used = {name for text in texts for name in re.findall(r"\bfa-([a-z0-9-]+)", text)}
-
-    def kept(icon: re.Match[str]) -> str:
-        names = {icon[1] or icon[2], *re.findall(r"[\w-]+", icon[3])}
-        return icon[0] if names & used else ""
-
-    script.write_text(ICON.sub(kept, script.read_text(encoding="utf-8")), encoding="utf-8")
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the above to Sphinx."""
     app.add_config_value("mp_repository", "", "env", types=frozenset({str}))
@@ -177,5 +155,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", require_alternatives)
     app.connect("doctree-read", mark_charts)
     app.connect("html-page-context", finish_page)
-    app.connect("build-finished", drop_icons, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import footers
 import library
 import mending
+import slimming
 
 from mpkit.core.records import DECLARED
 
@@ -57,28 +58,36 @@ def test_executed_pages_say_how_they_were_made(site: Site) -> None:
         assert bool(footers.provenance(source)) == bool(footer), page
 
 
-def test_pages_are_light_and_only_those_with_a_slider_load_its_script(site: Site) -> None:
+def test_only_pages_with_a_slider_load_its_script_and_only_a_search_its_index(site: Site) -> None:
     for page in toc_pages():
-        path = page_of(site, page)
-        html = path.read_text()
+        html = page_of(site, page).read_text()
         assert ("mp-slider.js?v=" in html) == ('class="mp-slider"' in html), page
-        assert "plotly.min" not in html, page
-        files = {path} | {
-            (path.parent / tag[name].partition("?")[0]).resolve()
-            for kind, name in (("img", "src"), ("script", "src"), ("link", "href"))
-            for tag in soup(path)(kind, **{name: True})
-            if not tag[name].startswith(("data:", "#", "http"))
-            and not {"next", "prev", "index", "search"} & set(tag.get("rel") or ())
-        }
-        weight = sum(one.stat().st_size for one in files if one.is_file())
-        assert weight < 4_000_000, f"{page}: {weight:,} bytes"
+        assert "plotly.min" not in html and "searchindex.js" not in html, page
+    assert "searchindex.js" in (site.html / "search.html").read_text()
+
+
+def test_the_theme_keeps_the_rules_that_pages_need_and_no_others(site: Site) -> None:
+    sheet = (site.html / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
+    assert 50_000 < len(sheet) < 200_000 and "sourceMappingURL" not in sheet
+    assert (
+        ".bd-article" in sheet and ".bs-tooltip-auto" in sheet and ".accordion-button" not in sheet
+    )
+
+
+def test_a_rule_stays_if_one_of_its_selectors_may_match() -> None:
+    first, kept = "@font-face{src:url(a)}", ".a:not(.b){y:2}"
+    media, rest = "@media(x){", "}:is(.b,.c){z:1}p{z:2}.bs-b{z:3}"
+    sheet = f"{first}/* {{ */.a{{x:1}}.b,.a .c{{x:2}}{media}.b{{y:1}}{kept}{rest}"
+    slim = f"{first}.a{{x:1}}{media}{kept}{rest}"
+    assert slimming.drop_rules(sheet, {"a"}) == slim == slimming.drop_rules(slim, {"a"})
+    assert ".b,.a .c{x:2}" in slimming.drop_rules(sheet, {"a", "c"})
 
 
 def test_icons_that_pages_show_are_there_and_no_others(site: Site) -> None:
     script = (site.html / "_static" / "scripts" / "fontawesome.js").read_text()
-    there = {(one[1] or one[2]) for one in footers.ICON.finditer(script)}
+    there = {(one[1] or one[2]) for one in slimming.ICON.finditer(script)}
     there |= {
-        name for one in footers.ICON.finditer(script) for name in re.findall(r"[\w-]+", one[3])
+        name for one in slimming.ICON.finditer(script) for name in re.findall(r"[\w-]+", one[3])
     }
     for page in toc_pages():
         shown = {c for icon in soup(page_of(site, page))("i") for c in icon.get("class", ())}

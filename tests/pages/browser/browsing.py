@@ -65,6 +65,9 @@ CLIPPED = """() => [...document.querySelectorAll('.cell_output pre, .mp-table')]
     .map(shown => `${shown.scrollWidth - shown.clientWidth} px of an output are cut off: `
         + shown.textContent.trim().slice(0, 60))"""
 WIDTH = "[document.documentElement.scrollWidth, innerWidth]"
+WEIGHT = "performance.getEntries().reduce((sum, one) => sum + (one.decodedBodySize || 0), 0)"
+HEAVIEST = 2_000_000  # bytes that a page loads, unpacked; a page with networks in it may load more
+NETWORKS = {"book/laboratory": 4_000_000}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,9 @@ class Browsing:
         """
         found: list[str] = []
         with self.opened(page, width, schemes[0], found=found) as tab:
+            weight = tab.evaluate(WEIGHT)
+            if not 0 < weight <= NETWORKS.get(page, HEAVIEST):
+                found.append(f"loads {weight:,} bytes")
             tab.evaluate("dispatchEvent(new Event('beforeprint'))")  # opens what waits for a guess
             found += tab.evaluate(FORMULAS)
             wide, window = tab.evaluate(WIDTH)
