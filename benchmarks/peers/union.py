@@ -20,6 +20,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.common.records import RADII, Kept, begin, options, write
 from mpkit import data, evaluation, sets
@@ -34,12 +35,11 @@ AUTOATTACK, SUITES = "AutoAttack", ["screen", "standard"]
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
-def by_autoattack(name: str, images: data.Images) -> dict[str, Any]:
+def by_autoattack(plain: nn.Module, images: data.Images) -> dict[str, Any]:
     """What AutoAttack's standard version leaves in each norm, 1 for each image, and its price."""
     from pyautoattack import AutoAttack
 
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
-    plain = zoo.load(name)
     model, left, seconds = QueryCounter(plain).eval(), {}, {}
     for norm, (form, eps) in NORMS.items():
         begun = time.process_time()
@@ -105,7 +105,7 @@ def main() -> None:
     for number, part in enumerate(pieces(given.points)):
         for name, row in rows.items():
             place = f"{records.digest(zoo.card(name).sha256)[:12]} {number}"
-            work = partial(by_autoattack, name, part)
+            work = partial(by_autoattack, zoo.load(name), part)
             row.setdefault(AUTOATTACK, []).append(peer.row(place, work))
             for suite in given.suites:
                 work = partial(by_ours, name, suite, part)
