@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from helpers.sample_book import ADDRESS, MADE, figure_cell, small_book
 from helpers.site_rules import ROOT, Site, anchors, complaints, soup, toc_pages
@@ -81,6 +84,19 @@ def test_a_rule_stays_if_one_of_its_selectors_may_match() -> None:
     slim = f"{first}.a{{x:1}}{media}{kept}{rest}"
     assert slimming.drop_rules(sheet, {"a"}) == slim == slimming.drop_rules(slim, {"a"})
     assert ".b,.a .c{x:2}" in slimming.drop_rules(sheet, {"a", "c"})
+
+
+@pytest.mark.parametrize(("colours", "shorter"), [(200, True), (256, True), (257, False)])
+def test_a_picture_with_a_palette_has_the_same_pixels(colours: int, shorter: bool) -> None:
+    draw = np.random.default_rng(0)
+    shades = draw.permutation(2**24)[:colours].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]
+    pixels = shades[np.concatenate([np.arange(colours), draw.integers(0, colours, 4096 - colours)])]
+    pixels = pixels.reshape(64, 64, 3).repeat(4, 0).repeat(4, 1)
+    written = io.BytesIO()
+    Image.fromarray(pixels).convert("RGBA").save(written, "PNG")
+    slim = slimming.with_palette(written.getvalue())
+    assert (np.asarray(Image.open(io.BytesIO(slim)).convert("RGB")) == pixels).all()
+    assert (len(slim) < len(written.getvalue())) == shorter
 
 
 def test_icons_that_pages_show_are_there_and_no_others(site: Site) -> None:
