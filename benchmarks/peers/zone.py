@@ -35,6 +35,9 @@ WAYS = ("as it is", "straight through")
 class StraightLine(nn.Module):
     """A network behind a dead zone with the values it has and the slope of a straight line.
 
+    The values hold to a millionth of each pixel behind the zone, which keeps black and white there
+    where a slope is.
+
     Args:
         network: with a dead zone of that width in front.
         a: the width.
