@@ -56,16 +56,16 @@ def drop_rules(sheet: str, words: set[str]) -> str:
 
 
 def with_palette(picture: bytes) -> bytes:
-    """A PNG with the same pixels, as numbers of a palette where 256 opaque colours are enough.
+    """A PNG with the same pixels, as numbers of a palette where 256 colours are enough.
 
     Pictures of grey digits become a tenth as long. Returned as it is where nothing is saved.
     """
     pixels = np.asarray(Image.open(BytesIO(picture)).convert("RGBA"))
     colours, places = np.unique(pixels.copy().view(np.uint32).ravel(), return_inverse=True)
-    if len(colours) > 256 or (pixels[..., 3] < 255).any():
+    if len(colours) > 256:
         return picture
     small = Image.fromarray(places.astype(np.uint8).reshape(pixels.shape[:2]), "P")
-    small.putpalette(colours.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+    small.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
     written = BytesIO()
     small.save(written, "PNG", optimize=True)
     return min(picture, written.getvalue(), key=len)
