@@ -56,7 +56,7 @@ def drop_rules(sheet: str, words: set[str]) -> str:
 
 
 def chosen(colours: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Places of 256 of the colours (N, 4) that all are near to: the commonest, then the farthest."""
+    """Places of 256 colours of (N, 4) that all are near to: the commonest, then the farthest."""
     kept = list(np.argsort(-counts, kind="stable")[:96])
     apart = np.min([((colours - colours[one]) ** 2).sum(1) for one in kept], axis=0)
     while len(kept) < min(256, len(colours)):
