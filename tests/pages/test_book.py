@@ -69,6 +69,23 @@ def test_only_pages_with_a_slider_load_its_script_and_only_a_search_its_index(si
     assert "searchindex.js" in (site.html / "search.html").read_text()
 
 
+def test_pages_are_light(site: Site) -> None:
+    parts = {*(site.html / "_static" / "mathjax").rglob("*.js")}  # startup.js loads the others
+    for page in toc_pages():
+        path = page_of(site, page)
+        files = {path} | {
+            (path.parent / tag[name].partition("?")[0]).resolve()
+            for kind, name in (("img", "src"), ("script", "src"), ("link", "href"))
+            for tag in soup(path)(kind, **{name: True})
+            if not tag[name].startswith(("data:", "#", "http"))
+            and not {"next", "prev", "index", "search"} & set(tag.get("rel") or ())
+        }
+        files |= parts if parts & files else set()
+        weight = sum(one.stat().st_size for one in files if one.is_file())
+        most = 4_000_000 if page == "book/laboratory" else 2_000_000  # it carries networks
+        assert 200_000 < weight < most, f"{page}: {weight:,} bytes"
+
+
 def test_the_theme_keeps_the_rules_that_pages_need_and_no_others(site: Site) -> None:
     sheet = (site.html / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
     assert 50_000 < len(sheet) < 200_000 and "sourceMappingURL" not in sheet
