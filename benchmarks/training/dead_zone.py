@@ -23,6 +23,7 @@ from typing import Any, cast
 import torch
 
 from benchmarks.common.records import ROOT, again, begin, duration, options, write
+from benchmarks.training.ideas import Bounded, Elastic, WholePixels
 from mpkit.core import records
 from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
@@ -31,13 +32,15 @@ from mpkit.evaluation import evaluate, standard
 from mpkit.evaluation.suites import EDITION
 from mpkit.models import front_of
 from mpkit.models.cnn import ZONE
-from mpkit.sets import RotationTranslation, Union, usual
+from mpkit.sets import L1, RotationTranslation, Union, usual
 from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.recipe_run import FACTS, split, trained
 from mpkit.training import RadiusWarmup, Random, RandomPose
 
 WIDTHS = (0.3, 0.0, 0.2, 0.1, 0.25, 0.15)  # in order of value
 NORMS = ("linf", "l2", "l1")
+STEPS = (3, 5, 8, 14)  # gradients of searches by whole pixels
+SHARES = (2.0, 3.0, 3.0, 3.0, 3.0)  # how often l_inf and each of these is drawn
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Attempt:
         linf: the share of batches that are attacked in l_inf, in (0, 1), where one search is drawn
             for each; None for the recipe's, a quarter.
         turned: whether images are turned by up to 12 degrees and shifted by up to 2 pixels.
+        whole: the l_1 radius of a search by whole pixels in place of those of the recipe; None for
+            these.
+        elastic: by how much images are bent, in pixels; 0 for not.
+        bounded: with these, the q of a bounded loss in the last four of ten passes; 0 for none.
         seed: of weights and training.
     """
 
@@ -61,6 +68,9 @@ class Attempt:
     epochs: int | None = None
     linf: float | None = None
     turned: bool = False
+    whole: float | None = None
+    elastic: float = 0.0
+    bounded: float = 0.0
     seed: int = 0
 
     @property
@@ -69,6 +79,9 @@ class Attempt:
         more = "" if self.epochs is None else f"-{self.epochs}"
         more += "" if self.linf is None else f"-linf{self.linf:g}"
         more += "-turned" if self.turned else ""
+        more += "" if self.whole is None else f"-whole{self.whole:g}"
+        more += f"-elastic{self.elastic:g}" if self.elastic else ""
+        more += f"-bounded{self.bounded:g}" if self.bounded else ""
         return f"{self.network}-{self.scheme}@{self.a:g}{more}-seed{self.seed}"
 
     def plan(self) -> Plan:
@@ -84,6 +97,15 @@ class Attempt:
             rest = drawn.weights[1:]
             weights = (sum(rest) * self.linf / (1 - self.linf), *rest)
             scheme = replace(scheme, scheme=replace(drawn, weights=weights))
+        if self.whole is not None and isinstance(scheme, RadiusWarmup):
+            linf, ball = cast(Random, scheme.scheme).attacks[0], L1(self.whole)
+            searches = (linf, *(WholePixels(ball, self.a, steps) for steps in STEPS))
+            later = recipe.epochs * 6 // 10
+            drawn = Bounded(searches, SHARES, self.bounded, later) if self.bounded else None
+            scheme = replace(scheme, scheme=drawn or Random(searches, SHARES))
+            recipe = replace(recipe, batch=256, lr=4e-3)
+        if self.elastic:
+            recipe = replace(recipe, augment=(Elastic(self.elastic, 10 * self.elastic),))
         network = f"{self.network}{ZONE}{self.a:g}"
         return replace(made, network=network, recipe=recipe, scheme=scheme, spread=True)
 
@@ -92,6 +114,11 @@ MORE = (
     Attempt(0.3, network="wide_mlp", epochs=20),
     Attempt(0.3, network="broad_cnn", epochs=16),
     Attempt(0.3, network="wide_mlp", epochs=20, linf=0.05),
+    Attempt(0.3, network="wide_mlp", epochs=8, whole=10.0),
+    Attempt(0.3, network="wide_mlp", epochs=8, whole=12.0),
+    Attempt(0.3, network="wide_mlp", epochs=8, whole=10.0, bounded=0.7),
+    Attempt(0.3, network="wide_mlp", epochs=40, whole=10.0, elastic=0.5),
+    Attempt(0.3, network="broad_cnn", epochs=16, whole=10.0, elastic=0.5),
     Attempt(0.3, network="wide_mlp", epochs=20, turned=True),
     Attempt(0.3, network="wide_cnn", epochs=12),
     Attempt(0.3, "avg"),
