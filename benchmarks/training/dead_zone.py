@@ -34,6 +34,7 @@ from mpkit.models import front_of
 from mpkit.models.cnn import ZONE
 from mpkit.sets import L1, RotationTranslation, Union, usual
 from mpkit.studies.catalog import Plan, plan
+from mpkit.studies.protocol import bits_as_text
 from mpkit.studies.recipe_run import FACTS, split, trained
 from mpkit.training import RadiusWarmup, Random, RandomPose
 
@@ -163,6 +164,7 @@ def judged(
             "union": [*ledger.union_accuracy()],
             "mean": [*ledger.average_accuracy()],
         },
+        "standing": bits_as_text(~ledger.broken.any(0)),
         "attacks": [gain._asdict() for gain in ledger.gains() if gain.broken],
         "seconds": {
             "training": facts["cost"]["seconds"],
@@ -240,7 +242,9 @@ def main() -> None:
     spent = sum(every[name]["seconds"][part] for name in new for part in ("training", "evaluation"))
     missing = sum(map(len, made.values())) - len(every)
     near = old.get("near", {}) | near_black_or_white(1000)
-    content = {"attempts": found, "missing": missing, "near": near}
+    held = split(images, MORE[0].plan())[1].first(given.points)
+    digits = "".join(str(int(digit)) for digit in held.y)
+    content = {"attempts": found, "missing": missing, "near": near, "digits": digits}
     if len(new) < len(every):
         content |= again(old, {"attempts": new})
     write(given, spent, content, {"data": "mnist", "held_out": 1000})
