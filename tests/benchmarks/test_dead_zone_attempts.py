@@ -8,6 +8,7 @@ import pytest
 from benchmarks.training import dead_zone as bench
 from helpers import ROOT
 from mpkit.core import records
+from mpkit.studies import analysis
 from mpkit.studies.catalog import plan
 from mpkit.training.recipes import Recipe
 
@@ -40,6 +41,18 @@ def test_fewer_linf_batches_and_turned_images_change_nothing_else():
     assert len(turned.recipe.augment) == 1 and turned.scheme == plain.scheme
 
 
+def test_ideas_replace_the_searches_in_l1_and_leave_linf_and_the_widening_radii():
+    plain = bench.Attempt(0.3, network="wide_mlp", epochs=8).plan()
+    idea = bench.Attempt(0.3, network="wide_mlp", epochs=8, whole=12.0, elastic=0.5, bounded=0.7)
+    made = idea.plan()
+    assert made.scheme.shares == plain.scheme.shares and made.recipe.epochs == 8
+    assert made.scheme.scheme.attacks[0] == plain.scheme.scheme.attacks[0]
+    assert [one.steps for one in made.scheme.scheme.attacks[1:]] == [*bench.STEPS]
+    assert {one.set.eps for one in made.scheme.scheme.attacks[1:]} == {12.0}
+    assert (made.scheme.scheme.q, made.scheme.scheme.begin) == (0.7, 4)
+    assert made.recipe.augment == (bench.Elastic(0.5, 5.0),)
+
+
 def test_the_broad_attempt_is_the_recipe_of_its_scale():
     made = bench.Attempt(0.3, network="broad_cnn", epochs=16).plan()
     assert made == plan("mnist-random@0.3", (1, 28, 28), "broad")
@@ -66,6 +79,10 @@ def test_every_attempt_on_record_is_one_that_the_command_makes(record):
         shares = {key: value[0] for key, value in row["accuracy"].items()}
         assert shares["union"] <= min(shares[key] for key in bench.NORMS) <= shares["mean"]
         assert all(low <= value <= high for value, low, high in row["accuracy"].values())
+        if "standing" in row:
+            standing = analysis.bits(row["standing"])
+            assert len(standing) == len(record["digits"]) == record["parameters"]["points"]
+            assert standing.double().mean().item() == pytest.approx(shares["union"])
 
 
 def test_a_row_on_record_is_not_made_again_and_one_of_other_images_does_not_count(record, tmp_path):
