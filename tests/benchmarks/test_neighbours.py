@@ -65,7 +65,8 @@ def test_the_record_agrees_with_itself():
         assert len(radius) == record["parameters"]["points"] and (radius >= 0).all()
         share = (radius > RADII[norm]).double().mean().item()
         assert share == pytest.approx(row["certified"][0])
-        assert abs((radius > 0).double().mean().item() - row["clean"][0]) < 0.005
+        right = (radius > 0).double().mean().item()  # radii below 0.001 are rounded down to 0
+        assert 0 <= row["clean"][0] - right < 0.01
     assert set(record["norms"]) == set(bench.ORDERS) and not math.isinf(radius.max())
 
 
