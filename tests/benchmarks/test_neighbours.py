@@ -36,14 +36,14 @@ def answers(known, x, order):
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(BALLS)))
 def test_no_change_within_the_radius_changes_the_answer(seed, norm):
-    known, asked, order = drawn(30, seed), drawn(12, seed + 1), bench.ORDERS[norm]
+    known, asked, order = drawn(30, seed), drawn(12, seed + 1), BALLS[norm](1.0).order
     radius = bench.radii(known, asked, order)
     assert ((radius > 0) == (answers(known, asked.x, order) == asked.y)).all()
     rng, x = torch.Generator().manual_seed(seed), asked.x.double()
     for one in range(20):
         ball = BALLS[norm](radius * (0.999 if one % 2 else 0.5))
         z = ball.sample(x, rng)
-        if one > 9:  # towards an image of another class
+        if one > 9:  # towards one of the known images
             z = ball.project(x, known.x[one].double() - x)
         same = answers(known, x + z, order) == asked.y
         assert same[radius > 1e-6].all()
@@ -53,7 +53,7 @@ def test_no_change_within_the_radius_changes_the_answer(seed, norm):
 def test_on_a_line_the_border_is_half_way(norm):
     known = images([[[[0.0]]], [[[1.0]]]], [0, 1])
     asked = images([[[[0.2]]], [[[0.2]]], [[[0.5]]]], [0, 1, 0])
-    radius = bench.radii(known, asked, bench.ORDERS[norm])
+    radius = bench.radii(known, asked, BALLS[norm](1.0).order)
     assert torch.allclose(radius, torch.tensor([0.3, 0.0, 0.0]).double(), atol=1e-7)
 
 
@@ -67,7 +67,7 @@ def test_the_record_agrees_with_itself():
         assert share == pytest.approx(row["certified"][0])
         right = (radius > 0).double().mean().item()  # radii below 0.001 are rounded down to 0
         assert 0 <= row["clean"][0] - right < 0.01
-    assert set(record["norms"]) == set(bench.ORDERS) and not math.isinf(radius.max())
+    assert set(record["norms"]) == set(BALLS) and not math.isinf(radius.max())
 
 
 def test_radii_on_record_come_out_again():
