@@ -137,18 +137,24 @@ def attempts(seeds: int) -> dict[str, list[Attempt]]:
 
 
 def judged(
-    attempt: Attempt, images: Images, work: Path, points: int, device: str
+    attempt: Attempt,
+    images: Images,
+    work: Path,
+    points: int,
+    device: str,
+    test: Images | None = None,
+    budget: str = "quick",
 ) -> dict[str, Any]:
     """Train one network, or read it, and evaluate it on images that it has not seen."""
     made, begun = attempt.plan(), time.monotonic()
     folder = work / f"{attempt.name}-{made.key[:8]}"
     model = trained(made, images, attempt.seed, folder, device, Quiet())
-    held, since = split(images, made)[1].first(points), time.monotonic()
+    held, since = (test or split(images, made)[1]).first(points), time.monotonic()
     sets = usual("mnist", images.shape)
-    suite = standard(Union(*(sets[key] for key in NORMS)), "quick", 10, front_of(model))
+    suite = standard(Union(*(sets[key] for key in NORMS)), budget, 10, front_of(model))
     where = next(model.parameters()).device
     rng = torch.Generator(where).manual_seed(0)
-    ledger = evaluate(model, held.x.to(where), held.y.to(where), suite, rng, batch=points)
+    ledger = evaluate(model, held.x.to(where), held.y.to(where), suite, rng, batch=min(points, 500))
     accuracy = {key: [*ledger.accuracy(sets[key].describe())] for key in NORMS}
     facts = records.read_record(folder / FACTS)
     return {

@@ -115,7 +115,7 @@ def evaluate(
         require_place("--save", save / "adversarial.safetensors")
     images = data.stored(dataset, "test", root, points)
     threat, classes = threat_of(words, dataset, images.shape), len(images.classes)
-    suite = evaluation.standard(threat, budget, classes, models.width_in(spec))
+    suite = evaluation.standard(threat, budget, classes, models.front_in(spec))
     request = sharding.Request(
         spec,
         images.shape,

@@ -32,8 +32,10 @@ from mpkit.attacks import (
     Worst,
     WorstOfK,
 )
+from mpkit.attacks.dead_zone import searches_below
 from mpkit.core.checks import require_positive
 from mpkit.evaluation.goals import Entry
+from mpkit.models.rank_zone import Front, RankZone
 from mpkit.sets import L0, L1, L2, Affine, Ball, Blend, PerturbationSet, RotationTranslation
 
 
@@ -106,7 +108,7 @@ def standard(
     threat: PerturbationSet,
     budget: Budget | str = "standard",
     classes: int = 10,
-    front: float | None = None,
+    front: Front | None = None,
 ) -> tuple[Entry, ...]:
     """The suite recommended for a threat model, to hand to ``evaluate``: cheap attacks first.
 
@@ -127,7 +129,9 @@ def standard(
         classes: of the network; some losses need three or four.
         front: the width of a dead zone in front of the network, for attacks that know of it: every
             attack that follows gradients is also given the straight slope through it, and in l_1
-            and l_2 searches of its output are brought back into the ball.
+            and l_2 searches of its output are brought back into the ball. Or a ``RankZone``: in
+            each ball searches that it does not see, and such as pay for its width. ``front_of``
+            tells.
 
     Raises: ValueError: if the budget is not known.
     """
@@ -143,7 +147,10 @@ def standard(
             raise ValueError(f"standard: unknown budget {budget!r}; take {known}, or a Budget")
         budget = BUDGETS[budget]
     suites = [_suite(part, budget, classes) for part in threat.parts()]
-    if front is not None:
+    if isinstance(front, RankZone):
+        rows = zip(threat.parts(), suites, strict=True)
+        suites = [[*_below(part, front, budget, classes), *suite] for part, suite in rows]
+    elif front is not None:
         suites = [_knowing(suite, front, budget) for suite in suites]
     stages = zip_longest(*suites)
     return tuple(entry for stage in stages for entry in stage if entry is not None)
@@ -206,6 +213,15 @@ def _knowing(suite: list[Entry], a: float, budget: Budget) -> list[Entry]:
         behind = tuple(BehindZone(attack, a, ball) for attack in climbs)
         found.append(Entry(f"behind {ball.describe()}", Worst(behind, Margin())))
     return found
+
+
+def _below(threat: PerturbationSet, zone: RankZone, budget: Budget, classes: int) -> list[Entry]:
+    """The attacks that know of the rank zone."""
+    if not isinstance(threat, Ball):
+        return []
+    targets = budget.targets if classes > 3 else 0
+    found = searches_below(threat, zone, budget.steps, targets)
+    return [Entry(f"{label} {threat.describe()}", attack) for label, attack in found]
 
 
 def _in_ball(threat: Ball, budget: Budget, classes: int) -> list[Entry]:

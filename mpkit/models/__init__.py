@@ -2,15 +2,17 @@
 
 from mpkit.models.cnn import (
     NETWORKS,
+    front_in,
+    front_of,
     network,
     paper_mnist,
     parameter_count,
     small_cnn,
     small_mlp,
-    width_in,
 )
-from mpkit.models.layers import DeadZone, Normalize, front_of
+from mpkit.models.layers import DeadZone, Normalize
 from mpkit.models.loading import load_model
+from mpkit.models.rank_zone import RankZone
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
 from mpkit.models.wrappers import ChannelsLast, Logits, LowPrecision, OwnInput, QueryCounter
@@ -24,6 +26,8 @@ __all__ = [
     "Normalize",
     "OwnInput",
     "QueryCounter",
+    "RankZone",
+    "front_in",
     "front_of",
     "load_model",
     "network",
@@ -34,6 +38,5 @@ __all__ = [
     "small_cnn",
     "small_mlp",
     "small_resnet",
-    "width_in",
     "write_weights",
 ]

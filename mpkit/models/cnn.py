@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
+from mpkit.models.rank_zone import Front, RankZone
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.sets.dead_zone import read_width
 
@@ -101,31 +102,41 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-ZONE = "@"
-"""Between a network's name and the width of the dead zone in front of it: small_cnn@0.3."""
+ZONE, RANK = "@", "rank"
+"""Between a network's name and the dead zone in front of it: small_cnn@0.3, small_cnn@rank20."""
 
 
-def width_in(name: str) -> float | None:
-    """The width of the dead zone in a network's name, None where it has none.
+def front_in(name: str) -> Front | None:
+    """What a network's name tells of a dead zone in front of it, None where it has none.
 
-    Raises: ValueError: what follows the sign is no width.
+    Raises: ValueError: what follows the sign is neither a width nor a rank.
     """
-    plain, zone, width = name.partition(ZONE)
-    return read_width(name, width) if zone and plain in NETWORKS else None
+    plain, zone, told = name.partition(ZONE)
+    if not zone or plain not in NETWORKS:
+        return None
+    rank = told.removeprefix(RANK)
+    return RankZone(int(rank)) if rank != told and rank.isdigit() else read_width(name, told)
+
+
+def front_of(model: nn.Module) -> Front | None:
+    """The width of the dead zone in a network, or its rank zone; None where it has neither."""
+    fronts = (part for part in model.modules() if isinstance(part, DeadZone | RankZone))
+    found = next(fronts, None)
+    return found.a if isinstance(found, DeadZone) else found
 
 
 def network(name: str) -> Callable[..., nn.Module]:
-    """The factory of a name: a key of ``NETWORKS``, alone or with a dead zone, small_cnn@0.3.
+    """The factory of a name: a key of ``NETWORKS``, alone or with a zone, small_cnn@0.3.
 
     Raises: KeyError: there is no such network; ValueError: a width that is none.
     """
-    factory, width = NETWORKS[name.partition(ZONE)[0]], width_in(name)
-    if width is None:
+    factory, front = NETWORKS[name.partition(ZONE)[0]], front_in(name)
+    if front is None:
         return factory
-    front = DeadZone(width)
+    layer = front if isinstance(front, RankZone) else DeadZone(front)
 
     def behind(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
-        return nn.Sequential(front, factory(shape, classes, rng))
+        return nn.Sequential(layer, factory(shape, classes, rng))
 
     return behind
 

@@ -62,11 +62,6 @@ class DeadZone(nn.Module):
         return f"{self.a}"
 
 
-def front_of(model: nn.Module) -> float | None:
-    """The width of the dead zone in a network, None where it has none."""
-    return next((part.a for part in model.modules() if isinstance(part, DeadZone)), None)
-
-
 def check_shape(
     who: str, shape: tuple[int, int, int], classes: int, least: int
 ) -> tuple[int, int, int]:

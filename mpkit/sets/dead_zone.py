@@ -38,8 +38,8 @@ def read_width(who: str, text: str) -> float:
     return width
 
 
-def ramp(x: Tensor, a: float) -> Tensor:
-    """The dead zone: clip((x - a) / (1 - 2a), 0, 1), pixel by pixel."""
+def ramp(x: Tensor, a: Radius) -> Tensor:
+    """The dead zone: clip((x - a) / (1 - 2a), 0, 1), pixel by pixel; a fits the shape of x."""
     return ((x - a) / (1 - 2 * a)).clamp(0, 1)
 
 

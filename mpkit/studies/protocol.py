@@ -23,6 +23,7 @@ from mpkit.evaluation.ledger import CLEAN
 from mpkit.evaluation.suites import EDITION
 from mpkit.evaluation.witnesses import sets_of
 from mpkit.models import front_of
+from mpkit.models.rank_zone import Front
 from mpkit.sets import Affine, Ball, PerturbationSet, Union, usual
 from mpkit.sets.threat_model import RADII
 from mpkit.training.recipes import LATER, fingerprint
@@ -60,7 +61,7 @@ class Protocol:
 
 
 def suite(
-    protocol: Protocol, data: str, shape: tuple[int, int, int], front: float | None = None
+    protocol: Protocol, data: str, shape: tuple[int, int, int], front: Front | None = None
 ) -> tuple[Entry, ...]:
     """The attacks, each set's own and those of the affine sets; a dead zone in front is known."""
     return standard(threat(protocol, data, shape), protocol.budget, front=front)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers.toys import generator, relu_net
 from mpkit.attacks import APGD, SLIDE, BehindZone, Margin, StraightThrough
 from mpkit.evaluation import evaluate, standard
-from mpkit.models import DeadZone, front_of, width_in
+from mpkit.models import DeadZone, front_in, front_of
 from mpkit.models import network as network_of
 from mpkit.sets import L1, L2, BehindDeadZone, Linf, parse_threat
 from mpkit.sets.dead_zone import back, nearest, ramp
@@ -132,8 +132,8 @@ def test_a_suite_that_knows_of_the_zone_breaks_what_another_does_not():
 def test_a_name_tells_the_width():
     rng = generator()
     made = network_of("small_cnn@0.25")((1, 8, 8), 10, rng)
-    assert front_of(made) == width_in("small_cnn@0.25") == 0.25
-    assert front_of(made[1]) is width_in("small_cnn") is None
+    assert front_of(made) == front_in("small_cnn@0.25") == 0.25
+    assert front_of(made[1]) is front_in("small_cnn") is None
     with pytest.raises(ValueError, match=r"a must lie in \[0, 0.5\)"):
         network_of("small_cnn@0.7")
     with pytest.raises(ValueError, match="'thick' is no width of a dead zone"):

@@ -1,0 +1,159 @@
+"""Networks behind a dead zone as wide as an image is grey: *A threshold on purpose*.
+
+Every network is trained on 59,000 training images of MNIST and evaluated on the first of the other
+1,000, as in ``benchmarks.training.dead_zone``; ``--test`` evaluates the best kind, all its seeds,
+on test images instead, once it was chosen. It can be stopped at any time and goes on where it was;
+several at once share the work.
+
+    MPKIT_DATA=folder python -m benchmarks.training.rank_zone
+    MPKIT_DATA=folder python -m benchmarks.training.rank_zone --test 2000
+    MPKIT_DATA=folder python -m benchmarks.training.rank_zone --device cuda --budget 9m
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.records import ROOT, again, begin, duration, options, write
+from benchmarks.training.dead_zone import Attempt, judged, rows
+from benchmarks.training.ideas import WholePixels
+from mpkit.attacks import PGD, Attack, BelowRank, StraightThrough
+from mpkit.core import records
+from mpkit.core.files import claimed
+from mpkit.data import load
+from mpkit.evaluation.suites import EDITION
+from mpkit.models.cnn import RANK, ZONE
+from mpkit.sets import L1, L2, Ball, Linf
+from mpkit.studies.catalog import Plan
+from mpkit.studies.recipe_run import split
+from mpkit.training import RadiusWarmup, Random
+
+LINF, SMALL, SPARSE = Linf(0.3), L2(2.0), L1(10.0)
+WIDTHS = (0.0, 0.0, 0.1, 0.2)
+"""To which the searches in l_inf and l_2 bring the zone; the first weighs most."""
+
+STEPS = (3, 5, 8)  # gradients of searches by whole pixels
+SHARES = {"linf": 0.4, "all": 0.08, "l2": 0.1, "l1": 0.42}  # of batches
+
+
+@dataclass(frozen=True)
+class Ranked(Attempt):
+    """A network behind a rank zone.
+
+    Args:
+        rank: of the zone.
+    """
+
+    rank: int = 20
+
+    @property
+    def name(self) -> str:
+        """Such as wide_mlp-rank20-16-elastic0.5-seed0."""
+        more = f"-elastic{self.elastic:g}" if self.elastic else ""
+        return f"{self.network}-{RANK}{self.rank}-{self.epochs}{more}-seed{self.seed}"
+
+    def plan(self) -> Plan:
+        """The recipe: one search for each batch, drawn among l_inf, l_2 and whole pixels."""
+        made, (attacks, weights) = super().plan(), zip(*self.searches(), strict=True)
+        return replace(
+            made,
+            network=f"{self.network}{ZONE}{RANK}{self.rank}",
+            recipe=replace(made.recipe, batch=256, lr=4e-3),
+            scheme=RadiusWarmup(Random(attacks, weights), (0.2, 0.6)),
+        )
+
+    def searches(self) -> list[tuple[Attack, float]]:
+        """The searches, and how often each is drawn."""
+        found: list[tuple[Attack, float]] = [
+            (StraightThrough(PGD(LINF, 5), self.a), SHARES["all"]),
+            *((WholePixels(SPARSE, 0.0, k), SHARES["l1"] / len(STEPS)) for k in STEPS),
+        ]
+        for width in WIDTHS:
+            found.append((self._below(LINF, 6, width), SHARES["linf"] / len(WIDTHS)))
+            found.append((self._below(SMALL, 5, width), SHARES["l2"] / len(WIDTHS)))
+        return found
+
+    def _below(self, ball: Ball, steps: int, width: float) -> Attack:
+        left = BelowRank.left(ball, self.rank, width)
+        attack = StraightThrough(PGD(left or ball, steps), width)
+        return BelowRank(attack, ball, self.rank, width if left else 0.0)
+
+
+BEST = Ranked(0.3, network="wide_mlp", epochs=40, elastic=0.5)
+OTHERS = (
+    replace(BEST, epochs=16),
+    replace(BEST, epochs=8, elastic=0.0),
+    replace(BEST, epochs=16, rank=10),
+    replace(BEST, epochs=16, rank=40),
+    replace(BEST, epochs=16, network="broad_cnn"),
+)
+
+
+def kinds(seeds: int) -> dict[str, list[Attempt]]:
+    """The seeds of the best kind, and the other attempts, in order of value."""
+    return {"best": [replace(BEST, seed=seed) for seed in range(seeds)], "others": list(OTHERS)}
+
+
+def tested(given: argparse.Namespace, seeds: int) -> list[dict[str, Any]]:
+    """The best kind on test images, by a suite that tries harder; what is there is read."""
+    images, found = load("mnist", "train"), []
+    test = load("mnist", "test").first(given.test)
+    for seed in range(seeds):
+        attempt = replace(BEST, seed=seed)
+        key = records.digest(EDITION, attempt.plan().key, seed, given.test, given.suite)
+        file = given.work / f"{attempt.name}-test.json"
+        with claimed(file.with_suffix(".claim")) as mine:
+            row = records.read_record(file) if file.is_file() else {}
+            if mine and row.get("key") != key and not given.gather:
+                row = judged(
+                    attempt, images, given.work, given.test, given.device, test, given.suite
+                )
+                row |= {"key": key}
+                records.write_record(file, row)
+        if row.get("key") == key:
+            found.append(row)
+    return found
+
+
+def main() -> None:
+    """Do what is missing and write the record of what there is."""
+    parser = options(__doc__, "book/results/rank-zone.json", 300)
+    parser.add_argument("--test", type=int, default=0, help="test images for the best kind")
+    parser.add_argument("--suite", default="standard", help="the budget on test images")
+    parser.add_argument("--only", choices=["best", "others"], help="one kind of attempt")
+    parser.add_argument("--seeds", type=int, default=3, help="of the best kind")
+    parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
+    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "rank-zone")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--budget", default="24h", help="begin nothing that would last longer")
+    given, begun = begin(parser, keep=False)
+    end = begun + duration(given.budget)
+    old = records.read_record(given.output) if given.output.is_file() else {"attempts": {}}
+    known = {row["name"]: row for part in old["attempts"].values() for row in part}
+    images, nothing = load("mnist", "train"), argparse.Namespace(**vars(given) | {"gather": True})
+    found = {}
+    for kind, todo in (made := kinds(given.seeds)).items():
+        wanted = given if given.only in (None, kind) and not given.test else nothing
+        found[kind] = list(rows(todo, images, wanted, end, known))
+    test = tested(given, given.seeds) if given.test else old.get("test", [])
+    every = {row["name"]: row for part in found.values() for row in part}
+    new = [row for name, row in every.items() if row != known.get(name)]
+    new += [row for row in test if row not in old.get("test", [])]
+    spent = sum(row["seconds"][part] for row in new for part in ("training", "evaluation"))
+    held = split(images, BEST.plan())[1].first(given.points)
+    content = {
+        "attempts": found,
+        "missing": sum(map(len, made.values())) - len(every),
+        "test": test,
+        "digits": "".join(str(int(digit)) for digit in held.y),
+    }
+    if len(new) < len(every) + len(test):
+        content |= again(old, {"attempts": sorted({row["name"] for row in new})})
+    write(given, spent, content, {"data": "mnist", "held_out": 1000})
+
+
+if __name__ == "__main__":
+    main()
