@@ -25,6 +25,7 @@ from mpkit.core import records
 from mpkit.core.files import claimed
 from mpkit.data import load
 from mpkit.evaluation.suites import EDITION
+from mpkit.models import RankRule
 from mpkit.models.cnn import RANK, ZONE
 from mpkit.sets import L1, L2, Ball, Linf
 from mpkit.studies.catalog import Plan
@@ -45,14 +46,17 @@ class Ranked(Attempt):
 
     Args:
         rank: of the zone.
+        rounds: of the searches that stay below it.
     """
 
     rank: int = 20
+    rounds: int = 2
 
     @property
     def name(self) -> str:
         """Such as wide_mlp-rank20-16-elastic0.5-seed0."""
         more = f"-elastic{self.elastic:g}" if self.elastic else ""
+        more += "" if self.rounds == 2 else f"-rounds{self.rounds}"
         return f"{self.network}-{RANK}{self.rank}-{self.epochs}{more}-seed{self.seed}"
 
     def plan(self) -> Plan:
@@ -77,17 +81,19 @@ class Ranked(Attempt):
         return found
 
     def _below(self, ball: Ball, steps: int, width: float) -> Attack:
-        left = BelowRank.left(ball, self.rank, width)
+        rule = RankRule(self.rank)
+        left = BelowRank.left(ball, rule, width)
         attack = StraightThrough(PGD(left or ball, steps), width)
-        return BelowRank(attack, ball, self.rank, width if left else 0.0)
+        return BelowRank(attack, ball, rule, width if left else 0.0, self.rounds)
 
 
 BEST = Ranked(0.3, network="wide_mlp", epochs=40, elastic=0.5)
 OTHERS = (
     replace(BEST, epochs=16),
-    replace(BEST, epochs=8, elastic=0.0),
-    replace(BEST, epochs=16, rank=10),
+    replace(BEST, epochs=16, rounds=1),
     replace(BEST, epochs=16, rank=40),
+    replace(BEST, epochs=16, rank=10),
+    replace(BEST, epochs=8, elastic=0.0),
     replace(BEST, epochs=16, network="broad_cnn"),
 )
 

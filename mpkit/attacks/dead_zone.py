@@ -15,12 +15,15 @@ from mpkit.attacks.base import Attack, AttackResult, Best, Problem, Stop
 from mpkit.attacks.gradients import Model, climb
 from mpkit.attacks.losses import DLR, CrossEntropy, Margin
 from mpkit.attacks.wrappers import MultiTargeted, Restarts, Worst, Wrapper
-from mpkit.models.rank_zone import RankZone, border
+from mpkit.models.rank_zone import RankRule
 from mpkit.sets import L1, L2, Ball, BehindDeadZone, dead_zone
 from mpkit.sets.norms import per_row, positive
 
 SHARES = (0.0, 1 / 6, 1 / 3, 2 / 3, 1.0)
 """Of the greatest width of a rank zone, to which searches bring it."""
+
+ROUNDS = 4
+"""How often searches below the rank go on from the border of what they found."""
 
 
 @dataclass(frozen=True)
@@ -138,24 +141,25 @@ class Held:
 class BelowRank(Wrapper):
     """An attack that a rank zone does not answer by becoming wider, or that pays for the width.
 
-    It moves the border of a drawing, where greys do not count, and one pixel less than the rank of
-    the others: those with most to gain, blurred by chance. For a width, as many others as the rank
-    are made so grey first, drawn by chance; where the l_p radius does not pay for that, nothing is
-    found. Behind a width, searches that know of a dead zone of that width are at their place.
+    It moves the border of a drawing, which does not count, and one pixel less than the rank of the
+    others: those with most to gain, blurred by chance. It may go on several times: the border of
+    what was found lies elsewhere. For a width, as many others as the rank are made so grey first,
+    drawn by chance. Behind a width, searches that know of a dead zone of that width are at their
+    place.
 
     Args:
         attack: within what ``left`` leaves of the ball.
         ball: the l_1, l_2 or l_inf ball.
-        rank: of the zone, at least 1.
+        rule: of the zone.
         width: that the zone is brought to, in [0, 1/2).
-        exempt: whether pixels on the border do not count for the zone.
+        rounds: how often, at least 1.
     """
 
     attack: Attack
     ball: Ball
-    rank: int
+    rule: RankRule
     width: float = 0.0
-    exempt: bool = True
+    rounds: int = 1
 
     @property
     def set(self) -> Ball:  # type: ignore[override]
@@ -163,57 +167,62 @@ class BelowRank(Wrapper):
         return self.ball
 
     @staticmethod
-    def left(ball: Ball, rank: int, width: float) -> Ball | None:
+    def left(ball: Ball, rule: RankRule, width: float) -> Ball | None:
         """The ball without what the width costs; None where nothing is left."""
         p, eps = ball.order, ball.eps
         if p == math.inf or width == 0:
             return ball
-        if isinstance(eps, Tensor) or (rest := eps**p - rank * width**p) <= 0:
+        if isinstance(eps, Tensor) or (rest := eps**p - rule.rank * width**p) <= 0:
             return None
         return replace(ball, eps=rest ** (1 / p))
 
     def find(self, problem: Problem) -> AttackResult:
-        """Choose what may move, pay, and run the attack there."""
-        x = problem.x
-        edge = border(x) if self.exempt else torch.zeros_like(x, dtype=torch.bool)
-        slope = climb(problem.model, self.loss, x, problem.y).gradient
+        """Choose what may move, pay, and run the attack there; and again from what it found."""
+        x = here = problem.x
+        best = Best.none_yet(x, self.set.zero(x))
+        for _ in range(self.rounds):
+            base, free = self._chosen(problem, here)
+            held = Held(problem.model, base, free.to(x.dtype))
+            found = self.attack.find(replace(problem, x=base, model=held, stop=Stop()))
+            z = self.ball.project(x, torch.where(free, found.image, base) - x)
+            here = x + z
+            best = best.or_better(Best.at(problem, self.loss, z, here))
+        return AttackResult(x + best.z, best.z, best.score)
+
+    def _chosen(self, problem: Problem, here: Tensor) -> tuple[Tensor, Tensor]:
+        """The images with the width paid for, and which of their pixels are free to move."""
+        x, edge = problem.x, self.rule.border(here)
+        slope = climb(problem.model, self.loss, here, problem.y).gradient
         chance = torch.rand((2, *x.shape), generator=problem.rng, device=x.device, dtype=x.dtype)
         way = torch.where(slope > 0, 1 - x, x)
         if self.ball.order == math.inf:
             way = torch.minimum(way, per_row(self.ball.eps, x))
         promise = (slope.abs() * way * (1 - 0.3 * chance[0])).masked_fill(edge, -1)
-        free = edge | _most(promise, self.rank - 1)
-        base = x
-        if self.width:
-            black = x < 0.5
-            fit = (torch.where(black, x, 1 - x) < self.width) & ~free
-            paid = _most(chance[1].masked_fill(~fit, -1), self.rank)
-            grey = torch.full_like(x, self.width)
-            base = torch.where(paid, torch.where(black, grey, 1 - grey), x)
-            free = free & ~paid
-        held = Held(problem.model, base, free.to(x.dtype))
-        found = self.attack.find(replace(problem, x=base, model=held, stop=Stop()))
-        z = self.ball.project(x, torch.where(free, found.image, base) - x)
-        best = Best.at(problem, self.loss, z, x + z)
-        return AttackResult(x + z, z, best.score)
+        free = edge | _most(promise, self.rule.rank - 1)
+        if not self.width:
+            return x, free
+        black, grey = x < 0.5, torch.full_like(x, self.width)
+        fit = (torch.where(black, x, 1 - x) < self.width) & ~free
+        paid = _most(chance[1].masked_fill(~fit, -1), self.rule.rank)
+        return torch.where(paid, torch.where(black, grey, 1 - grey), x), free & ~paid
 
 
 def searches_below(
-    ball: Ball, zone: RankZone, steps: int, targets: int
+    ball: Ball, rule: RankRule, steps: int, targets: int
 ) -> Iterator[tuple[str, Attack]]:
     """Searches that a rank zone does not see, and, for several widths, such as pay for it.
 
     Args:
         ball: the l_1, l_2 or l_inf ball.
-        zone: in front of the network.
+        rule: of the zone in front of the network.
         steps: gradients of each run.
         targets: wrong classes that one of them aims at; 0 for none, where classes are few.
 
     Yields: what a search is called, and the search.
     """
     for share in SHARES:
-        width = share * zone.most
-        left = BelowRank.left(ball, zone.rank, width)
+        width = share * rule.most
+        left = BelowRank.left(ball, rule, width)
         if left is None:
             continue
         climb = APGD(left, steps, Margin())
@@ -226,7 +235,7 @@ def searches_below(
         if share and isinstance(left, L1 | L2):
             wide = replace(climb, set=left.scaled(1 / (1 - width)))
             climbs.append(BehindZone(wide, width, left))
-        hidden = tuple(BelowRank(one, ball, zone.rank, width, zone.exempt) for one in climbs)
+        hidden = tuple(BelowRank(one, ball, rule, width, ROUNDS) for one in climbs)
         yield f"below-{100 * width:.0f}", Worst(hidden, Margin())
 
 

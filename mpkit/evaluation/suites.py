@@ -35,7 +35,7 @@ from mpkit.attacks import (
 from mpkit.attacks.dead_zone import searches_below
 from mpkit.core.checks import require_positive
 from mpkit.evaluation.goals import Entry
-from mpkit.models.rank_zone import Front, RankZone
+from mpkit.models.rank_zone import Front, RankRule
 from mpkit.sets import L0, L1, L2, Affine, Ball, Blend, PerturbationSet, RotationTranslation
 
 
@@ -129,9 +129,9 @@ def standard(
         classes: of the network; some losses need three or four.
         front: the width of a dead zone in front of the network, for attacks that know of it: every
             attack that follows gradients is also given the straight slope through it, and in l_1
-            and l_2 searches of its output are brought back into the ball. Or a ``RankZone``: in
-            each ball searches that it does not see, and such as pay for its width. ``front_of``
-            tells.
+            and l_2 searches of its output are brought back into the ball. Or the
+            ``RankRule`` of a rank zone: in each ball searches that it does not see, and such as
+            pay for its width. ``front_of`` tells.
 
     Raises: ValueError: if the budget is not known.
     """
@@ -147,7 +147,7 @@ def standard(
             raise ValueError(f"standard: unknown budget {budget!r}; take {known}, or a Budget")
         budget = BUDGETS[budget]
     suites = [_suite(part, budget, classes) for part in threat.parts()]
-    if isinstance(front, RankZone):
+    if isinstance(front, RankRule):
         rows = zip(threat.parts(), suites, strict=True)
         suites = [[*_below(part, front, budget, classes), *suite] for part, suite in rows]
     elif front is not None:
@@ -215,12 +215,12 @@ def _knowing(suite: list[Entry], a: float, budget: Budget) -> list[Entry]:
     return found
 
 
-def _below(threat: PerturbationSet, zone: RankZone, budget: Budget, classes: int) -> list[Entry]:
-    """The attacks that know of the rank zone."""
+def _below(threat: PerturbationSet, rule: RankRule, budget: Budget, classes: int) -> list[Entry]:
+    """The attacks that know of a rank zone."""
     if not isinstance(threat, Ball):
         return []
     targets = budget.targets if classes > 3 else 0
-    found = searches_below(threat, zone, budget.steps, targets)
+    found = searches_below(threat, rule, budget.steps, targets)
     return [Entry(f"{label} {threat.describe()}", attack) for label, attack in found]
 
 

@@ -12,7 +12,7 @@ from mpkit.models.cnn import (
 )
 from mpkit.models.layers import DeadZone, Normalize
 from mpkit.models.loading import load_model
-from mpkit.models.rank_zone import RankZone
+from mpkit.models.rank_zone import RankRule, RankZone
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.models.weights import read_weights, write_weights
 from mpkit.models.wrappers import ChannelsLast, Logits, LowPrecision, OwnInput, QueryCounter
@@ -26,6 +26,7 @@ __all__ = [
     "Normalize",
     "OwnInput",
     "QueryCounter",
+    "RankRule",
     "RankZone",
     "front_in",
     "front_of",

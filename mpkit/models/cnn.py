@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mpkit.models.layers import DeadZone, Normalize, check_shape, conv, linear
-from mpkit.models.rank_zone import Front, RankZone
+from mpkit.models.rank_zone import Front, RankRule, RankZone
 from mpkit.models.resnet import preact_resnet18, small_resnet
 from mpkit.sets.dead_zone import read_width
 
@@ -115,14 +115,16 @@ def front_in(name: str) -> Front | None:
     if not zone or plain not in NETWORKS:
         return None
     rank = told.removeprefix(RANK)
-    return RankZone(int(rank)) if rank != told and rank.isdigit() else read_width(name, told)
+    return RankRule(int(rank)) if rank != told and rank.isdigit() else read_width(name, told)
 
 
 def front_of(model: nn.Module) -> Front | None:
-    """The width of the dead zone in a network, or its rank zone; None where it has neither."""
+    """The width of the dead zone in a network, or its rule; None where it has no dead zone."""
     fronts = (part for part in model.modules() if isinstance(part, DeadZone | RankZone))
     found = next(fronts, None)
-    return found.a if isinstance(found, DeadZone) else found
+    if isinstance(found, RankZone):
+        return found.rule
+    return None if found is None else found.a
 
 
 def network(name: str) -> Callable[..., nn.Module]:
@@ -133,7 +135,7 @@ def network(name: str) -> Callable[..., nn.Module]:
     factory, front = NETWORKS[name.partition(ZONE)[0]], front_in(name)
     if front is None:
         return factory
-    layer = front if isinstance(front, RankZone) else DeadZone(front)
+    layer = RankZone(front) if isinstance(front, RankRule) else DeadZone(front)
 
     def behind(shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> nn.Module:
         return nn.Sequential(layer, factory(shape, classes, rng))
