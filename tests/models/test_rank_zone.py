@@ -53,7 +53,7 @@ def test_it_is_a_dead_zone_as_wide_as_the_pixel_of_the_rank_is_grey(seed, rank, 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.floats(0.01, 0.45), st.floats(0.05, 1))
 @settings(max_examples=300, deadline=None)
 def test_the_proposition(seed, eps, most, crowded):
-    """Where all pixels count: l_1 norms up to half the rank never grow, l_inf moves few pixels."""
+    """Where all pixels count, the l_1 ball holds it and l_2; l_inf moves fewer than the rank."""
     x, rng = drawing(seed), generator(seed + 1)
     zone = RankZone(RankRule(2 * eps, most, exempt=False))
     moves = torch.rand(x.shape, generator=rng, dtype=torch.float64) < crowded
@@ -64,6 +64,9 @@ def test_the_proposition(seed, eps, most, crowded):
     moved = (zone(x + small) - x).abs().flatten(1)
     assert ((moved > 1e-12).sum(1) < 2 * eps).all() and moved.max() <= most
     assert moved.sum(1).max() <= (2 * eps - 1) * most
+    wide = RankZone(RankRule(2 * eps, max(most, 0.25), exempt=False))
+    near = L2(math.sqrt(2 * eps) / 2).project(x, (1 - 2 * x) * size * PIXELS)
+    assert (wide(x + near) - x).abs().flatten(1).sum(1).max() <= eps + 1e-9
 
 
 @pytest.mark.parametrize("width", [0.0, 0.1, 0.2, 0.3])
