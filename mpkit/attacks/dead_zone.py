@@ -22,9 +22,6 @@ from mpkit.sets.norms import per_row, positive
 SHARES = (0.0, 1 / 6, 1 / 3, 2 / 3, 1.0)
 """Of the greatest width of a rank zone, to which searches bring it."""
 
-ROUNDS = 4
-"""How often searches below the rank go on from the border of what they found."""
-
 
 @dataclass(frozen=True)
 class Behind:
@@ -212,6 +209,9 @@ def searches_below(
 ) -> Iterator[tuple[str, Attack]]:
     """Searches that a rank zone does not see, and, for several widths, such as pay for it.
 
+    In l_inf, where only the border and few other pixels may move, they go on with the border of
+    what they found.
+
     Args:
         ball: the l_1, l_2 or l_inf ball.
         rule: of the zone in front of the network.
@@ -235,7 +235,8 @@ def searches_below(
         if share and isinstance(left, L1 | L2):
             wide = replace(climb, set=left.scaled(1 / (1 - width)))
             climbs.append(BehindZone(wide, width, left))
-        hidden = tuple(BelowRank(one, ball, rule, width, ROUNDS) for one in climbs)
+        rounds = 1 if ball.order != math.inf else 2 if share else 4
+        hidden = tuple(BelowRank(one, ball, rule, width, rounds) for one in climbs)
         yield f"below-{100 * width:.0f}", Worst(hidden, Margin())
 
 
