@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.common.records import ROOT, again, begin, duration, options, write
 from benchmarks.training.dead_zone import Attempt, judged, rows
 from benchmarks.training.ideas import WholePixels
-from mpkit.attacks import PGD, Attack, BelowRank, StraightThrough
+from mpkit.attacks import APGD, PGD, SLIDE, Attack, BelowRank
 from mpkit.core import records
 from mpkit.core.files import claimed
 from mpkit.data import load
@@ -36,8 +36,14 @@ LINF, SMALL, SPARSE = Linf(0.3), L2(2.0), L1(10.0)
 WIDTHS = (0.0, 0.0, 0.1, 0.2)
 """To which the searches in l_inf and l_2 bring the zone; the first weighs most."""
 
-STEPS = (3, 5, 8)  # gradients of searches by whole pixels
-SHARES = {"linf": 0.4, "all": 0.08, "l2": 0.1, "l1": 0.42}  # of batches
+IN_L1 = (
+    SLIDE(SPARSE, 10),
+    SLIDE(SPARSE, 10, quantile=0.995),
+    SLIDE(SPARSE, 5, quantile=0.97),
+    APGD(SPARSE, 10),
+    WholePixels(SPARSE, 0.0, 5),
+)
+SHARES = {"linf": 0.3, "all": 0.05, "l2": 0.1, "l1": 0.55}  # of batches
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class Ranked(Attempt):
     def searches(self) -> list[tuple[Attack, float]]:
         """The searches, and how often each is drawn."""
         found: list[tuple[Attack, float]] = [
-            (StraightThrough(PGD(LINF, 5), self.a), SHARES["all"]),
-            *((WholePixels(SPARSE, 0.0, k), SHARES["l1"] / len(STEPS)) for k in STEPS),
+            (PGD(LINF, 5), SHARES["all"]),
+            *((search, SHARES["l1"] / len(IN_L1)) for search in IN_L1),
         ]
         for width in WIDTHS:
             found.append((self._below(LINF, 6, width), SHARES["linf"] / len(WIDTHS)))
@@ -83,7 +89,7 @@ class Ranked(Attempt):
     def _below(self, ball: Ball, steps: int, width: float) -> Attack:
         rule = RankRule(self.rank)
         left = BelowRank.left(ball, rule, width)
-        attack = StraightThrough(PGD(left or ball, steps), width)
+        attack = PGD(left or ball, steps)
         return BelowRank(attack, ball, rule, width if left else 0.0, self.rounds)
 
 

@@ -231,7 +231,6 @@ def searches_below(
         if targets and not share:
             aim = APGD(left, max(2, steps // 2), DLR())
             climbs.append(MultiTargeted(aim, targets))
-        climbs = [StraightThrough(attack, width) for attack in climbs]
         if share and isinstance(left, L1 | L2):
             wide = replace(climb, set=left.scaled(1 / (1 - width)))
             climbs.append(BehindZone(wide, width, left))

@@ -72,6 +72,9 @@ class RankZone(nn.Module):
     change of l_1 norm ε moves the output by more than that, and none of l_inf norm up to ``most``
     by more than (rank - 1) times its norm (ours; the page *A threshold that counts* has the proof).
 
+    It hides no slopes: backwards the width is a constant, and where the zone is flat the slope is
+    that of the straight line to its end, 1 / (1 - width).
+
     Args:
         rule: how wide.
     """
@@ -82,7 +85,11 @@ class RankZone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] to the same."""
-        return ramp(x, self.rule.width(x))
+        seen = x.detach()
+        a = self.rule.width(seen)
+        out = ramp(seen, a)
+        slope = torch.where((out > 0) & (out < 1), 1 / (1 - 2 * a), 1 / (1 - a))
+        return out + (x - seen) * slope
 
     def extra_repr(self) -> str:
         """The rule."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.toys import generator, relu_net
-from mpkit.attacks import PGD, BelowRank, StraightThrough
+from mpkit.attacks import PGD, BelowRank
 from mpkit.evaluation import evaluate, standard
 from mpkit.models import RankRule, RankZone, front_in, front_of, load_model
 from mpkit.models import network as network_of
@@ -80,6 +80,18 @@ def test_the_bound_in_l1_is_attained_at_every_width(width):
     assert zone(x + z.view_as(x)).sum() == pytest.approx(eps)
 
 
+@given(st.integers(0, 10**6), st.integers(1, PIXELS))
+@settings(max_examples=50, deadline=None)
+def test_every_pixel_has_a_slope(seed, rank):
+    x = torch.rand(3, 1, 6, 6, generator=generator(seed), dtype=torch.float64).requires_grad_()
+    rule = RankRule(rank)
+    out, a = RankZone(rule)(x), rule.width(x.detach())
+    (slope,) = torch.autograd.grad(out.sum(), x)
+    on_ramp = (out > 0) & (out < 1)
+    expected = torch.where(on_ramp, 1 / (1 - 2 * a), 1 / (1 - a))
+    torch.testing.assert_close(slope, expected)
+
+
 def test_pixels_on_the_border_may_be_grey():
     x, one = torch.zeros(1, 1, 6, 6), RankRule(1)
     x[..., 2:] = 1
@@ -119,7 +131,7 @@ def test_what_stays_below_the_rank_is_allowed_and_leaves_the_width_alone(seed, b
     y = net(x).argmax(1)
     for width, rounds in itertools.product((0.0, 0.2), (1, 3)):
         left = BelowRank.left(ball, rule, width)
-        attack = BelowRank(StraightThrough(PGD(left, 5), width), ball, rule, width, rounds)
+        attack = BelowRank(PGD(left, 5), ball, rule, width, rounds)
         found = attack(net, x, y, rng)
         assert attack.set == ball and ball.contains(x, found.z).all()
         if ball.order == math.inf and rounds == 1:  # black stays black, so that the border stays
