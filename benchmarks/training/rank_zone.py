@@ -94,8 +94,9 @@ class Ranked(Attempt):
 
 
 BEST = Ranked(0.3, network="wide_mlp", epochs=40, elastic=0.5)
-OTHERS = (
+OTHERS: tuple[Attempt, ...] = (
     replace(BEST, epochs=16),
+    Attempt(0.3, network="wide_mlp", epochs=16, elastic=0.5),
     replace(BEST, epochs=16, rounds=1),
     replace(BEST, epochs=16, rank=40),
     replace(BEST, epochs=16, rank=10),
@@ -105,7 +106,10 @@ OTHERS = (
 
 
 def kinds(seeds: int) -> dict[str, list[Attempt]]:
-    """The seeds of the best kind, and the other attempts, in order of value."""
+    """The seeds of the best kind, and the others, in order of value.
+
+    Among these is a control: the same network, images and passes behind a zone of fixed width.
+    """
     return {"best": [replace(BEST, seed=seed) for seed in range(seeds)], "others": list(OTHERS)}
 
 

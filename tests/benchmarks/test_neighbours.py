@@ -67,7 +67,16 @@ def test_the_record_agrees_with_itself():
         assert share == pytest.approx(row["certified"][0])
         right = (radius > 0).double().mean().item()  # radii below 0.001 are rounded down to 0
         assert 0 <= row["clean"][0] - right < 0.01
+    binary = record["black and white"]
+    radius = torch.tensor(binary["radii"], dtype=torch.float64)
+    share = (radius > RADII["l1"]).double().mean().item()
+    assert share == pytest.approx(binary["certified"][0]) and len(radius) == 1000
     assert set(record["norms"]) == set(BALLS) and not math.isinf(radius.max())
+
+
+def test_black_and_white_images_are_nearest_to_the_grey_ones():
+    made = bench.black_and_white(images([[[[0.2, 0.5, 0.9]]]], [0]))
+    assert made.x.tolist() == [[[[0.0, 1.0, 1.0]]]] and made.y.tolist() == [0]
 
 
 def test_radii_on_record_come_out_again():

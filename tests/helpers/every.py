@@ -23,6 +23,7 @@ from mpkit.attacks import (
     Attack,
     Batched,
     BehindZone,
+    BelowRank,
     Boundary,
     BoundaryStart,
     Clean,
@@ -45,6 +46,7 @@ from mpkit.attacks import (
 )
 from mpkit.attacks.least_norm import PrimalDual, ShrinkingBall
 from mpkit.masking import NES, TransferPGD
+from mpkit.models import RankRule
 from mpkit.sets import (
     L0,
     L1,
@@ -153,6 +155,10 @@ ATTACKS: dict[str, Row] = {
     "nes": Row(NES(L2(0.5), 3, directions=4)),
     "behind a zone": Row(BehindZone(PGD(L2(0.5), 3), 0.2), retargets=False),
     "behind a zone, whole pixels": Row(BehindZone(APGD(L1(1.5), 3), 0.2, L1(1.2)), retargets=False),
+    "below a rank": Row(BelowRank(PGD(Linf(0.2), 3), Linf(0.2), RankRule(5)), retargets=False),
+    "below a rank, paid for": Row(
+        BelowRank(APGD(L1(1.0), 3), L1(1.5), RankRule(5), 0.1), retargets=False
+    ),
     "straight through a zone": Row(StraightThrough(PGD(Linf(0.2), 3), 0.1), retargets=False),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
     "hop skip jump": Row(HopSkipJump(Linf(0.2), 2, tries=4, evaluations=5), waits=True),

@@ -1,0 +1,77 @@
+"""The networks behind a rank zone: named apart, trained as told, and on record."""
+
+import pytest
+import torch
+
+from benchmarks.training import rank_zone as bench
+from benchmarks.training.dead_zone import NORMS
+from helpers import ROOT
+from mpkit.core import records
+from mpkit.core.files import file_hash
+from mpkit.models import RankRule, front_of, read_weights
+from mpkit.models import network as network_of
+from mpkit.sets import Linf
+from mpkit.studies import analysis
+
+RECORD = ROOT / "book" / "results" / "rank-zone.json"
+
+
+def everything():
+    return [one for part in bench.kinds(3).values() for one in part]
+
+
+def test_every_attempt_has_a_name_and_a_recipe_of_its_own():
+    made = everything()
+    assert len({one.name for one in made}) == len(made)
+    assert len({(one.plan().key, one.seed) for one in made}) == len(made)
+
+
+def test_an_attempt_is_trained_behind_its_zone_against_searches_of_every_norm():
+    made = bench.BEST.plan()
+    model = network_of(made.network)((1, 28, 28), 10, torch.Generator())
+    assert front_of(model) == RankRule(bench.BEST.rank)
+    drawn = made.scheme.scheme
+    balls = {}
+    for attack, weight in zip(drawn.attacks, drawn.weights, strict=True):
+        balls[attack.set] = balls.get(attack.set, 0) + weight
+    shares = bench.SHARES
+    assert balls[bench.SPARSE] == pytest.approx(shares["l1"])
+    assert balls[bench.SMALL] == pytest.approx(shares["l2"])
+    assert balls[Linf(0.3)] == pytest.approx(shares["linf"] + shares["all"])
+    assert sum(balls.values()) == pytest.approx(1)
+
+
+def test_every_search_stays_in_its_ball():
+    model = network_of("small_mlp@rank20")((1, 28, 28), 10, torch.Generator().manual_seed(0))
+    x, y = torch.rand(3, 1, 28, 28).round(), torch.tensor([1, 2, 3])
+    for attack, _ in bench.BEST.searches():
+        found = attack(model, x, y, torch.Generator().manual_seed(0))
+        assert attack.set.contains(x, found.z).all()
+
+
+@pytest.fixture(scope="module")
+def record():
+    return records.read_record(RECORD)
+
+
+def test_every_row_on_record_is_one_that_the_command_makes(record):
+    assert not record["commit"].endswith("+") and record["parameters"]["held_out"] == 1000
+    known = {one.name: one for one in everything()}
+    rows = [row for part in record["attempts"].values() for row in part]
+    assert rows and record["missing"] == len(known) - len(rows) >= 0
+    for row in [*rows, *record["test"]]:
+        made = known[row["name"]].plan()
+        assert row["settings"]["network"] == made.network
+        assert row["settings"]["scheme"] == repr(made.scheme)
+        shares = {key: value[0] for key, value in row["accuracy"].items()}
+        assert shares["union"] <= min(shares[key] for key in NORMS) <= shares["mean"]
+        kept = analysis.bits(row["standing"]).double()
+        assert kept.mean().item() == pytest.approx(shares["union"])
+
+
+def test_the_network_of_the_test_comes_with_the_book(record):
+    file = RECORD.with_suffix(".safetensors")
+    (row,) = [row for row in record["test"] if row["seed"] == 0]
+    assert file_hash(file) == row["weights"]["sha256"]
+    assert front_of(read_weights(file, row["weights"]["sha256"])) == RankRule(20)
+    assert file.stat().st_size < 2_000_000
