@@ -64,6 +64,12 @@ def test_the_findings_on_the_first_page_are_those_of_the_records() -> None:
     others = [standing(row, "union norms")[:points].double().mean() for row in rows]
     assert "twenty points or more above each of the seventeen" in words
     assert kept - max(others) >= 0.2
+    ranked = json.loads((results / "rank-zone.json").read_text())
+    unions = sorted(100 * row["accuracy"]["union"][0] for row in ranked["test"])
+    assert len(unions) == 3 and ranked["parameters"]["test"] == 1000
+    assert f"keep **{unions[0]:.1f} to {unions[-1]:.1f} %** of 1,000 test images" in words
+    near = json.loads((results / "neighbours.json").read_text())["black and white"]
+    assert f"**{100 * near['certified'][0]:.1f} %** have a certificate" in words
     exact = json.loads((results / "exact.json").read_text())
     missed = [row["misses"]["standard"]["union"][0] for row in exact["networks"].values()]
     assert len(missed) == 5 and max(missed) * exact["parameters"]["points"] == 1
