@@ -140,9 +140,7 @@ class BelowRank(Wrapper):
 
     It moves the border of a drawing, which does not count, and one pixel less than the rank of the
     others: those with most to gain, blurred by chance. It may go on several times: the border of
-    what was found lies elsewhere. For a width, as many others as the rank are made so grey first,
-    drawn by chance. Behind a width, searches that know of a dead zone of that width are at their
-    place.
+    what was found lies elsewhere. For a width, as many others as the rank are made so grey first.
 
     Args:
         attack: within what ``left`` leaves of the ball.
@@ -208,9 +206,6 @@ def searches_below(
     ball: Ball, rule: RankRule, steps: int, targets: int
 ) -> Iterator[tuple[str, Attack]]:
     """Searches that a rank zone does not see, and, for several widths, such as pay for it.
-
-    In l_inf, where only the border and few other pixels may move, they go on with the border of
-    what they found.
 
     Args:
         ball: the l_1, l_2 or l_inf ball.
