@@ -178,7 +178,8 @@ class BelowRank(Wrapper):
         for _ in range(self.rounds):
             base, free = self._chosen(problem, here)
             held = Held(problem.model, base, free.to(x.dtype))
-            found = self.attack.find(replace(problem, x=base, model=held, stop=Stop()))
+            whole = replace(problem, x=base, model=held, stop=Stop(), stepping=None)  # held by rows
+            found = self.attack.find(whole)
             z = self.ball.project(x, torch.where(free, found.image, base) - x)
             here = x + z
             best = best.or_better(Best.at(problem, self.loss, z, here))

@@ -122,9 +122,7 @@ def front_of(model: nn.Module) -> Front | None:
     """The width of the dead zone in a network, or its rule; None where it has no dead zone."""
     fronts = (part for part in model.modules() if isinstance(part, DeadZone | RankZone))
     found = next(fronts, None)
-    if isinstance(found, RankZone):
-        return found.rule
-    return None if found is None else found.a
+    return found.rule if isinstance(found, RankZone) else found.a if found else None
 
 
 def network(name: str) -> Callable[..., nn.Module]:

@@ -97,7 +97,8 @@ class Row:
         attack: with few steps.
         strong: the same with as many as it takes on a linear model.
         optimum: share of the greatest possible gain there that it reaches, 0 for no promise.
-        waits: it asks the host on its way, so it can be neither recorded nor kept from waiting.
+        waits: it asks the host on its way, or asks of each row another thing, so that it is not
+            recorded.
         retargets: its loss can be replaced by one with a target.
     """
 
@@ -155,9 +156,11 @@ ATTACKS: dict[str, Row] = {
     "nes": Row(NES(L2(0.5), 3, directions=4)),
     "behind a zone": Row(BehindZone(PGD(L2(0.5), 3), 0.2), retargets=False),
     "behind a zone, whole pixels": Row(BehindZone(APGD(L1(1.5), 3), 0.2, L1(1.2)), retargets=False),
-    "below a rank": Row(BelowRank(PGD(Linf(0.2), 3), Linf(0.2), RankRule(5)), retargets=False),
+    "below a rank": Row(
+        BelowRank(PGD(Linf(0.2), 3), Linf(0.2), RankRule(5)), waits=True, retargets=False
+    ),
     "below a rank, paid for": Row(
-        BelowRank(APGD(L1(1.0), 3), L1(1.5), RankRule(5), 0.1), retargets=False
+        BelowRank(APGD(L1(1.0), 3), L1(1.5), RankRule(5), 0.1), waits=True, retargets=False
     ),
     "straight through a zone": Row(StraightThrough(PGD(Linf(0.2), 3), 0.1), retargets=False),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
