@@ -15,6 +15,7 @@ from mpkit.attacks.base import Attack, AttackResult, Best, Problem, Stop
 from mpkit.attacks.gradients import Model, climb
 from mpkit.attacks.losses import DLR, CrossEntropy, Margin
 from mpkit.attacks.wrappers import MultiTargeted, Restarts, Worst, Wrapper
+from mpkit.core.checks import require_positive
 from mpkit.models.rank_zone import RankRule
 from mpkit.sets import L1, L2, Ball, BehindDeadZone, dead_zone
 from mpkit.sets.norms import per_row, positive
@@ -148,6 +149,8 @@ class BelowRank(Wrapper):
         rule: of the zone.
         width: that the zone is brought to, in [0, 1/2).
         rounds: how often, at least 1.
+
+    Raises: ValueError: if rounds is not positive.
     """
 
     attack: Attack
@@ -155,6 +158,9 @@ class BelowRank(Wrapper):
     rule: RankRule
     width: float = 0.0
     rounds: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive("BelowRank", rounds=self.rounds)
 
     @property
     def set(self) -> Ball:  # type: ignore[override]
@@ -206,33 +212,30 @@ class BelowRank(Wrapper):
 def searches_below(
     ball: Ball, rule: RankRule, steps: int, targets: int
 ) -> Iterator[tuple[str, Attack]]:
-    """Searches that a rank zone does not see, and, for several widths, such as pay for it.
+    """Named searches that a rank zone does not see, and, for several widths, such as pay for it.
 
     Args:
         ball: the l_1, l_2 or l_inf ball.
         rule: of the zone in front of the network.
         steps: gradients of each run.
         targets: wrong classes that one of them aims at; 0 for none, where classes are few.
-
-    Yields: what a search is called, and the search.
     """
-    for share in SHARES:
-        width = share * rule.most
+    for width in sorted({share * rule.most for share in SHARES}):
         left = BelowRank.left(ball, rule, width)
         if left is None:
             continue
         climb = APGD(left, steps, Margin())
         climbs: list[Attack] = [replace(climb, loss=CrossEntropy())]
-        climbs.append(climb if share else Restarts(climb, 3))
-        if targets and not share:
+        climbs.append(climb if width else Restarts(climb, 3))
+        if targets and not width:
             aim = APGD(left, max(2, steps // 2), DLR())
             climbs.append(MultiTargeted(aim, targets))
-        if share and isinstance(left, L1 | L2):
+        if width and isinstance(left, L1 | L2):
             wide = replace(climb, set=left.scaled(1 / (1 - width)))
             climbs.append(BehindZone(wide, width, left))
-        rounds = 1 if ball.order != math.inf else 2 if share else 4
+        rounds = 1 if ball.order != math.inf else 2 if width else 4
         hidden = tuple(BelowRank(one, ball, rule, width, rounds) for one in climbs)
-        yield f"below-{100 * width:.0f}", Worst(hidden, Margin())
+        yield f"below-{100 * width:.3g}", Worst(hidden, Margin())
 
 
 def _most(worth: Tensor, count: int) -> Tensor:

@@ -71,9 +71,7 @@ class RankZone(nn.Module):
     in it. Where all pixels count, an image is black and white and the rank is at least 2 ε, no
     change of l_1 norm ε moves the output by more than that, and none of l_inf norm up to ``most``
     by more than (rank - 1) times its norm (ours; the page *A threshold that counts* has the proof).
-
-    It hides no slopes: backwards the width is a constant, and where the zone is flat the slope is
-    that of the straight line to its end, 1 / (1 - width).
+    Backwards the width is a constant and, where the zone is flat, the slope 1 / (1 - width).
 
     Args:
         rule: how wide.

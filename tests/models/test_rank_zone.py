@@ -150,6 +150,18 @@ def test_what_a_width_costs():
     )
 
 
+@pytest.mark.parametrize(("most", "count"), [(0.0, 1), (0.01, 5), (0.3, 5)])
+def test_a_suite_has_one_search_for_each_width(most, count):
+    names = [one.name for one in standard(Linf(0.3), "quick", 10, RankRule(20, most))]
+    assert len(set(names)) == len(names)
+    assert sum(name.startswith("below-") for name in names) == count
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="rounds must be positive"):
+        BelowRank(PGD(Linf(0.3), 2), Linf(0.3), RULE, rounds=0)
+
+
 def test_a_suite_that_knows_of_it_begins_below_the_rank():
     """A network that sums the pixels: l_inf on all is lost in the zone, on eleven it is not."""
 
