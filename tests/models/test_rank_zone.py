@@ -140,14 +140,12 @@ def test_what_stays_below_the_rank_is_allowed_and_leaves_the_width_alone(seed, b
 
 
 def test_what_a_width_costs():
-    assert BelowRank.left(Linf(0.3), RULE, 0.3) == Linf(0.3) and BelowRank.left(
-        L1(10.0), 20, 0
-    ) == L1(10.0)
+    assert BelowRank.left(Linf(0.3), RULE, 0.3) == Linf(0.3)
+    assert BelowRank.left(L1(10.0), RULE, 0.0) == L1(10.0)
     assert BelowRank.left(L1(10.0), RULE, 0.3).eps == pytest.approx(4)
     assert BelowRank.left(L2(2.0), RULE, 0.3).eps == pytest.approx(math.sqrt(2.2))
-    assert (
-        BelowRank.left(L1(10.0), RULE, 0.5) is None is BelowRank.left(L1(torch.ones(3)), RULE, 0.1)
-    )
+    for ball, width in ((L1(10.0), 0.5), (L1(torch.ones(3)), 0.1)):
+        assert BelowRank.left(ball, RULE, width) is None
 
 
 @pytest.mark.parametrize(("most", "count"), [(0.0, 1), (0.01, 5), (0.3, 5)])
