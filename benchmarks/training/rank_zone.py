@@ -167,7 +167,7 @@ def main() -> None:
         "test": test,
         "digits": "".join(str(int(digit)) for digit in held.y),
     }
-    if len(new) < len(every) + len(test):
+    if len(new) + len(asked) < len(every) + len(test):
         content |= again(old, {"attempts": sorted({row["name"] for row in (*new, *asked)})})
     write(given, spent, content, {"data": "mnist", "held_out": 1000})
 
