@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -225,34 +225,59 @@ def near_black_or_white(points: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def main() -> None:
-    """Do what is missing and write the record of what there is."""
-    parser = options(__doc__, "book/results/dead-zone.json", 300)
-    parser.add_argument("--only", choices=["dial", "more"], help="one kind of attempt")
-    parser.add_argument("--seeds", type=int, default=3, help="of the dial")
+def asked(about: str | None, name: str, kinds: Iterable[str]) -> argparse.ArgumentParser:
+    """The options of a script of attempts, whose record and working folder have that name."""
+    parser = options(about, f"book/results/{name}.json", 300)
+    parser.add_argument("--only", choices=list(kinds), help="one kind of attempt")
+    parser.add_argument("--seeds", type=int, default=3, help="of what is trained several times")
     parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
-    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "dead-zone")
+    parser.add_argument("--work", type=Path, default=ROOT / "_build" / name)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--budget", default="24h", help="begin nothing that would last longer")
-    given, begun = begin(parser, keep=False)
+    return parser
+
+
+def gathered(
+    given: argparse.Namespace,
+    begun: float,
+    made: dict[str, list[Attempt]],
+    images: Images,
+    old: dict[str, Any],
+) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
+    """The rows of each kind, those asked for made where they are missing; and which are new."""
     end = begun + duration(given.budget)
-    old = records.read_record(given.output) if given.output.is_file() else {"attempts": {}}
     known = {row["name"]: row for part in old["attempts"].values() for row in part}
-    images, nothing = load("mnist", "train"), argparse.Namespace(**vars(given) | {"gather": True})
+    nothing = argparse.Namespace(**vars(given) | {"gather": True})
     found = {}
-    for kind, todo in (made := attempts(given.seeds)).items():
+    for kind, todo in made.items():
         wanted = given if given.only in (None, kind) else nothing
         found[kind] = list(rows(todo, images, wanted, end, known))
-    every = {row["name"]: row for part in found.values() for row in part}
-    new = sorted(name for name, row in every.items() if row != known.get(name))
-    spent = sum(every[name]["seconds"][part] for name in new for part in ("training", "evaluation"))
-    missing = sum(map(len, made.values())) - len(every)
-    near = old.get("near", {}) | near_black_or_white(1000)
-    held = split(images, MORE[0].plan())[1].first(given.points)
-    digits = "".join(str(int(digit)) for digit in held.y)
-    content = {"attempts": found, "missing": missing, "near": near, "digits": digits}
-    if len(new) < len(every):
-        content |= again(old, {"attempts": new})
+    every = [row for part in found.values() for row in part]
+    return found, [row for row in every if row != known.get(row["name"])]
+
+
+def digits(images: Images, points: int) -> str:
+    """The classes of the held-out images, a digit each."""
+    held = split(images, MORE[0].plan())[1].first(points)
+    return "".join(str(int(digit)) for digit in held.y)
+
+
+def main() -> None:
+    """Do what is missing and write the record of what there is."""
+    given, begun = begin(asked(__doc__, "dead-zone", ("dial", "more")), keep=False)
+    old = records.read_record(given.output) if given.output.is_file() else {"attempts": {}}
+    images, made = load("mnist", "train"), attempts(given.seeds)
+    found, new = gathered(given, begun, made, images, old)
+    spent = sum(row["seconds"][part] for row in new for part in ("training", "evaluation"))
+    count = sum(map(len, found.values()))
+    content = {
+        "attempts": found,
+        "missing": sum(map(len, made.values())) - count,
+        "near": old.get("near", {}) | near_black_or_white(1000),
+        "digits": digits(images, given.points),
+    }
+    if len(new) < count:
+        content |= again(old, {"attempts": [row["name"] for row in new]})
     write(given, spent, content, {"data": "mnist", "held_out": 1000})
 
 

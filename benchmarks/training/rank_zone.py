@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common.records import ROOT, again, begin, duration, options, write
-from benchmarks.training.dead_zone import Attempt, judged, rows
+from benchmarks.common.records import again, begin, write
+from benchmarks.training.dead_zone import Attempt, asked, digits, gathered, judged
 from benchmarks.training.ideas import WholePixels
 from mpkit.attacks import APGD, PGD, SLIDE, Attack, BelowRank
 from mpkit.core import records
 from mpkit.core.files import claimed
-from mpkit.data import load
+from mpkit.data import Images, load
 from mpkit.evaluation.suites import EDITION
 from mpkit.models import RankRule
 from mpkit.models.cnn import RANK, ZONE
 from mpkit.sets import L1, L2, Ball, Linf
 from mpkit.studies.catalog import Plan
-from mpkit.studies.recipe_run import split
 from mpkit.training import RadiusWarmup, Random
 
 LINF, SMALL, SPARSE = Linf(0.3), L2(2.0), L1(10.0)
@@ -113,11 +111,10 @@ def kinds(seeds: int) -> dict[str, list[Attempt]]:
     return {"best": [replace(BEST, seed=seed) for seed in range(seeds)], "others": list(OTHERS)}
 
 
-def tested(given: argparse.Namespace, seeds: int) -> list[dict[str, Any]]:
+def tested(given: argparse.Namespace, images: Images) -> list[dict[str, Any]]:
     """The best kind on test images, by a suite that tries harder; what is there is read."""
-    images, found = load("mnist", "train"), []
-    test = load("mnist", "test").first(given.test)
-    for seed in range(seeds):
+    found, test = [], load("mnist", "test").first(given.test)
+    for seed in range(given.seeds):
         attempt = replace(BEST, seed=seed)
         key = records.digest(EDITION, attempt.plan().key, seed, given.test, given.suite)
         file = given.work / f"{attempt.name}-test.json"
@@ -136,39 +133,27 @@ def tested(given: argparse.Namespace, seeds: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Do what is missing and write the record of what there is."""
-    parser = options(__doc__, "book/results/rank-zone.json", 300)
+    parser = asked(__doc__, "rank-zone", ("best", "others"))
     parser.add_argument("--test", type=int, default=0, help="test images for the best kind")
     parser.add_argument("--suite", default="standard", help="the budget on test images")
-    parser.add_argument("--only", choices=["best", "others"], help="one kind of attempt")
-    parser.add_argument("--seeds", type=int, default=3, help="of the best kind")
-    parser.add_argument("--gather", action="store_true", help="train nothing: write what is there")
-    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "rank-zone")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--budget", default="24h", help="begin nothing that would last longer")
     given, begun = begin(parser, keep=False)
-    end = begun + duration(given.budget)
     old = records.read_record(given.output) if given.output.is_file() else {"attempts": {}}
-    known = {row["name"]: row for part in old["attempts"].values() for row in part}
-    images, nothing = load("mnist", "train"), argparse.Namespace(**vars(given) | {"gather": True})
-    found = {}
-    for kind, todo in (made := kinds(given.seeds)).items():
-        wanted = given if given.only in (None, kind) and not given.test else nothing
-        found[kind] = list(rows(todo, images, wanted, end, known))
-    test = tested(given, given.seeds) if given.test else old.get("test", [])
-    every = {row["name"]: row for part in found.values() for row in part}
-    new = [row for name, row in every.items() if row != known.get(name)]
-    asked = [row for row in test if row not in old.get("test", [])]
+    images, made = load("mnist", "train"), kinds(given.seeds)
+    training = argparse.Namespace(**vars(given) | {"gather": given.gather or given.test > 0})
+    found, new = gathered(training, begun, made, images, old)
+    test = tested(given, images) if given.test else old.get("test", [])
+    fresh = [row for row in test if row not in old.get("test", [])]
     spent = sum(row["seconds"]["training"] for row in new)
-    spent += sum(row["seconds"]["evaluation"] for row in (*new, *asked))
-    held = split(images, BEST.plan())[1].first(given.points)
+    spent += sum(row["seconds"]["evaluation"] for row in (*new, *fresh))
+    count = sum(map(len, found.values()))
     content = {
         "attempts": found,
-        "missing": sum(map(len, made.values())) - len(every),
+        "missing": sum(map(len, made.values())) - count,
         "test": test,
-        "digits": "".join(str(int(digit)) for digit in held.y),
+        "digits": digits(images, given.points),
     }
-    if len(new) + len(asked) < len(every) + len(test):
-        content |= again(old, {"attempts": sorted({row["name"] for row in (*new, *asked)})})
+    if len(new) + len(fresh) < count + len(test):
+        content |= again(old, {"attempts": [row["name"] for row in (*new, *fresh)]})
     write(given, spent, content, {"data": "mnist", "held_out": 1000})
 
 
