@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from benchmarks.common.records import ROOT, again, begin, duration, options, write
 from benchmarks.training.ideas import Bounded, Elastic, WholePixels
@@ -28,7 +29,7 @@ from mpkit.core import records
 from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
 from mpkit.data import Images, load
-from mpkit.evaluation import evaluate, standard
+from mpkit.evaluation import Ledger, evaluate, standard
 from mpkit.evaluation.suites import EDITION
 from mpkit.models import front_of
 from mpkit.models.cnn import ZONE
@@ -73,6 +74,10 @@ class Attempt:
     elastic: float = 0.0
     bounded: float = 0.0
     seed: int = 0
+
+    def folder(self, work: Path) -> Path:
+        """Where its training is kept."""
+        return work / f"{self.name}-{self.plan().key[:8]}"
 
     @property
     def name(self) -> str:
@@ -137,36 +142,42 @@ def attempts(seeds: int) -> dict[str, list[Attempt]]:
 
 
 def judged(
-    attempt: Attempt,
-    images: Images,
-    work: Path,
-    points: int,
-    device: str,
-    test: Images | None = None,
-    budget: str = "quick",
+    attempt: Attempt, images: Images, work: Path, points: int, device: str
 ) -> dict[str, Any]:
-    """Train one network, or read it, and evaluate it on images that it has not seen."""
+    """Train one network, or read it, and evaluate it on images that were held out."""
     made, begun = attempt.plan(), time.monotonic()
-    folder = work / f"{attempt.name}-{made.key[:8]}"
+    folder = attempt.folder(work)
     model = trained(made, images, attempt.seed, folder, device, Quiet())
-    held, since = (test or split(images, made)[1]).first(points), time.monotonic()
-    sets = usual("mnist", images.shape)
+    held, since = split(images, made)[1].first(points), time.monotonic()
+    ledger = evaluated(model, held, "quick")
+    seconds = {"evaluation": time.monotonic() - since, "here": time.monotonic() - begun}
+    return told(attempt, folder, ledger, device, seconds)
+
+
+def evaluated(model: nn.Module, held: Images, budget: str, **more: Any) -> Ledger:
+    """The three norms by a budget that knows the front end; ``more`` is for ``evaluate``."""
+    sets, where = usual("mnist", held.shape), next(model.parameters()).device
     suite = standard(Union(*(sets[key] for key in NORMS)), budget, 10, front_of(model))
-    where = next(model.parameters()).device
     rng = torch.Generator(where).manual_seed(0)
-    ledger = evaluate(model, held.x.to(where), held.y.to(where), suite, rng, batch=min(points, 500))
-    accuracy = {key: [*ledger.accuracy(sets[key].describe())] for key in NORMS}
-    facts = records.read_record(folder / FACTS)
+    batch = min(len(held), 500)
+    return evaluate(model, held.x.to(where), held.y.to(where), suite, rng, batch=batch, **more)
+
+
+def told(
+    attempt: Attempt, folder: Path, ledger: Ledger, device: str, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The row of a network: what it is, what its training cost, what survived what."""
+    facts, sets = records.read_record(folder / FACTS), usual("mnist", (1, 28, 28))
     return {
         "name": attempt.name,
         "width": attempt.a,
-        "about": made.about,
+        "about": attempt.plan().about,
         "seed": attempt.seed,
         "device": records.device_name(device),
         **{key: facts[key] for key in ("settings", "cost", "weights")},
         "accuracy": {
             "clean": [*ledger.accuracy()],
-            **accuracy,
+            **{key: [*ledger.accuracy(sets[key].describe())] for key in NORMS},
             "union": [*ledger.union_accuracy()],
             "mean": [*ledger.average_accuracy()],
         },
@@ -174,8 +185,7 @@ def judged(
         "attacks": [gain._asdict() for gain in ledger.gains() if gain.broken],
         "seconds": {
             "training": facts["cost"]["seconds"],
-            "evaluation": round(time.monotonic() - since, 1),
-            "here": round(time.monotonic() - begun, 1),
+            **{name: round(value, 1) for name, value in seconds.items()},
         },
     }
 

@@ -13,21 +13,24 @@ several at once share the work.
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.common.records import again, begin, write
-from benchmarks.training.dead_zone import Attempt, asked, digits, gathered, judged
+from benchmarks.training.dead_zone import Attempt, asked, digits, evaluated, gathered, told
 from benchmarks.training.ideas import WholePixels
 from mpkit.attacks import APGD, PGD, SLIDE, Attack, BelowRank
 from mpkit.core import records
 from mpkit.core.files import claimed
-from mpkit.data import Images, load
+from mpkit.data import load
+from mpkit.evaluation import Ledger, merged
 from mpkit.evaluation.suites import EDITION
-from mpkit.models import RankRule
+from mpkit.models import RankRule, read_weights
 from mpkit.models.cnn import RANK, ZONE
 from mpkit.sets import L1, L2, Ball, Linf
 from mpkit.studies.catalog import Plan
+from mpkit.studies.recipe_run import FACTS, WEIGHTS
 from mpkit.training import RadiusWarmup, Random
 
 LINF, SMALL, SPARSE = Linf(0.3), L2(2.0), L1(10.0)
@@ -41,6 +44,8 @@ IN_L1 = (
     APGD(SPARSE, 10),
     WholePixels(SPARSE, 0.0, 5),
 )
+PIECE = 1000
+"""Test images that are evaluated at a time."""
 SHARES = {"linf": 0.3, "all": 0.05, "l2": 0.1, "l1": 0.55}  # of batches
 
 
@@ -111,23 +116,38 @@ def kinds(seeds: int) -> dict[str, list[Attempt]]:
     return {"best": [replace(BEST, seed=seed) for seed in range(seeds)], "others": list(OTHERS)}
 
 
-def tested(given: argparse.Namespace, images: Images) -> list[dict[str, Any]]:
-    """The best kind on test images, by a suite that tries harder; what is there is read."""
+def tested(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The best kind on test images, by a suite that tries harder, where all pieces are done.
+
+    Pieces of 1,000 images lie beside the weights; each goes on where it was, and several processes
+    share them.
+    """
     found, test = [], load("mnist", "test").first(given.test)
-    for seed in range(given.seeds):
-        attempt = replace(BEST, seed=seed)
-        key = records.digest(EDITION, attempt.plan().key, seed, given.test, given.suite)
-        file = given.work / f"{attempt.name}-test.json"
-        with claimed(file.with_suffix(".claim")) as mine:
-            row = records.read_record(file) if file.is_file() else {}
-            if mine and row.get("key") != key and not given.gather:
-                row = judged(
-                    attempt, images, given.work, given.test, given.device, test, given.suite
-                )
-                row |= {"key": key}
-                records.write_record(file, row)
-        if row.get("key") == key:
-            found.append(row)
+    for attempt in (replace(BEST, seed=seed) for seed in range(given.seeds)):
+        folder = attempt.folder(given.work)
+        if not (folder / FACTS).is_file():
+            print(f"{attempt.name}: is not trained yet")
+            continue
+        sha256 = records.read_record(folder / FACTS)["weights"]["sha256"]
+        model = read_weights(folder / WEIGHTS, sha256).to(given.device)
+        done, seconds = [], 0.0
+        for start in range(0, len(test), PIECE):
+            piece = replace(test, x=test.x[start:][:PIECE], y=test.y[start:][:PIECE])
+            file = folder / f"{given.suite}-{EDITION}-{start}-{len(piece)}.safetensors"
+            with claimed(file.with_suffix(".claim")) as mine:
+                mark = file.with_suffix(".json")
+                if mine and not mark.is_file() and not given.gather:
+                    begun = time.monotonic()
+                    evaluated(model, piece, given.suite, first=start, file=file)
+                    records.write_record(mark, {"seconds": time.monotonic() - begun})
+            if mark.is_file():
+                done.append(Ledger.load(file))
+                seconds += records.read_record(mark)["seconds"]
+                told_so_far = merged(done).union_accuracy()
+                print(f"{attempt.name}: {len(done)} pieces, union {told_so_far}", flush=True)
+        if sum(map(len, done)) == len(test):
+            row = told(attempt, folder, merged(done), given.device, {"evaluation": seconds})
+            found.append(row | {"key": records.digest(EDITION, attempt.plan().key, given.suite)})
     return found
 
 
@@ -141,7 +161,7 @@ def main() -> None:
     images, made = load("mnist", "train"), kinds(given.seeds)
     training = argparse.Namespace(**vars(given) | {"gather": given.gather or given.test > 0})
     found, new = gathered(training, begun, made, images, old)
-    test = tested(given, images) if given.test else old.get("test", [])
+    test = tested(given) if given.test else old.get("test", [])
     fresh = [row for row in test if row not in old.get("test", [])]
     spent = sum(row["seconds"]["training"] for row in new)
     spent += sum(row["seconds"]["evaluation"] for row in (*new, *fresh))
