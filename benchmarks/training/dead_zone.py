@@ -24,11 +24,12 @@ import torch
 from torch import nn
 
 from benchmarks.common.records import ROOT, again, begin, duration, options, write
-from benchmarks.training.ideas import Bounded, Elastic, WholePixels
+from benchmarks.training.ideas import Bounded
+from mpkit.attacks import WholePixels
 from mpkit.core import records
 from mpkit.core.files import DataError, claimed
 from mpkit.core.progress import Quiet
-from mpkit.data import Images, load
+from mpkit.data import Elastic, Images, load
 from mpkit.evaluation import Ledger, evaluate, standard
 from mpkit.evaluation.suites import EDITION
 from mpkit.models import front_of

@@ -19,34 +19,18 @@ from typing import Any
 
 from benchmarks.common.records import again, begin, write
 from benchmarks.training.dead_zone import Attempt, asked, digits, evaluated, gathered, told
-from benchmarks.training.ideas import WholePixels
-from mpkit.attacks import APGD, PGD, SLIDE, Attack, BelowRank
 from mpkit.core import records
 from mpkit.core.files import claimed
-from mpkit.data import load
+from mpkit.data import Elastic, load
 from mpkit.evaluation import Ledger, merged
 from mpkit.evaluation.suites import EDITION
-from mpkit.models import RankRule, read_weights
+from mpkit.models import read_weights
 from mpkit.models.cnn import RANK, ZONE
-from mpkit.sets import L1, L2, Ball, Linf
-from mpkit.studies.catalog import Plan
+from mpkit.studies.catalog import Plan, plan
 from mpkit.studies.recipe_run import FACTS, WEIGHTS
-from mpkit.training import RadiusWarmup, Random
 
-LINF, SMALL, SPARSE = Linf(0.3), L2(2.0), L1(10.0)
-WIDTHS = (0.0, 0.0, 0.1, 0.2)
-"""To which the searches in l_inf and l_2 bring the zone; the first weighs most."""
-
-IN_L1 = (
-    SLIDE(SPARSE, 10),
-    SLIDE(SPARSE, 10, quantile=0.995),
-    SLIDE(SPARSE, 5, quantile=0.97),
-    APGD(SPARSE, 10),
-    WholePixels(SPARSE, 0.0, 5),
-)
 PIECE = 1000
 """Test images that are evaluated at a time."""
-SHARES = {"linf": 0.3, "all": 0.05, "l2": 0.1, "l1": 0.55}  # of batches
 
 
 @dataclass(frozen=True)
@@ -55,52 +39,29 @@ class Ranked(Attempt):
 
     Args:
         rank: of the zone.
-        rounds: of the searches that stay below it.
     """
 
     rank: int = 20
-    rounds: int = 2
 
     @property
     def name(self) -> str:
         """Such as wide_mlp-rank20-16-elastic0.5-seed0."""
         more = f"-elastic{self.elastic:g}" if self.elastic else ""
-        more += "" if self.rounds == 2 else f"-rounds{self.rounds}"
         return f"{self.network}-{RANK}{self.rank}-{self.epochs}{more}-seed{self.seed}"
 
     def plan(self) -> Plan:
-        """The recipe: one search for each batch, drawn among l_inf, l_2 and l_1."""
-        made, (attacks, weights) = super().plan(), zip(*self.searches(), strict=True)
-        return replace(
-            made,
-            network=f"{self.network}{ZONE}{RANK}{self.rank}",
-            recipe=replace(made.recipe, batch=256, lr=4e-3),
-            scheme=RadiusWarmup(Random(attacks, weights), (0.2, 0.6)),
-        )
-
-    def searches(self) -> list[tuple[Attack, float]]:
-        """The searches, and how often each is drawn."""
-        found: list[tuple[Attack, float]] = [
-            (PGD(LINF, 5), SHARES["all"]),
-            *((search, SHARES["l1"] / len(IN_L1)) for search in IN_L1),
-        ]
-        for width in WIDTHS:
-            found.append((self._below(LINF, 6, width), SHARES["linf"] / len(WIDTHS)))
-            found.append((self._below(SMALL, 5, width), SHARES["l2"] / len(WIDTHS)))
-        return found
-
-    def _below(self, ball: Ball, steps: int, width: float) -> Attack:
-        rule = RankRule(self.rank)
-        left = BelowRank.left(ball, rule, width)
-        attack = PGD(left or ball, steps)
-        return BelowRank(attack, ball, rule, width if left else 0.0, self.rounds)
+        """The recipe of the catalog, with this network, rank, number of passes and bending."""
+        told = f"{ZONE}{RANK}{self.rank}"
+        made = plan(f"mnist-random{told}", (1, 28, 28))
+        augment = (Elastic(self.elastic, 10 * self.elastic),) if self.elastic else ()
+        recipe = replace(made.recipe, epochs=self.epochs or made.recipe.epochs, augment=augment)
+        return replace(made, network=f"{self.network}{told}", recipe=recipe)
 
 
 BEST = Ranked(0.3, network="wide_mlp", epochs=40, elastic=0.5)
 OTHERS: tuple[Attempt, ...] = (
     replace(BEST, epochs=16),
     Attempt(0.3, network="wide_mlp", epochs=16, elastic=0.5),
-    replace(BEST, epochs=16, rounds=1),
     replace(BEST, epochs=16, rank=40),
     replace(BEST, epochs=16, rank=10),
     replace(BEST, epochs=8, elastic=0.0),

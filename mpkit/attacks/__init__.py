@@ -6,7 +6,7 @@ Every attack is called as ``attack(model, x, y, rng)``.
 from mpkit.attacks.affine import AffinePGD, GridThenAPGD
 from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult
-from mpkit.attacks.dead_zone import BehindZone, BelowRank, StraightThrough
+from mpkit.attacks.dead_zone import BehindZone, BelowRank, StraightThrough, WholePixels
 from mpkit.attacks.decision import Boundary, HopSkipJump, Pointwise
 from mpkit.attacks.fmn import FMN, BoundaryStart
 from mpkit.attacks.gradients import input_gradient
@@ -72,6 +72,7 @@ __all__ = [
     "TargetedMargin",
     "Uniform",
     "UntilBroken",
+    "WholePixels",
     "Worst",
     "WorstOfK",
     "input_gradient",

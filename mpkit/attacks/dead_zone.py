@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -13,15 +13,15 @@ from torch import Tensor
 from mpkit.attacks.apgd import APGD
 from mpkit.attacks.base import Attack, AttackResult, Best, Problem, Stop
 from mpkit.attacks.gradients import Model, climb
-from mpkit.attacks.losses import DLR, CrossEntropy, Margin
+from mpkit.attacks.losses import DLR, CrossEntropy, Loss, Margin
 from mpkit.attacks.wrappers import MultiTargeted, Restarts, Worst, Wrapper
 from mpkit.core.checks import require_positive
 from mpkit.models.rank_zone import RankRule
 from mpkit.sets import L1, L2, Ball, BehindDeadZone, dead_zone
 from mpkit.sets.norms import per_row, positive
 
-SHARES = (0.0, 1 / 6, 1 / 3, 2 / 3, 1.0)
-"""Of the greatest width of a rank zone, to which searches bring it."""
+MOST, CRUMB = 32, 1e-3  # pixels that one step may turn; the least change that counts as a turn
+SHARES = (0.0, 1 / 6, 1 / 3, 2 / 3, 1.0)  # of a rank zone's greatest width: searches bring it there
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,9 @@ def searches_below(
         climbs: list[Attack] = [replace(climb, loss=CrossEntropy())]
         climbs.append(climb if width else Restarts(climb, 3))
         if targets and not width:
-            aim = APGD(left, max(2, steps // 2), DLR())
-            climbs.append(MultiTargeted(aim, targets))
+            climbs.append(MultiTargeted(APGD(left, max(2, steps // 2), DLR()), targets))
         if width and isinstance(left, L1 | L2):
-            wide = replace(climb, set=left.scaled(1 / (1 - width)))
-            climbs.append(BehindZone(wide, width, left))
+            climbs.append(BehindZone(replace(climb, set=left.scaled(1 / (1 - width))), width, left))
         rounds = 1 if ball.order != math.inf else 2 if width else 4
         hidden = tuple(BelowRank(one, ball, rule, width, rounds) for one in climbs)
         yield f"below-{100 * width:.3g}", Worst(hidden, Margin())
@@ -243,3 +241,60 @@ def _most(worth: Tensor, count: int) -> Tensor:
     flat = worth.flatten(1)
     places = flat.topk(min(count, flat.shape[1]), dim=1).indices
     return torch.zeros_like(flat, dtype=torch.bool).scatter(1, places, True).view_as(worth)
+
+
+@dataclass(frozen=True)
+class WholePixels(Attack):
+    """Turns whole pixels behind a dead zone, many with each gradient, by promise over price.
+
+    Every step spends an equal share of what is left of the budget, on pixels that have not moved
+    yet; the last one turns its last pixel part of the way. Promises are blurred by chance, so that
+    no two searches are alike: a network that always meets the same one learns to mislead it.
+
+    Args:
+        set: the ball in front of the zone, around images of one channel.
+        a: the width of the zone, in [0, 1/2).
+        steps: gradients, at least 1.
+        blur: a promise is multiplied by a number between 1 - blur and 1, drawn anew.
+        loss: what is climbed.
+
+    Raises: ValueError: steps or width out of their range.
+    """
+
+    set: L1
+    a: float
+    steps: int = 5
+    blur: float = 0.3
+    loss: Loss = field(default_factory=CrossEntropy)
+
+    def __post_init__(self) -> None:
+        require_positive("WholePixels", steps=self.steps)
+        dead_zone.require_width("WholePixels", self.a)
+
+    def find(self, problem: Problem) -> AttackResult:
+        """The point after the last step."""
+        z = torch.zeros_like(problem.x)
+        for k in range(self.steps):
+            z = self.set.project(problem.x, z + self._turned(problem, z, self.steps - k))
+        best = Best.at(problem, self.loss, z, problem.x + z)
+        return AttackResult(problem.x + z, z, best.score)
+
+    def _turned(self, problem: Problem, z: Tensor, steps: int) -> Tensor:
+        """What the next of so many steps changes, of the shape of the images."""
+        u = dead_zone.ramp(problem.x + z, self.a)
+        model = Behind(problem.model, self.a)
+        slope = climb(model, self.loss, u, problem.y).gradient.flatten(1)
+        x, spent, up = problem.x.flatten(1), z.flatten(1).abs(), slope > 0
+        to_white, to_black = (1 - self.a - x).clamp(min=0), (self.a - x).clamp(max=0)
+        way = torch.where(up, to_white, to_black)
+        chance = torch.rand(x.shape, generator=problem.rng, device=x.device, dtype=x.dtype)
+        promise = slope * (up.to(x.dtype) - u.flatten(1)) * (1 - self.blur * chance)
+        fit = (spent == 0) & (way.abs() > CRUMB) & (promise > 0)
+        worth = torch.where(fit, promise / way.abs().clamp(min=CRUMB), 0)
+        best, pixel = worth.topk(min(MOST, x.shape[1]), dim=1)
+        price = way.abs().gather(1, pixel)
+        left = per_row(self.set.eps, x).reshape(-1, 1) - spent.sum(1, keepdim=True)
+        share = (left / steps - price.cumsum(1) + price) / price.clamp(min=CRUMB)
+        share = share.clamp(0, 1) if steps == 1 else (share >= 1).to(x.dtype)
+        share = torch.where(best > 0, share, 0)
+        return torch.zeros_like(x).scatter(1, pixel, share * way.gather(1, pixel)).view_as(z)

@@ -115,7 +115,8 @@ def evaluate(
         require_place("--save", save / "adversarial.safetensors")
     images = data.stored(dataset, "test", root, points)
     threat, classes = threat_of(words, dataset, images.shape), len(images.classes)
-    suite = evaluation.standard(threat, budget, classes, models.front_in(spec))
+    network = models.load_model(spec, weights, images.shape, classes, "cpu")
+    suite = evaluation.standard(threat, budget, classes, models.front_of(network))
     request = sharding.Request(
         spec,
         images.shape,

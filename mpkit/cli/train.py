@@ -92,6 +92,7 @@ def train(
       mpkit train digits-max
       mpkit train mnist-msd --seed 1 --scale gpu
       mpkit train mnist-random@0.3 --scale wide   (behind a dead zone of that width)
+      mpkit train mnist-random@rank20             (behind a rank zone)
       mpkit train my-max --data folder:my_images
       torchrun --standalone --nproc-per-node 8 -m mpkit train cifar10-max --scale gpu
     """

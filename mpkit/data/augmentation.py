@@ -1,13 +1,14 @@
-"""Augmentation: random crops and flips of a batch, on the device where the batch is."""
+"""Augmentation: random crops, flips and bends of a batch, on the device where the batch is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
 
 class Augmentation(ABC):
@@ -55,3 +56,39 @@ class Flip(Augmentation):
         """Each image is turned round with probability 1/2."""
         coin = torch.randint(2, (len(x), 1, 1, 1), generator=rng, device=x.device)
         return torch.where(coin == 1, x.flip(-1), x)
+
+
+@dataclass(frozen=True)
+class Elastic(Augmentation):
+    """Images as if drawn on rubber: turned, sheared, stretched and bent a little, by chance.
+
+    Args:
+        bend: standard deviation of the shifts of 5 x 5 points, in pixels; between them the shifts
+            are interpolated.
+        turn: largest angle of rotation and shear, in degrees, and largest stretch, in percent.
+
+    Raises: ValueError: one of them is negative.
+
+    Source: after Simard, Steinkraus and Platt 2003.
+    """
+
+    bend: float = 0.5
+    turn: float = 5.0
+
+    def __post_init__(self) -> None:
+        if min(self.bend, self.turn) < 0:
+            raise ValueError(f"Elastic: bend and turn must not be negative, got {self}; try 0.5, 5")
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Bend every image on its own."""
+        new: dict[str, Any] = {"generator": rng, "device": x.device, "dtype": x.dtype}
+        drawn = 2 * torch.rand(4, len(x), **new) - 1
+        angle, shear = drawn[:2] * self.turn * torch.pi / 180
+        wide, high = 1 + drawn[2:] * self.turn / 100
+        rows = (angle.cos() * wide, shear.tan() - angle.sin(), angle.sin(), angle.cos() * high)
+        matrix = torch.stack(rows, 1).view(-1, 2, 2)
+        grid = affine_grid(torch.cat([matrix, x.new_zeros(len(x), 2, 1)], 2), [*x.shape], False)
+        points = torch.randn(len(x), 2, 5, 5, **new) * self.bend
+        shifts = interpolate(points, x.shape[2:], mode="bicubic", align_corners=True)
+        size = x.new_tensor([x.shape[3], x.shape[2]])
+        return grid_sample(x, grid + 2 * shifts.movedim(1, 3) / size, align_corners=False)

@@ -1,7 +1,6 @@
 """The networks behind a rank zone: named apart, trained as told, and on record."""
 
 import pytest
-import torch
 
 from benchmarks.training import rank_zone as bench
 from benchmarks.training.dead_zone import NORMS
@@ -9,9 +8,8 @@ from helpers import ROOT
 from mpkit.core import records
 from mpkit.core.files import file_hash
 from mpkit.models import RankRule, front_of, read_weights
-from mpkit.models import network as network_of
-from mpkit.sets import Linf
 from mpkit.studies import analysis
+from mpkit.studies.catalog import plan
 
 RECORD = ROOT / "book" / "results" / "rank-zone.json"
 
@@ -26,27 +24,8 @@ def test_every_attempt_has_a_name_and_a_recipe_of_its_own():
     assert len({(one.plan().key, one.seed) for one in made}) == len(made)
 
 
-def test_an_attempt_is_trained_behind_its_zone_against_searches_of_every_norm():
-    made = bench.BEST.plan()
-    model = network_of(made.network)((1, 28, 28), 10, torch.Generator())
-    assert front_of(model) == RankRule(bench.BEST.rank)
-    drawn = made.scheme.scheme
-    balls = {}
-    for attack, weight in zip(drawn.attacks, drawn.weights, strict=True):
-        balls[attack.set] = balls.get(attack.set, 0) + weight
-    shares = bench.SHARES
-    assert balls[bench.SPARSE] == pytest.approx(shares["l1"])
-    assert balls[bench.SMALL] == pytest.approx(shares["l2"])
-    assert balls[Linf(0.3)] == pytest.approx(shares["linf"] + shares["all"])
-    assert sum(balls.values()) == pytest.approx(1)
-
-
-def test_every_search_stays_in_its_ball():
-    model = network_of("small_mlp@rank20")((1, 28, 28), 10, torch.Generator().manual_seed(0))
-    x, y = torch.rand(3, 1, 28, 28).round(), torch.tensor([1, 2, 3])
-    for attack, _ in bench.BEST.searches():
-        found = attack(model, x, y, torch.Generator().manual_seed(0))
-        assert attack.set.contains(x, found.z).all()
+def test_the_best_kind_is_the_recipe_of_the_catalog():
+    assert bench.BEST.plan() == plan("mnist-random@rank20", (1, 28, 28))
 
 
 @pytest.fixture(scope="module")

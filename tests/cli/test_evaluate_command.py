@@ -25,6 +25,9 @@ import torch
 from torch import nn
 def net(classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+def zoned(classes):
+    from mpkit.models import RankRule, RankZone
+    return nn.Sequential(RankZone(RankRule(5)), net(classes))
 def needy(width):
     return net(width)
 def no_network():
@@ -43,6 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file(small_cnn((1, 8, 8), 10, rng).state_dict(), tmp_path / "cnn.safetensors")
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     save_file(flat.state_dict(), tmp_path / "flat.safetensors")
+    save_file(nn.Sequential(nn.Identity(), flat).state_dict(), tmp_path / "zoned.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     (tmp_path / "module").write_text(name)
     return tmp_path
@@ -80,6 +84,13 @@ def test_anybody_s_network_and_the_same_again(folder: Path) -> None:
     other = command(folder, "--output", "out", "--seed", "1", model="nets:net", weights="flat")
     assert other.exit_code == 1
     assert "holds another evaluation" in other.output
+
+
+def test_a_zone_in_anybody_s_network_is_known(folder: Path) -> None:
+    done = command(folder, "--output", "out", model="nets:zoned", weights="zoned")
+    assert done.exit_code == 0, done.output
+    names = Ledger.load(folder / "out" / "ledger.safetensors").names
+    assert any(name.startswith("below-0 ") for name in names)
 
 
 BAD = {

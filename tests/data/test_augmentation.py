@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpkit.data import Crop, Flip
+from mpkit.data import Crop, Elastic, Flip
 from mpkit.sets import RotationTranslation
 from mpkit.sets.spatial import warp
 from mpkit.training import RandomPose
@@ -81,3 +81,13 @@ def test_a_pose_is_drawn_from_its_set_for_each_image():
 def test_a_border_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"Crop: border must be at least 1 pixel, got 0"):
         Crop(0)
+
+
+def test_rubber_that_is_not_bent_is_the_image_and_bent_it_stays_one():
+    x = torch.rand(5, 1, 6, 6, generator=rng(), dtype=torch.float64)
+    assert torch.allclose(Elastic(0.0, 0.0)(x, rng(0)), x, atol=1e-6)
+    one, same, other = (Elastic()(x, rng(s)) for s in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert one.shape == x.shape and one.min() >= 0 and one.max() <= 1
+    with pytest.raises(ValueError, match="Elastic: bend and turn"):
+        Elastic(-1.0)

@@ -41,6 +41,7 @@ from mpkit.attacks import (
     Square,
     StraightThrough,
     UntilBroken,
+    WholePixels,
     Worst,
     WorstOfK,
 )
@@ -162,6 +163,7 @@ ATTACKS: dict[str, Row] = {
     "below a rank, paid for": Row(
         BelowRank(APGD(L1(1.0), 3), L1(1.5), RankRule(5), 0.1), waits=True, retargets=False
     ),
+    "whole pixels": Row(WholePixels(L1(1.0), 0.2, 3)),
     "straight through a zone": Row(StraightThrough(PGD(Linf(0.2), 3), 0.1), retargets=False),
     "boundary": Row(Boundary(L2(0.5), 5, tries=4), waits=True),
     "hop skip jump": Row(HopSkipJump(Linf(0.2), 2, tries=4, evaluations=5), waits=True),

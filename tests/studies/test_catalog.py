@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,8 @@ from mpkit.attacks import APGD, MSD, PGD, BehindZone, StraightThrough, WorstOfK
 from mpkit.cli.main import main
 from mpkit.core.memory import NoMemory
 from mpkit.data import Crop, Flip
+from mpkit.models import RankRule, front_of
+from mpkit.models import network as network_of
 from mpkit.sets import L1, L2, Linf, RotationTranslation, Union
 from mpkit.studies import recipe_run
 from mpkit.studies.catalog import ABOUT, names, plan, rows_of
@@ -112,6 +115,34 @@ def test_behind_a_dead_zone_l1_is_searched_on_its_output_and_linf_straight_throu
     assert {one.attack.set for one in behind} == {L1(12.5)}  # 10 / (1 - a)
     assert made.network == "small_cnn@0.2" and made.about.endswith("behind a dead zone of 0.2")
     assert made.key not in {plan(f"mnist-{scheme}", SHAPE).key, plan("mnist-avg@0.3", SHAPE).key}
+
+
+def test_behind_a_rank_zone_searches_of_every_norm_stay_in_their_balls():
+    made = plan("mnist-random@rank20", SHAPE)
+    model = network_of(made.network)(SHAPE, 10, torch.Generator().manual_seed(0))
+    assert front_of(model) == RankRule(20) and made.about.endswith("behind a rank zone of 20")
+    assert made.network == "wide_mlp@rank20" and made.recipe.epochs == 40
+    drawn, shares = made.scheme.scheme, Counter()
+    x, y = torch.rand(3, *SHAPE).round(), torch.tensor([1, 2, 3])
+    for attack, weight in zip(drawn.attacks, drawn.weights, strict=True):
+        shares[attack.set] += weight
+        found = attack(model, x, y, torch.Generator().manual_seed(0))
+        assert attack.set.contains(x, found.z).all()
+    assert shares == pytest.approx({Linf(0.3): 0.35, L2(2.0): 0.1, L1(10.0): 0.55})
+
+
+def test_other_networks_behind_a_rank_zone_keep_their_schedule():
+    for scale, network, epochs in (("broad", "broad_cnn", 16), ("gpu", "paper_mnist", 10)):
+        made = plan("mnist-random@rank10", SHAPE, scale)
+        assert made.network == f"{network}@rank10" and made.recipe.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("mnist-avg@rank20", 1), ("mnist-random@rank", 1), ("a-random@rank9", 3)]
+)
+def test_what_is_no_recipe_behind_a_rank_zone_is_refused(name, channels):
+    with pytest.raises(ValueError, match=f"recipe:? .*{name}"):
+        plan(name, (channels, 28, 28), data="mnist")
 
 
 def test_linf_is_drawn_once_in_four_behind_a_dead_zone():
