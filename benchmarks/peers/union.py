@@ -2,7 +2,8 @@
 
 Needs the extra `compare` (pyautoattack) and MNIST. Each network of the zoo is evaluated piece by
 piece: every piece of the images by AutoAttack in l_inf, l_2 and l_1, and by the suites of
-`mpkit evaluate --goal union`, on one thread, timed by the time that the process had the core.
+`mpkit evaluate --goal union`, on one thread, timed by the time that the process had the core; and
+all images by `standard`, whose attacks have the first piece to show that they are needed.
 It can be stopped at any time and goes on where it was; what AutoAttack said is kept for as long as
 AutoAttack, torch and the network are the same.
 
@@ -32,6 +33,7 @@ from mpkit.studies import zoo
 PIECE = 100
 THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
 AUTOATTACK, SUITES = "AutoAttack", ["screen", "standard"]
+PILOT = f"standard, pilot of {PIECE}"
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
@@ -60,11 +62,16 @@ def pieces(points: int) -> list[data.Images]:
     return [replace(images, x=images.x[one], y=images.y[one]) for one in places]
 
 
-def by_ours(name: str, budget: str, images: data.Images) -> dict[str, Any]:
-    """What a suite for the union only leaves of it, 1 for each image, and its price."""
+def by_ours(name: str, budget: str, images: data.Images, pilot: int = 0) -> dict[str, Any]:
+    """What a suite for the union only leaves of it, 1 for each image, and its price.
+
+    Attacks that break none of a pilot's images are not run on the others.
+    """
     model, rng = QueryCounter(zoo.load(name)).eval(), torch.Generator().manual_seed(0)
     suite = evaluation.quickest_first(evaluation.standard(sets.parse_threat(THREAT), budget))
-    begun, goal = time.process_time(), evaluation.UnionOnly()
+    goal: evaluation.Goal = evaluation.UnionOnly()
+    goal = evaluation.AfterPilot(goal, pilot) if pilot else goal
+    begun = time.process_time()
     ledger = evaluation.evaluate(model, images.x, images.y, suite, rng, goal=goal, batch=PIECE)
     seconds = {"union": round(time.process_time() - begun, 2)}
     left = {"union": (~ledger.broken.any(0)).int().tolist()}
@@ -112,7 +119,10 @@ def main() -> None:
                 row.setdefault(suite, []).append(ours.row(f"{place} {suite}", work))
             print(name, number, {suite: found[-1]["seconds"] for suite, found in row.items()})
     networks = {}
+    every = data.load("mnist", "test").first(given.points)
     for name, row in rows.items():
+        place = f"{records.digest(zoo.card(name).sha256)[:12]} {given.points} {PILOT}"
+        row[PILOT] = [ours.row(place, partial(by_ours, name, "standard", every, PIECE))]
         networks[name] = {suite: summed(found) for suite, found in row.items()}
         for suite, found in networks[name].items():
             print(name, suite, found["accuracy"]["union"], found["cpu seconds"], flush=True)

@@ -40,6 +40,11 @@ from mpkit.cli.options import seed as seed_option
     help="Accuracy in every set, or, cheaper, of the union only.",
 )
 @count(
+    "--pilot",
+    metavar="IMAGES",
+    help="Leave attacks out after so many images if they broke none of them.",
+)
+@count(
     "--points",
     default=1000,
     help="Test images, from the first on; 1000 give intervals of ± 3 points.",
@@ -75,6 +80,7 @@ def evaluate(
     words: str,
     budget: str,
     goal: str,
+    pilot: int | None,
     points: int,
     batch: int,
     seed: int,
@@ -117,12 +123,13 @@ def evaluate(
     threat, classes = threat_of(words, dataset, images.shape), len(images.classes)
     network = models.load_model(spec, weights, images.shape, classes, "cpu")
     suite = evaluation.standard(threat, budget, classes, models.front_of(network))
+    aim = {"sets": evaluation.EachSet(), "union": evaluation.UnionOnly()}[goal]
     request = sharding.Request(
         spec,
         images.shape,
         classes,
         evaluation.quickest_first(suite) if goal == "union" else suite,
-        {"sets": evaluation.EachSet(), "union": evaluation.UnionOnly()}[goal],
+        evaluation.AfterPilot(aim, pilot) if pilot else aim,
         batch,
         seed,
         device,
@@ -137,6 +144,7 @@ def evaluate(
         "budget": budget,
         "edition": evaluation.EDITION,
         "goal": goal,
+        "pilot": pilot,
         "points": len(images),
         "seed": seed,
         "device": device,
@@ -178,9 +186,9 @@ def evaluate(
         return
     kept = evaluation.AdversarialImages(save) if save else None
     if any((shards, scheduler, slurm, workers, gpu)):
-        if kept or witnesses:
+        if kept or witnesses or pilot:
             raise ValueError(
-                "--save and --witnesses keep the images of one process; leave out --shards and such"
+                "--save, --witnesses and --pilot are of one process; leave out --shards and such"
             )
         place, bar = workers_of(scheduler, slurm, workers, gpu), Bar("evaluating", unit="shard")
         done = evaluation.evaluate_in_shards(request, weights, images, place, shards, output, bar)
@@ -205,6 +213,8 @@ def evaluate(
     for hint in evaluation.hints(done.ledger, threat, images.shape, len(images.classes)):
         click.echo(f"Note: {hint}", err=True)
     click.echo(evaluation.table(done.ledger))
+    if pilot and (missed := done.ledger.left_out(pilot)):
+        click.echo(f"\nleft out after {pilot:,} images, of which they broke none: {missed}")
     click.echo(f"\nledger, record and figure: {output}")
     if done.exported is not None:
         click.echo(

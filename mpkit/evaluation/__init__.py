@@ -3,7 +3,7 @@
 from mpkit.evaluation.adversarial import AdversarialImages
 from mpkit.evaluation.evaluate import evaluate
 from mpkit.evaluation.gauge import Gauge, gauge
-from mpkit.evaluation.goals import Attacks, EachSet, Goal, UnionOnly, named
+from mpkit.evaluation.goals import AfterPilot, Attacks, EachSet, Goal, UnionOnly, named
 from mpkit.evaluation.ledger import Gain, Ledger, merged
 from mpkit.evaluation.reports import (
     accuracies,
@@ -25,6 +25,7 @@ from mpkit.evaluation.witnesses import Verdict, Witnesses, verify
 __all__ = [
     "EDITION",
     "AdversarialImages",
+    "AfterPilot",
     "Attacks",
     "Budget",
     "EachSet",

@@ -29,7 +29,7 @@ from mpkit.core.memory import in_pieces
 from mpkit.core.progress import Quiet
 from mpkit.data.lazy import Rows
 from mpkit.evaluation.adversarial import Found
-from mpkit.evaluation.goals import Attacks, EachSet, Entry, Goal, named
+from mpkit.evaluation.goals import AfterPilot, Attacks, EachSet, Entry, Goal, named
 from mpkit.evaluation.ledger import Ledger
 from mpkit.evaluation.resume import ResumableLedger, Unit, opened
 from mpkit.evaluation.verification import located, verified
@@ -120,6 +120,8 @@ def evaluate(
     require_positive("evaluate", batch=batch)
     if first % batch:
         raise ValueError(f"evaluate: first must be a multiple of batch ({batch}), got {first}")
+    if first and isinstance(goal, AfterPilot):
+        raise ValueError(f"evaluate: the pilot's images are the first, not of a shard from {first}")
     entries = named(attacks)
     for entry in entries:
         entry.attack.set.check(outline)
@@ -219,6 +221,8 @@ def _look_at_clean(state: ResumableLedger, unit: Unit, model: FiniteGradients, p
 def _open_rows(state: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
     """Places in a batch of the examples that the attack is run on: (n,) int64."""
     ledger, columns = state.ledger, unit.columns
+    if isinstance(goal, AfterPilot) and state.idle(unit, goal.images):
+        return torch.empty(0, dtype=torch.int64)
     if entry.after is not None:
         earlier = ledger.names.index(entry.after)
         if not bool(ledger.broken[earlier, columns].any()):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mpkit.attacks import Attack
+from mpkit.core.checks import require_positive
 from mpkit.evaluation.ledger import distinct
 
 
@@ -60,6 +61,33 @@ class UnionOnly(Goal):
     def open(self, broken: Tensor, spent: Tensor) -> Tensor:
         """Examples that stand in every set."""
         return ~broken.any(0)
+
+
+@dataclass(frozen=True)
+class AfterPilot(Goal):
+    """A goal, for which attacks that broke none of the first images are not run on the others.
+
+    What is left out may have broken some of these: about that share of images which attacks that
+    broke a single one are of the pilot's.
+
+    Args:
+        goal: which examples go on.
+        images: of the pilot, from the first on, > 0.
+
+    Raises: ValueError: no images.
+
+    Source: Good 1953, the chance that the next one is of a kind not seen before.
+    """
+
+    goal: Goal
+    images: int
+
+    def __post_init__(self) -> None:
+        require_positive("AfterPilot", images=self.images)
+
+    def open(self, broken: Tensor, spent: Tensor) -> Tensor:
+        """The examples of the goal."""
+        return self.goal.open(broken, spent)
 
 
 Attacks = Sequence[Attack] | Sequence[Entry] | Mapping[str, Attack]

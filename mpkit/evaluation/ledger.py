@@ -174,6 +174,12 @@ class Ledger:
             found.append(Gain(self.names[i], *numbers))
         return found
 
+    def left_out(self, pilot: int) -> str:
+        """The names of attacks that were run on the first images, so many, and on none after."""
+        early, late = self.tried[:, :pilot].any(1), self.tried[:, pilot:].any(1)
+        idle = early & ~late & ~self.broken.any(1)
+        return ", ".join(self.names[i] for i in idle.nonzero().flatten())
+
     def save(self, path: Path) -> None:
         """Write the ledger as one safetensors file, whole or not at all.
 

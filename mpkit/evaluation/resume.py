@@ -62,6 +62,11 @@ class ResumableLedger:
         each = [(broken & (within == s)).any(0) for s in range(len(self.ledger.sets))]
         return torch.stack(each) | broken[0]
 
+    def idle(self, unit: Unit, images: int) -> bool:
+        """Whether the attack was run on the first images, so many, and broke none of them."""
+        tried, broken = (one[unit.row, :images] for one in (self.ledger.tried, self.ledger.broken))
+        return unit.columns.start >= images and bool(tried.any()) and not bool(broken.any())
+
     def close_unit(self, file: Path | None) -> None:
         """One more unit is done: keep what there is, and at the end the bare ledger."""
         self.done += 1

@@ -93,7 +93,22 @@ def test_a_zone_in_anybody_s_network_is_known(folder: Path) -> None:
     assert any(name.startswith("below-0 ") for name in names)
 
 
+def test_a_pilot_tells_what_it_left_out(folder: Path) -> None:
+    words = ("--pilot", "30", "--goal", "union", "--threat", "linf:1e-7")
+    done = command(folder, "--output", "out", "--points", "60", "--batch", "30", *words)
+    assert done.exit_code == 0, done.output
+    ledger = Ledger.load(folder / "out" / "ledger.safetensors")
+    assert (missed := ledger.left_out(30))
+    assert f"left out after 30 images, of which they broke none: {missed}" in done.output
+    record = json.loads((folder / "out" / "record.json").read_text())
+    assert record["parameters"]["pilot"] == 30
+
+
 BAD = {
+    "pilot of shards": (
+        {"words": ["--pilot", "10", "--shards", "2"]},
+        "--pilot are of one process; leave out --shards",
+    ),
     "threat": ({"words": ["--threat", "l5:1"]}, "'l5:1' cannot be read"),
     "model": ({"model": "vgg"}, "'vgg' is none of small_cnn, wide_cnn"),
     "module": ({"model": "not.there:net"}, "not.there:net cannot be imported"),

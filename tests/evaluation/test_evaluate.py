@@ -26,7 +26,9 @@ from mpkit.attacks.base import Problem
 from mpkit.core.files import DataError
 from mpkit.core.progress import Quiet
 from mpkit.evaluation import (
+    AfterPilot,
     Budget,
+    EachSet,
     Goal,
     Ledger,
     OutsideSet,
@@ -219,6 +221,27 @@ def test_shards_merge_to_the_unsharded_ledger_exactly() -> None:
         for a, b in ((16, 40), (0, 16))
     ]
     assert merged(shards) == whole
+
+
+@pytest.mark.parametrize("goal", [EachSet(), UnionOnly()])
+def test_after_a_pilot_only_attacks_that_broke_some_of_it_go_on(goal: Goal, tmp_path: Path) -> None:
+    attacks = {"none": PGD(Linf(1e-9), 2), **ATTACKS, "late": PGD(L2(1e-9), 2)}
+    whole, cut = run(attacks, goal=goal), run(attacks, goal=AfterPilot(goal, 16))
+    idle = whole.tried[:, :16].any(1) & ~whole.broken[:, :16].any(1)
+    names = [name for name, out in zip(whole.names, idle.tolist(), strict=True) if out]
+    assert {"none", "late"} <= set(names) and cut.left_out(16) == ", ".join(names)
+    assert not cut.tried[idle, 16:].any() and cut.tried[~idle, 16:].any(1).all()
+    assert cut.tried[:, :16].equal(whole.tried[:, :16])
+    assert cut.broken[:, :16].equal(whole.broken[:, :16]) and whole.left_out(16) == ""
+    assert (cut.broken_at_all() <= whole.broken_at_all()).all()
+    with pytest.raises(KeyboardInterrupt):
+        run(attacks, goal=AfterPilot(goal, 16), file=tmp_path / "l", progress=Cut(17))
+    assert run(attacks, goal=AfterPilot(goal, 16), file=tmp_path / "l") == cut
+
+
+def test_a_shard_has_no_pilot() -> None:
+    with pytest.raises(ValueError, match="the pilot's images are the first"):
+        run(goal=AfterPilot(UnionOnly(), 8), first=8)
 
 
 def test_one_radius_per_image_follows_its_images() -> None:
