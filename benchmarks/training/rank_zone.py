@@ -66,6 +66,7 @@ OTHERS: tuple[Attempt, ...] = (
     replace(BEST, epochs=16, rank=10),
     replace(BEST, epochs=8, elastic=0.0),
     replace(BEST, epochs=16, network="broad_cnn"),
+    replace(BEST, epochs=10, network="paper_mnist"),
 )
 
 

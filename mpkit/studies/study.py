@@ -185,7 +185,6 @@ def do(
         "device": study.device,
         "threads": torch.get_num_threads(),
     }
-    first = next(w for w in model.parameters() if w.dim() == 4)
     record = {
         **read_record(folder / FACTS),
         **provenance(parameters, CHECKOUT, time.monotonic() - begun, "study"),
@@ -193,7 +192,6 @@ def do(
         "examination": study.protocol.key,
         **found,
         "pictures": pictures(model, test, radii=study.protocol.radii),
-        "filters": (first.detach().double() * 1e4).round().div(1e4).tolist(),
     }
     shown = witnesses_of(study.record_of(job))
     shown.parent.mkdir(parents=True, exist_ok=True)
