@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,12 +172,12 @@ def do(
     study: Study, job: Job, made: Plan, train: Images, test: Images, bar: Callable[[str], Quiet]
 ) -> dict[str, Any]:
     """Train and evaluate one network, and write its record; see :func:`work_on`."""
-    begun = time.monotonic()
     folder, start = study.place(job, made), _start(study, job, made, train)
-    told = bar(f"{job.id} training")
-    model = trained(made, train, job.seed, folder, study.device, told, start)
-    told = bar(f"{job.id} evaluation")
-    found = examine(model, test, study.protocol, folder, told)
+    with _timed(folder / "seconds.json") as spent:
+        told = bar(f"{job.id} training")
+        model = trained(made, train, job.seed, folder, study.device, told, start)
+        told = bar(f"{job.id} evaluation")
+        found = examine(model, test, study.protocol, folder, told)
     parameters = {
         "recipe": job.name,
         "scale": study.scale,
@@ -187,7 +188,7 @@ def do(
     }
     record = {
         **read_record(folder / FACTS),
-        **provenance(parameters, CHECKOUT, time.monotonic() - begun, "study"),
+        **provenance(parameters, CHECKOUT, spent(), "study"),
         "about": made.about,
         "examination": study.protocol.key,
         **found,
@@ -198,6 +199,16 @@ def do(
     write_atomically(shown, lambda to: to.write((folder / witnesses.FILE).read_bytes()))
     write_record(study.record_of(job), record)
     return record
+
+
+@contextmanager
+def _timed(file: Path) -> Iterator[Callable[[], float]]:
+    """Seconds until now, with those of runs that were stopped before the end, kept in a file."""
+    begun = time.monotonic() - (read_record(file)["seconds"] if file.is_file() else 0.0)
+    try:
+        yield lambda: time.monotonic() - begun
+    finally:
+        write_record(file, {"seconds": time.monotonic() - begun})
 
 
 def witnesses_of(record: Path) -> Path:

@@ -54,8 +54,8 @@ class Card:
 
 
 LIMITS = (
-    "One seed of a small network, trained for a few epochs to show an effect. Its robust "
-    "accuracies are upper bounds: another attack may break more. Not for any use beyond study."
+    "One seed of a small network, trained to show an effect. Its robust accuracies are upper "
+    "bounds: another attack may break more. Not for any use beyond study."
 )
 
 

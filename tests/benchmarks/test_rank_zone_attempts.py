@@ -6,9 +6,8 @@ from benchmarks.training import rank_zone as bench
 from benchmarks.training.dead_zone import NORMS
 from helpers import ROOT
 from mpkit.core import records
-from mpkit.core.files import file_hash
-from mpkit.models import RankRule, front_of, read_weights
-from mpkit.studies import analysis
+from mpkit.models import RankRule, front_of
+from mpkit.studies import analysis, zoo
 from mpkit.studies.catalog import plan
 
 RECORD = ROOT / "book" / "results" / "rank-zone.json"
@@ -48,9 +47,7 @@ def test_every_row_on_record_is_one_that_the_command_makes(record):
         assert kept.mean().item() == pytest.approx(shares["union"])
 
 
-def test_the_network_of_the_test_comes_with_the_book(record):
-    file = RECORD.with_suffix(".safetensors")
+def test_the_network_of_the_test_comes_with_the_package(record):
     (row,) = [row for row in record["test"] if row["seed"] == 0]
-    assert file_hash(file) == row["weights"]["sha256"]
-    assert front_of(read_weights(file, row["weights"]["sha256"])) == RankRule(20)
-    assert file.stat().st_size < 2_000_000
+    assert zoo.card("mnist-random@rank20").sha256 == row["weights"]["sha256"]
+    assert front_of(zoo.load("mnist-random@rank20")) == RankRule(20)

@@ -175,7 +175,7 @@ def test_the_witnesses_of_a_record_confirm_it(done, tmp_path):
 RESULTS = ROOT / "book" / "results"
 RANKED = [
     path
-    for folder in ("mnist", "threshold", "cifar10", "cifar10-paper")
+    for folder in ("mnist", "threshold", "counting", "cifar10", "cifar10-paper")
     for path in sorted((RESULTS / folder).glob("*-seed*.json"))
     if module.witnesses_of(path).is_file()
 ]
@@ -187,6 +187,7 @@ IN_COLOUR = Protocol(points=500, budget="quick")
     [
         ("mnist", Protocol()),
         ("threshold", Protocol(points=300)),
+        ("counting", Protocol()),
         ("cifar10", IN_COLOUR),
         ("cifar10-paper", replace(IN_COLOUR, radii="paper")),
     ],
@@ -213,7 +214,8 @@ def test_every_number_of_a_committed_record_follows_from_its_witnesses(path):
 
 def test_the_networks_that_the_pages_rank_have_witnesses():
     for name in zoo.names():
-        folder = RESULTS / ("threshold" if "@" in name else name.partition("-")[0])
+        zone = {"0.3": "threshold", "rank20": "counting"}.get(name.partition("@")[2])
+        folder = RESULTS / (zone or name.partition("-")[0])
         assert folder / f"{name}-seed0.json" in RANKED, name
 
 
@@ -240,7 +242,12 @@ def test_time_that_is_over_ends_the_work_and_what_was_done_counts(study):
     bars = iter([Quiet(), Quiet(), Dies(0)])
     assert work_on(study, lambda label: next(bars)) == 2
     assert [path.stem for path in study.folder.glob("*.json")] == ["digits-natural-seed0"]
+    (clock,) = study.work.glob("digits-linf-seed0-*/seconds.json")
+    assert 0 < read_record(clock)["seconds"] < 1000
+    write_record(clock, {"seconds": 1000.0})  # so long had the run that was stopped
     assert work_on(study, quiet) == 0
+    durations = [read_record(path)["duration_s"] for path in study.folder.glob("*-seed0.json")]
+    assert sum(duration >= 1000 for duration in durations) == 1
 
 
 class Dies(Quiet):
