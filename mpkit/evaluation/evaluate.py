@@ -118,9 +118,10 @@ def evaluate(
     require_device("rng", rng.device, x.device)
     require_fitting(model, outline)
     require_positive("evaluate", batch=batch)
+    pilot = goal.images if isinstance(goal, AfterPilot) else 0
     if first % batch:
         raise ValueError(f"evaluate: first must be a multiple of batch ({batch}), got {first}")
-    if first and isinstance(goal, AfterPilot):
+    if first and pilot:
         raise ValueError(f"evaluate: the pilot's images are the first, not of a shard from {first}")
     entries = named(attacks)
     for entry in entries:
@@ -129,7 +130,7 @@ def evaluate(
     seed = int(torch.randint(2**62, (), generator=rng, device=x.device))
     goal = goal or EachSet()
     facts = facts_of(model, entries, goal, batch, seed, x[:1])
-    state = opened(file, entries, facts, x, y, first)
+    state = opened(file, entries, facts, x, y, first, pilot)
     if state.done:
         _recognise(state, model, x[:batch], y[:batch], file)
     keepers = keep if isinstance(keep, Sequence) else (keep,)
@@ -221,7 +222,7 @@ def _look_at_clean(state: ResumableLedger, unit: Unit, model: FiniteGradients, p
 def _open_rows(state: ResumableLedger, unit: Unit, entry: Entry, goal: Goal) -> Tensor:
     """Places in a batch of the examples that the attack is run on: (n,) int64."""
     ledger, columns = state.ledger, unit.columns
-    if isinstance(goal, AfterPilot) and state.idle(unit, goal.images):
+    if state.pilot and state.idle(unit):
         return torch.empty(0, dtype=torch.int64)
     if entry.after is not None:
         earlier = ledger.names.index(entry.after)

@@ -34,11 +34,13 @@ class ResumableLedger:
     Args:
         ledger: its tensors are written in place, on the CPU.
         batch: examples of a unit.
+        pilot: examples after which a new batch begins, whatever is in the one before.
         done: units behind us.
     """
 
     ledger: Ledger
     batch: int
+    pilot: int = 0
     done: int = 0
 
     @property
@@ -49,12 +51,19 @@ class ResumableLedger:
     @property
     def units(self) -> int:
         """Units in all."""
-        return -(-len(self.ledger) // self.batch) * self.rows
+        return (len(self._cuts()) - 1) * self.rows
+
+    def _cuts(self) -> list[int]:
+        """Where batches begin, and the end."""
+        n = len(self.ledger)
+        early, late = range(0, min(self.pilot, n), self.batch), range(self.pilot, n, self.batch)
+        return [*early, *late, n]
 
     def units_left(self) -> list[Unit]:
         """What is to do, in order."""
+        cuts = self._cuts()
         places = (divmod(number, self.rows) for number in range(self.done, self.units))
-        return [Unit(row, slice(b * self.batch, (b + 1) * self.batch), b) for b, row in places]
+        return [Unit(row, slice(cuts[b], cuts[b + 1]), b) for b, row in places]
 
     def broken_by_set(self, columns: slice) -> Tensor:
         """Which examples of a batch are broken in which set, or wrong when clean: (S, B) bool."""
@@ -62,10 +71,11 @@ class ResumableLedger:
         each = [(broken & (within == s)).any(0) for s in range(len(self.ledger.sets))]
         return torch.stack(each) | broken[0]
 
-    def idle(self, unit: Unit, images: int) -> bool:
-        """Whether the attack was run on the first images, so many, and broke none of them."""
-        tried, broken = (one[unit.row, :images] for one in (self.ledger.tried, self.ledger.broken))
-        return unit.columns.start >= images and bool(tried.any()) and not bool(broken.any())
+    def idle(self, unit: Unit) -> bool:
+        """Whether the attack was run on the pilot's images, and broke none of them."""
+        first, ledger = slice(self.pilot), self.ledger
+        tried, broken = bool(ledger.tried[unit.row, first].any()), ledger.broken[unit.row, first]
+        return unit.columns.start >= self.pilot and tried and not bool(broken.any())
 
     def close_unit(self, file: Path | None) -> None:
         """One more unit is done: keep what there is, and at the end the bare ledger."""
@@ -76,7 +86,7 @@ class ResumableLedger:
 
     def note(self) -> str:
         """A short word on how it stands."""
-        seen = self.ledger.broken[:, : self.done // self.rows * self.batch].any(0)
+        seen = self.ledger.broken[:, : self._cuts()[self.done // self.rows]].any(0)
         return f"union {1 - float(seen.double().mean()):.1%}" if len(seen) else ""
 
 
@@ -87,6 +97,7 @@ def opened(
     x: Tensor | Rows,
     y: Tensor,
     first: int,
+    pilot: int = 0,
 ) -> ResumableLedger:
     """A new ledger, or the one of an interrupted run of the same evaluation.
 
@@ -96,6 +107,7 @@ def opened(
         facts: attacks, model, seed and batch, as plain data; "batch" is read from it.
         x: (N, C, H, W), with labels y, (N,).
         first: place of the first example in its data set.
+        pilot: examples after which a new batch begins.
 
     Raises: DataError: if the file is no ledger, or that of another evaluation.
     """
@@ -117,7 +129,7 @@ def opened(
         images=torch.zeros(a, 2, dtype=torch.int64),
         unfit=torch.zeros(n, dtype=torch.bool),
     )
-    state = ResumableLedger(blank, facts["batch"])
+    state = ResumableLedger(blank, facts["batch"], pilot)
     if file is None or not file.exists():
         return state
     kept = Ledger.load(file)
@@ -135,7 +147,7 @@ def opened(
             f"{file}: holds the evaluation of another network (other weights, code or numbers); "
             "give the same one to go on, or another file (--output FOLDER)"
         )
-    return ResumableLedger(kept, facts["batch"], done)
+    return ResumableLedger(kept, facts["batch"], pilot, done)
 
 
 def prints(x: Tensor | Rows, batch: int) -> list[int]:

@@ -38,6 +38,7 @@ from mpkit.evaluation import (
     quickest_first,
     standard,
 )
+from mpkit.evaluation.resume import ResumableLedger
 from mpkit.evaluation.suites import BUDGETS, QUICKEST, SCREEN_LEAVES_OUT
 from mpkit.sets import L1, L2, Linf, PerturbationSet, Union, parse_threat
 
@@ -237,6 +238,17 @@ def test_after_a_pilot_only_attacks_that_broke_some_of_it_go_on(goal: Goal, tmp_
     with pytest.raises(KeyboardInterrupt):
         run(attacks, goal=AfterPilot(goal, 16), file=tmp_path / "l", progress=Cut(17))
     assert run(attacks, goal=AfterPilot(goal, 16), file=tmp_path / "l") == cut
+
+
+@pytest.mark.parametrize(
+    ("pilot", "ends"),
+    [(3, [3, 11, 19, 20]), (8, [8, 16, 20]), (11, [8, 11, 19, 20]), (99, [8, 16, 20])],
+)
+def test_a_pilot_ends_a_batch(pilot: int, ends: list[int]) -> None:
+    ledger = run({"one": PGD(Linf(0.1), 1)}, goal=EveryAttack(), n=20)
+    state = ResumableLedger(ledger, 8, pilot)
+    assert [unit.columns.stop for unit in state.units_left()][1::2] == ends
+    assert state.units == 2 * len(ends)
 
 
 def test_a_shard_has_no_pilot() -> None:
