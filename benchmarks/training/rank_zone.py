@@ -6,7 +6,7 @@ on test images instead, once it was chosen. It can be stopped at any time and go
 several at once share the work.
 
     MPKIT_DATA=folder python -m benchmarks.training.rank_zone
-    MPKIT_DATA=folder python -m benchmarks.training.rank_zone --test 2000
+    MPKIT_DATA=folder python -m benchmarks.training.rank_zone --test 10000
     MPKIT_DATA=folder python -m benchmarks.training.rank_zone --device cuda --budget 9m
 """
 
@@ -123,7 +123,9 @@ def main() -> None:
     images, made = load("mnist", "train"), kinds(given.seeds)
     training = argparse.Namespace(**vars(given) | {"gather": given.gather or given.test > 0})
     found, new = gathered(training, begun, made, images, old)
-    test = tested(given) if given.test else old.get("test", [])
+    size = {(row["standing"]["count"], row["seed"]): row for row in old.get("test", [])}
+    size |= {(given.test, row["seed"]): row for row in (tested(given) if given.test else [])}
+    test = [size[key] for key in sorted(size)]
     fresh = [row for row in test if row not in old.get("test", [])]
     spent = sum(row["seconds"]["training"] for row in new)
     spent += sum(row["seconds"]["evaluation"] for row in (*new, *fresh))

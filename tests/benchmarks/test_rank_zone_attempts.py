@@ -48,6 +48,6 @@ def test_every_row_on_record_is_one_that_the_command_makes(record):
 
 
 def test_the_network_of_the_test_comes_with_the_package(record):
-    (row,) = [row for row in record["test"] if row["seed"] == 0]
-    assert zoo.card("mnist-random@rank20").sha256 == row["weights"]["sha256"]
+    hashes = {row["weights"]["sha256"] for row in record["test"] if row["seed"] == 0}
+    assert hashes == {zoo.card("mnist-random@rank20").sha256}
     assert front_of(zoo.load("mnist-random@rank20")) == RankRule(20)

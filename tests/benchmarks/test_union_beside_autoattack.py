@@ -26,7 +26,7 @@ def test_pieces_add_up_image_by_image() -> None:
     assert made["broken"] == {"pgd": 3} and made["accuracy"]["union"][0] == 0.5
 
 
-def test_the_screen_takes_at_most_a_tenth_and_leaves_no_more() -> None:
+def test_screen_and_pilot_take_at_most_a_tenth_and_leave_no_more() -> None:
     record = records.read_record(RECORD)
     assert {"mnist-max", "mnist-tuned-on"} <= set(record["networks"])
     for name, row in record["networks"].items():
@@ -35,5 +35,7 @@ def test_the_screen_takes_at_most_a_tenth_and_leaves_no_more() -> None:
         assert ours["accuracy"]["union"][0] <= theirs["accuracy"]["union"][0], name
         for suite in set(row) - {"AutoAttack", "screen"}:
             assert row[suite]["accuracy"]["union"][0] <= ours["accuracy"]["union"][0], name
+        pilot = row[f"standard, pilot of {union.PILOT}"]
+        assert pilot["cpu seconds"] <= theirs["cpu seconds"] / 10, name
         for norm in union.NORMS:
             assert theirs["accuracy"]["union"][0] <= theirs["accuracy"][norm][0], name
