@@ -3,7 +3,7 @@
 Needs the extra `compare` (pyautoattack) and MNIST. Each network of the zoo is evaluated piece by
 piece: every piece of the images by AutoAttack in l_inf, l_2 and l_1, and by the suites of
 `mpkit evaluate --goal union`, on one thread, timed by the time that the process had the core; and
-all images by `standard`, whose attacks have the first 50 to show that they are needed.
+all images by `standard`, whose attacks have the first 100 to show that they are needed.
 It can be stopped at any time and goes on where it was; what AutoAttack said is kept for as long as
 AutoAttack, torch and the network are the same.
 
@@ -33,7 +33,7 @@ from mpkit.studies import zoo
 PIECE = 100
 THREAT = " + ".join(f"{name}:{eps:g}" for name, eps in RADII.items())
 AUTOATTACK, SUITES = "AutoAttack", ["screen", "standard"]
-PILOT, BATCH = 50, 250  # the second is that of mpkit evaluate
+PILOT, BATCH = 100, 250  # the second is that of mpkit evaluate
 NORMS = {f"{name}:{eps:g}": (name.capitalize(), eps) for name, eps in RADII.items()}
 
 
