@@ -1,15 +1,14 @@
 """AutoAttack on a network behind a dead zone: its values, a line's slope, a record that adds up."""
 
+import pytest
 import torch
 from torch import nn
 
 from benchmarks.peers import zone
 from helpers import ROOT
 from mpkit.core import records
-from mpkit.models import DeadZone, front_of
+from mpkit.models import DeadZone, RankRule, front_of
 from mpkit.studies import zoo
-
-RECORD = ROOT / "book" / "results" / "zone-autoattack.json"
 
 
 def test_straight_through_has_the_values_of_the_network_and_the_slope_of_the_line():
@@ -31,15 +30,22 @@ def test_straight_through_has_the_values_of_the_network_and_the_slope_of_the_lin
     assert not blind[:4].any() and inside[4:].any()
 
 
-def test_the_record_adds_up_and_is_of_the_network_that_the_page_shows():
-    record = records.read_record(RECORD)
-    assert not record["commit"].endswith("+") and record["network"] == zone.NETWORK
-    assert front_of(zoo.load(record["network"])) == 0.3
+@pytest.mark.parametrize(
+    ("file", "network", "front", "ways"),
+    [
+        ("zone", zone.NETWORK, 0.3, zone.WAYS),
+        ("rank-zone", "mnist-random@rank20", RankRule(20), zone.WAYS[:1]),
+    ],
+)
+def test_a_record_adds_up_and_is_of_the_network_that_its_page_shows(file, network, front, ways):
+    record = records.read_record(ROOT / "book" / "results" / f"{file}-autoattack.json")
+    assert not record["commit"].endswith("+") and record["network"] == network
+    assert front_of(zoo.load(network)) == front and tuple(record["accuracy"]) == ways
     points = record["parameters"]["points"]
     bits = [
         part[way]["left"][n]
         for part in record["pieces"].values()
-        for way in zone.WAYS
+        for way in ways
         for n in zone.NORMS
     ]
     assert len(record["pieces"]) * zone.PIECE == points
