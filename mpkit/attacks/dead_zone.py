@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mpkit.attacks.apgd import APGD
-from mpkit.attacks.base import Attack, AttackResult, Best, Problem, Stop
+from mpkit.attacks.base import Attack, AttackResult, Best, Climb, Problem, Seen, Stop
 from mpkit.attacks.gradients import Model, climb
 from mpkit.attacks.losses import DLR, CrossEntropy, Loss, Margin
 from mpkit.attacks.wrappers import MultiTargeted, Restarts, Worst, Wrapper
@@ -244,12 +244,11 @@ def _most(worth: Tensor, count: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WholePixels(Attack):
+class WholePixels(Climb):
     """Turns whole pixels behind a dead zone, many with each gradient, by promise over price.
 
-    Every step spends an equal share of what is left of the budget, on pixels that have not moved
-    yet; the last one turns its last pixel part of the way. Promises are blurred by chance, so that
-    no two searches are alike: a network that always meets the same one learns to mislead it.
+    Every step spends an equal share of the budget that is left, on pixels that have not moved yet.
+    Chance blurs promises: a network that always meets the same search learns to mislead it.
 
     Args:
         set: the ball in front of the zone, around images of one channel.
@@ -271,13 +270,14 @@ class WholePixels(Attack):
         require_positive("WholePixels", steps=self.steps)
         dead_zone.require_width("WholePixels", self.a)
 
-    def find(self, problem: Problem) -> AttackResult:
-        """The point after the last step."""
-        z = torch.zeros_like(problem.x)
-        for k in range(self.steps):
-            z = self.set.project(problem.x, z + self._turned(problem, z, self.steps - k))
-        best = Best.at(problem, self.loss, z, problem.x + z)
-        return AttackResult(problem.x + z, z, best.score)
+    def coordinate(self, x: Tensor, state: Seen) -> Tensor:
+        """The last point."""
+        return cast(Tensor, state.best.z)
+
+    def advance(self, problem: Problem, state: Seen, k: int) -> Seen:
+        """A share of the pixels more."""
+        z = state.best.z + self._turned(problem, state.best.z, self.steps - k)
+        return Seen(state.best._replace(z=self.set.project(problem.x, z)))
 
     def _turned(self, problem: Problem, z: Tensor, steps: int) -> Tensor:
         """What the next of so many steps changes, of the shape of the images."""

@@ -40,7 +40,7 @@ def rowwise(model):
 
 FREE = {name: row.attack for name, row in every.ATTACKS.items() if not row.waits}
 FREE["transfer"] = replace(FREE["transfer"], guide=rowwise(every.GUIDE))
-DRAWS = {"square linf", "square l2", "square l1", "worst of k", "nes"}
+DRAWS = {"square linf", "square l2", "square l1", "worst of k", "nes", "whole pixels"}
 """Attacks that draw random numbers in their steps, not only where they begin."""
 each = pytest.mark.parametrize("name", FREE)
 
