@@ -6,7 +6,7 @@ of the network either way. The page *A threshold on purpose* sets both beside th
 told of the layer, on the same test images. A rank zone hands the straight line's slope back by
 itself, so behind one AutoAttack runs once (*A threshold that counts*). Needs the extra `compare`
 (pyautoattack) and MNIST. It goes on where it was, and what the record has already is not made
-again; 100 images take about a quarter of an hour on one core, behind the rank zone three minutes.
+again; 100 images take about a quarter of an hour on one core, behind the rank zone two minutes.
 
     MPKIT_DATA=folder OMP_NUM_THREADS=1 python -m benchmarks.peers.zone --points 300
     MPKIT_DATA=folder OMP_NUM_THREADS=1 python -m benchmarks.peers.zone --points 1000 \
