@@ -114,8 +114,16 @@ def front_in(name: str) -> Front | None:
     plain, zone, told = name.partition(ZONE)
     if not zone or plain not in NETWORKS:
         return None
+    return read_front(name, told)
+
+
+def read_front(who: str, told: str) -> Front:
+    """The width that a name ends with, such as 0.3, or the rule, such as rank20.
+
+    Raises: ValueError: it is neither a width nor a rank.
+    """
     rank = told.removeprefix(RANK)
-    return RankRule(int(rank)) if rank != told and rank.isdigit() else read_width(name, told)
+    return RankRule(int(rank)) if rank != told and rank.isdigit() else read_width(who, told)
 
 
 def front_of(model: nn.Module) -> Front | None:

@@ -25,9 +25,8 @@ from mpkit.attacks import (
 )
 from mpkit.data import Elastic
 from mpkit.models import RankRule
-from mpkit.models.cnn import RANK, ZONE
+from mpkit.models.cnn import RANK, ZONE, read_front
 from mpkit.sets import L1, Ball, PerturbationSet, Union, usual
-from mpkit.sets.dead_zone import read_width
 from mpkit.studies.analysis import IN_COLOUR, ROWS
 from mpkit.studies.scales import Scale, scale_of
 from mpkit.training import (
@@ -150,10 +149,11 @@ def plan(
     scheme, zone, width = scheme.partition(ZONE)
     if zone:
         made = plan(f"{prefix}-{scheme}", shape, scale, data, radii)
-        if (rank := width.removeprefix(RANK)) != width and rank.isdigit():
+        front = read_front(f"recipe {name}", width)
+        if isinstance(front, RankRule):
             sets = usual(data or prefix, shape, radii) if shape[0] == 1 else {}
-            return _ranked(name, made, RankRule(int(rank)), sets)
-        return _zoned(name, made, read_width(f"recipe {name}", width))
+            return _ranked(name, made, front, sets)
+        return _zoned(name, made, front)
     if scheme not in ABOUT:
         raise ValueError(
             f"recipe: no {name!r}; take DATA-SCHEME, such as mnist-max, with one of the schemes "
